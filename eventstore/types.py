@@ -1,0 +1,231 @@
+"""What callers say to the event store and what it answers.
+
+The store knows streams, events, refs and conditions; it knows nothing of containers.
+Rules S1-S12 are described in docs/architecture.md, section "The store".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from uuid import UUID
+
+
+class Keep(Enum):
+    """Marks a value of the stream that an event leaves as it is."""
+
+    KEEP = "keep"
+
+
+KEEP = Keep.KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class AnyVersion:
+    """The event's content depends on nothing earlier: always appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoneYet:
+    """The stream must have no event at all, otherwise the command is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """The stream must stand at this version (0: no event yet), otherwise the command is refused."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ensure:
+    """Append unless the stream's ref already equals the one this event sets; then drop the event, not the command."""
+
+
+Mode = AnyVersion | NoneYet | Exact | Ensure
+ANY = AnyVersion()
+NONE_YET = NoneYet()
+ENSURE = Ensure()
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """One event to append.
+
+    `data` is compact JSON text written by our own code, under 2 KiB. `ref` and `state` become the stream's ref
+    (short text, None = dead) and state (small JSON text); KEEP leaves them. `refers_to` replaces the stream's rows
+    in `es_ref` (KEEP leaves them). `content` is the digest of a row of `es_content` which must exist.
+    """
+
+    stream: str
+    key: str
+    type: str
+    schema_version: int
+    data: str
+    mode: Mode = ANY
+    ref: str | None | Keep = KEEP
+    state: str | None | Keep = KEEP
+    refers_to: tuple[str, ...] | Keep = KEEP
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Append one event to every stream whose ref is `target` at the moment of the append (S4).
+
+    Each gets `data` (a JSON object text) plus the member `field`, whose value is the stream's name without `prefix`.
+    Streams whose name does not start with `prefix` are left alone. The streams' ref becomes `ref`.
+    """
+
+    target: str
+    prefix: str
+    key: str
+    type: str
+    schema_version: int
+    data: str
+    field: str
+    ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefIs:
+    """At least one of `alternatives` (stream, ref) must stand; ref None = the stream is dead or was never written."""
+
+    alternatives: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefIsNot:
+    """The stream's ref must differ from `ref` (None: the stream must be alive)."""
+
+    stream: str
+    ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreferenced:
+    """No stream may refer to `target` (es_ref)."""
+
+    target: str
+
+
+Condition = RefIs | RefIsNot | Unreferenced
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who asked and through which request; becomes the metadata of every event of the command."""
+
+    actor: str
+    request_id: str
+    correlation_id: str | None = None
+    causation_id: UUID | None = None
+    address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One atomic append over any number of streams (I3).
+
+    `id` is the idempotency key (S6): random per request, never made of content. `now` is the appender's clock.
+    """
+
+    id: str
+    cause: Cause
+    now: datetime
+    events: tuple[NewEvent | Expand, ...]
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What stands beside a stream: version 0, ref None and state None where it was never written."""
+
+    stream: str
+    version: int
+    ref: str | None
+    state: str | None
+    recorded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The command stands in the log. `positions` has one entry per event really appended, in order.
+
+    `previous_refs` maps each stream appended to onto the ref that it had before this command.
+    `repeated` is True if the same command id had been appended before.
+    """
+
+    positions: tuple[int, ...]
+    last_position: int
+    recorded_at: datetime
+    previous_refs: Mapping[str, str | None] = field(default_factory=dict)
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command left no trace. Exactly the reasons that held under the lock are named.
+
+    `failed_conditions` are indexes into `Command.conditions`. `conflicts` are the streams whose version did not
+    fit, as they stand now. `missing_content` are digests that no content row has (the caller stores them again).
+    """
+
+    failed_conditions: tuple[int, ...] = ()
+    conflicts: tuple[StreamState, ...] = ()
+    missing_content: tuple[str, ...] = ()
+
+
+Outcome = Appended | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event as it stands in the log. `data` is the JSON text exactly as appended."""
+
+    position: int
+    stream: str
+    version: int
+    key: str
+    partition: int
+    type: str
+    schema_version: int
+    event_id: UUID
+    recorded_at: datetime
+    actor: str
+    request_id: str
+    correlation_id: str | None
+    causation_id: UUID | None
+    prev_ref: str | None
+    content: str | None
+    data: str
+    facts: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A row of `es_content`: immutable bytes by digest, and the facts that parsing them gave (our own JSON)."""
+
+    digest: str
+    body: bytes
+    facts: str
+
+
+Clock = Callable[[], datetime]
+
+
+class StoreError(Exception):
+    """Base of what the store raises."""
+
+
+class StoreUnavailable(StoreError):
+    """The database did not answer within the append's time limit; the outcome may be unknown. Answer 503."""
+
+
+class AppendRejected(StoreError):
+    """The append function refused the call itself (wrong isolation, clock too far ahead, malformed command)."""
+
+
+class SchemaOutdated(StoreError):
+    """The database's schema is not the one that this program needs."""
