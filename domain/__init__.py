@@ -1,0 +1,1 @@
+"""The rules, pure: events, states, decisions, names, digests, manifests."""

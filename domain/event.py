@@ -1,0 +1,99 @@
+"""What an event is, how it is written as JSON and read back, and the registry of all event types.
+
+An event is declared once, as a frozen dataclass under `@event("Name")`. Old schema versions stay readable by
+upcasters, one step a version; what stands in the log is never rewritten.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+JsonObject = Mapping[str, Any]
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class UnknownEvent(ValueError):
+    """An event type or schema version that this program does not know: whoever reads it must stop."""
+
+
+class Event:
+    """Base of all events. `TYPE` is the stored name, `SCHEMA_VERSION` the version that is written today."""
+
+    TYPE: ClassVar[str]
+    SCHEMA_VERSION: ClassVar[int]
+    __slots__ = ()
+
+
+E = TypeVar("E", bound=type[Event])
+
+_TYPES: dict[str, type[Event]] = {}
+_UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+
+
+@dataclass_transform(frozen_default=True)
+def event(name: str, *, version: int = 1) -> Callable[[E], E]:
+    """Declare an event type under its stored name and current schema version."""
+
+    def declare(cls: E) -> E:
+        if name in _TYPES:
+            raise ValueError(f"event type declared twice: {name}")
+        made = dataclass(frozen=True, slots=True)(cls)
+        made.TYPE = name
+        made.SCHEMA_VERSION = version
+        _TYPES[name] = made
+        return made
+
+    return declare
+
+
+def upcaster(name: str, *, from_version: int) -> Callable[[Upcaster], Upcaster]:
+    """Declare the step that turns `from_version` of an event's data into the next version."""
+
+    def declare(step: Upcaster) -> Upcaster:
+        _UPCASTERS[name, from_version] = step
+        return step
+
+    return declare
+
+
+def event_types() -> Mapping[str, type[Event]]:
+    """All declared event types by stored name."""
+    return _TYPES
+
+
+def to_json(value: object) -> str:
+    """Canonical compact JSON: sorted keys, ASCII only, so that equal values have equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def encode(happened: Event) -> str:
+    """The event's data as canonical JSON; members whose value is None are left out."""
+    return to_json({name: value for name, value in asdict(happened).items() if value is not None})  # type: ignore[call-overload]
+
+
+def decode(name: str, version: int, data: str) -> Event:
+    """The event that `data` holds, upcast to today's schema version.
+
+    Raises UnknownEvent for a type or version that is not declared here, and for data that does not fit.
+    """
+    cls = _TYPES.get(name)
+    if cls is None:
+        raise UnknownEvent(f"unknown event type {name!r}")
+    values: dict[str, Any] = json.loads(data)
+    while version < cls.SCHEMA_VERSION:
+        step = _UPCASTERS.get((name, version))
+        if step is None:
+            raise UnknownEvent(f"no upcaster from version {version} of {name}")
+        values = step(values)
+        version += 1
+    if version > cls.SCHEMA_VERSION:
+        raise UnknownEvent(f"{name} has version {version}, this program knows up to {cls.SCHEMA_VERSION}")
+    known = {each.name for each in fields(cls)}  # type: ignore[arg-type]
+    unknown = values.keys() - known
+    if unknown:
+        raise UnknownEvent(f"{name} has unknown members: {', '.join(sorted(unknown))}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UnknownEvent(f"{name} lacks members: {error}") from error

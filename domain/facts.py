@@ -1,0 +1,64 @@
+"""What parsing a manifest gave: kept as our own JSON beside its bytes, so that folds never parse a client's JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from domain.event import to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One descriptor of a manifest. `role` is "config", "layer", "child" or "blob" (an index's child that is a blob).
+
+    `size` is None where the client left it out; `platform` is "os/architecture[/variant]" where it was given.
+    `required` is False for layers that the registry need not hold (M1).
+    """
+
+    role: str
+    digest: str
+    media_type: str
+    size: int | None = None
+    platform: str | None = None
+    required: bool = True
+    artifact_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a manifest: enough for every page and list without its bytes.
+
+    `kind` is "manifest" or "index"; `artifact_type` is the one that the referrers API lists (R2); `platform`,
+    `created` (as the config says it), `labels` and `history` come best effort from the config blob (M5);
+    `size` is the sum of the sizes that its descriptors name, in bytes.
+    """
+
+    kind: str
+    references: tuple[Reference, ...] = ()
+    subject: str | None = None
+    artifact_type: str | None = None
+    config_media_type: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
+    platform: str | None = None
+    created: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[str, ...] = ()
+
+    @property
+    def config_digest(self) -> str | None:
+        """The digest of the config blob, if the manifest names one."""
+        return next((each.digest for each in self.references if each.role == "config"), None)
+
+
+def facts_to_json(facts: Facts) -> str:
+    """The facts as canonical JSON."""
+    return to_json(asdict(facts))
+
+
+def facts_from_json(text: str) -> Facts:
+    """The facts that `facts_to_json` wrote."""
+    values = json.loads(text)
+    values["references"] = tuple(Reference(**each) for each in values["references"])
+    values["history"] = tuple(values["history"])
+    return Facts(**values)

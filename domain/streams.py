@@ -1,0 +1,48 @@
+"""Names of streams and of what their refs say: the only place where they are spelled (design: Streams)."""
+
+from domain.digests import Digest
+from domain.names import RepositoryName, TagName, UploadId
+
+LIVE = "live"
+PRESENT = "present"
+OPEN = "open"
+
+
+def upload_stream(upload: UploadId | str) -> str:
+    """The stream of one upload session; its ref is OPEN until it is committed, cancelled or expired."""
+    return f"upload-{upload}"
+
+
+def blob_stream(digest: Digest | str) -> str:
+    """The stream of one blob, whatever links it; its ref is LIVE while its bytes are kept."""
+    return f"blob-{digest}"
+
+
+def link_stream(repository: RepositoryName | str, digest: Digest | str) -> str:
+    """The stream of a repository's right to a blob; its ref is LIVE or nothing."""
+    return f"link-{repository}@{digest}"
+
+
+def manifest_stream(repository: RepositoryName | str, digest: Digest | str) -> str:
+    """The stream of one manifest in one repository; its ref is PRESENT or nothing."""
+    return f"manifest-{repository}@{digest}"
+
+
+def tag_prefix(repository: RepositoryName | str) -> str:
+    """What the names of all tag streams of a repository begin with."""
+    return f"tag-{repository}:"
+
+
+def tag_stream(repository: RepositoryName | str, tag: TagName | str) -> str:
+    """The stream of one tag; its ref is the stream of the manifest that it names, or nothing."""
+    return tag_prefix(repository) + tag
+
+
+def repository_stream(repository: RepositoryName | str) -> str:
+    """The stream of one repository; its ref is LIVE once it was created."""
+    return f"repo-{repository}"
+
+
+def digest_of_manifest_stream(stream: str) -> str:
+    """The digest text in the name of a manifest stream (what the ref of a tag says)."""
+    return stream.rpartition("@")[2]
