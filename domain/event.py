@@ -25,17 +25,17 @@ class Event:
     __slots__ = ()
 
 
-E = TypeVar("E", bound=type[Event])
+E = TypeVar("E", bound=Event)
 
 _TYPES: dict[str, type[Event]] = {}
 _UPCASTERS: dict[tuple[str, int], Upcaster] = {}
 
 
 @dataclass_transform(frozen_default=True)
-def event(name: str, *, version: int = 1) -> Callable[[E], E]:
+def event(name: str, *, version: int = 1) -> Callable[[type[E]], type[E]]:
     """Declare an event type under its stored name and current schema version."""
 
-    def declare(cls: E) -> E:
+    def declare(cls: type[E]) -> type[E]:
         if name in _TYPES:
             raise ValueError(f"event type declared twice: {name}")
         made = dataclass(frozen=True, slots=True)(cls)

@@ -34,9 +34,7 @@ def parse_repository_name(text: str) -> RepositoryName:
 def parse_tag(text: str) -> TagName:
     """Raises InvalidName unless `text` is a tag: at most 128 of [a-zA-Z0-9._-], not starting with '.' or '-'."""
     if not _TAG.fullmatch(text):
-        raise InvalidName(
-            "a tag has 1 to 128 letters, digits, '_', '.' or '-', and starts with none of '.' and '-'"
-        )
+        raise InvalidName("a tag has 1 to 128 letters, digits, '_', '.' or '-', and starts with none of '.' and '-'")
     return TagName(text)
 
 
