@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Install the outside programs that tests drive: registry clients, a container engine, the OCI conformance suite.
+
+Every program is pinned and installed once into ``${XDG_CACHE_HOME:-~/.cache}/tagtrail-tools/NAME-VERSION/``. Needs the
+standard library alone, so that it runs before the project is installed. What cannot be had is named with its reason;
+that is an error only with ``--require`` or when ``CI=true``, because tests skip what is absent.
+"""
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+GO_BUILD_SECONDS_MAX = 1800
+APT_SECONDS_MAX = 900
+
+
+class ToolUnavailableError(Exception):
+    """A program cannot be had on this machine; the message says why and what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoTool:
+    """A program built by ``go install MODULE@VERSION``.
+
+    ``slow`` marks what takes minutes to build and is left to ``--all``.
+    """
+
+    name: str
+    module: str
+    version: str
+    slow: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder of exactly this version."""
+        return cache_folder() / f"{self.name}-{self.version}"
+
+    @property
+    def path(self) -> Path:
+        """Where the program stands once installed."""
+        return self.folder / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class DebianTool:
+    """A program that comes from a Debian package."""
+
+    name: str
+    package: str
+    programs: tuple[str, ...]
+
+    def missing(self) -> list[str]:
+        """Those of its programs that stand neither on PATH nor in the system folders."""
+        return [program for program in self.programs if find_program(program) is None]
+
+
+GO_TOOLS = (
+    GoTool(
+        "conformance",
+        "github.com/opencontainers/distribution-spec/conformance",
+        "v0.0.0-20260831232431-97274622c111",
+    ),
+    GoTool("crane", "github.com/google/go-containerregistry/cmd/crane", "v0.22.1"),
+    GoTool("oras", "oras.land/oras/cmd/oras", "v1.3.6"),
+    GoTool("regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7"),
+    GoTool("helm", "helm.sh/helm/v4/cmd/helm", "v4.3.1", slow=True),
+    GoTool("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", slow=True),
+)
+
+DEBIAN_TOOLS = (
+    DebianTool("docker engine", "docker.io", ("docker", "dockerd", "ctr")),
+    DebianTool("skopeo", "skopeo", ("skopeo",)),
+    DebianTool("podman", "podman", ("podman",)),
+    DebianTool("busybox", "busybox-static", ("busybox",)),
+    DebianTool("docker-compose", "docker-compose", ("docker-compose",)),
+)
+
+
+def cache_folder() -> Path:
+    """The folder that holds every built program, outside the repository."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "tagtrail-tools"
+
+
+def find_program(name: str) -> Path | None:
+    """Find a program on PATH or in the system folders, which a plain user's PATH may lack; None if absent."""
+    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    found = shutil.which(name, path=search)
+    return Path(found) if found else None
+
+
+def find_tool(name: str) -> Path | None:
+    """Path of a built tool of the pinned version, else of any program of that name; None if absent."""
+    for tool in GO_TOOLS:
+        if tool.name == name:
+            return tool.path if tool.path.exists() else None
+    return find_program(name)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold a lock over one tool, so that two installs at once build it once; released by the end of the process too."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def install_go_tool(tool: GoTool) -> str:
+    """Build one Go program into the cache; answers what was done.
+
+    Raises ToolUnavailableError when go is absent or the build fails. The folder appears by one rename, whole or never.
+    """
+    with locked(tool.name):
+        if tool.path.exists():
+            return "already there"
+        go = find_program("go") or find_program("/usr/local/go/bin/go")
+        if go is None:
+            raise ToolUnavailableError("go is not on PATH; install Go 1.24 or newer from https://go.dev/dl/")
+        with tempfile.TemporaryDirectory(prefix=f".{tool.name}-", dir=cache_folder()) as temporary:
+            out = Path(temporary) / "out"
+            out.mkdir()
+            environment = {**os.environ, "GOBIN": str(out), "CGO_ENABLED": "0"}
+            run_or_raise([str(go), "install", f"{tool.module}@{tool.version}"], environment, GO_BUILD_SECONDS_MAX)
+            if not (out / tool.name).exists():
+                raise ToolUnavailableError(f"go install {tool.module}@{tool.version} left no program named {tool.name}")
+            shutil.rmtree(tool.folder, ignore_errors=True)
+            out.rename(tool.folder)
+        return "built"
+
+
+def run_or_raise(command: Sequence[str], environment: dict[str, str], seconds_max: int) -> None:
+    """Run a command quietly; raises ToolUnavailableError with the last lines of its output when it fails."""
+    shown = " ".join(command)
+    try:
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds_max, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ToolUnavailableError(f"{shown}: not finished after {seconds_max} s") from None
+    if done.returncode != 0:
+        tail = "\n    ".join(done.stdout.decode(errors="replace").strip().splitlines()[-8:])
+        raise ToolUnavailableError(f"{shown}: exit {done.returncode}\n    {tail}")
+
+
+def install_debian_tools(tools: Sequence[DebianTool]) -> dict[str, str]:
+    """Install by apt-get those packages that miss a program; answers what was done per tool.
+
+    Raises ToolUnavailableError when something is missing and this user or system cannot install it.
+    """
+    with locked("apt"):
+        missing = [tool for tool in tools if tool.missing()]
+        outcome = {tool.name: "already there" for tool in tools if tool not in missing}
+        if not missing:
+            return outcome
+        packages = [tool.package for tool in missing]
+        if os.geteuid() != 0:
+            raise ToolUnavailableError(f"not root; as root run: apt-get install -y {' '.join(packages)}")
+        if find_program("apt-get") is None:
+            raise ToolUnavailableError(f"no apt-get here; install by other means: {', '.join(packages)}")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        run_or_raise(["apt-get", "-q", "update"], environment, APT_SECONDS_MAX)
+        # policy-rc.d refusing starts: the package would otherwise start a system-wide engine that nobody asked for.
+        with services_held_back():
+            run_or_raise(
+                ["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages], environment, APT_SECONDS_MAX
+            )
+        absent = [program for tool in missing for program in tool.missing()]
+        if absent:
+            raise ToolUnavailableError(f"installed {', '.join(packages)}, but still absent: {', '.join(absent)}")
+        return outcome | {tool.name: "installed" for tool in missing}
+
+
+@contextmanager
+def services_held_back() -> Iterator[None]:
+    """Keep freshly installed packages from starting their services, unless the system already has a policy."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink(missing_ok=True)
+
+
+def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> int:
+    """Install what was asked for, print one line each, answer the exit code."""
+    failures = 0
+    debian = [tool for tool in DEBIAN_TOOLS if not only or tool.name in only or tool.package in only]
+    if debian:
+        try:
+            for name, outcome in install_debian_tools(debian).items():
+                print(f"{name}: {outcome}", flush=True)
+        except ToolUnavailableError as error:
+            failures += 1
+            print(f"Debian packages: cannot be had: {error}", file=sys.stderr, flush=True)
+    for tool in GO_TOOLS:
+        wanted = tool.name in only if only else everything or not tool.slow
+        if not wanted:
+            continue
+        try:
+            outcome = install_go_tool(tool)
+            print(f"{tool.name} {tool.version}: {outcome}: {tool.path}", flush=True)
+        except ToolUnavailableError as error:
+            failures += 1
+            print(f"{tool.name} {tool.version}: cannot be had: {error}", file=sys.stderr, flush=True)
+    return 1 if failures and require else 0
+
+
+def command_list() -> int:
+    """Print every tool, its pinned version and where it stands."""
+    for tool in GO_TOOLS:
+        where = str(tool.path) if tool.path.exists() else "absent" + (" (install --all)" if tool.slow else "")
+        print(f"{tool.name:14} {tool.version:40} {where}")
+    for debian in DEBIAN_TOOLS:
+        for program in debian.programs:
+            print(f"{program:14} {'(Debian ' + debian.package + ')':40} {find_program(program) or 'absent'}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: ``install [--all] [--require] [NAME...]`` or ``list``."""
+    parser = argparse.ArgumentParser(
+        prog="tools.py", description="Outside programs that tests drive, pinned and cached."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    install = commands.add_parser("install", help="install what is missing")
+    install.add_argument("--all", action="store_true", help="also what takes minutes to build: helm, cosign")
+    install.add_argument("--require", action="store_true", help="exit 1 when something cannot be had (as with CI=true)")
+    install.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    commands.add_parser("list", help="what is there, and where")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "list":
+        return command_list()
+    known = {tool.name for tool in GO_TOOLS} | {n for tool in DEBIAN_TOOLS for n in (tool.name, tool.package)}
+    unknown = sorted(set(chosen.names) - known)
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    require = chosen.require or os.environ.get("CI", "").lower() == "true"
+    return command_install(everything=chosen.all, require=require, only=chosen.names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

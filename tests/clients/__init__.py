@@ -1,0 +1,1 @@
+"""Real registry clients, and the OCI conformance suite, against a running registry."""
