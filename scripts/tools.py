@@ -76,7 +76,7 @@ GO_TOOLS = (
 )
 
 DEBIAN_TOOLS = (
-    DebianTool("docker engine", "docker.io", ("docker", "dockerd", "ctr")),
+    DebianTool("docker", "docker.io", ("docker", "dockerd", "ctr")),
     DebianTool("skopeo", "skopeo", ("skopeo",)),
     DebianTool("podman", "podman", ("podman",)),
     DebianTool("busybox", "busybox-static", ("busybox",)),
