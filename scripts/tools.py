@@ -51,11 +51,12 @@ class GoTool:
 
 @dataclass(frozen=True, slots=True)
 class DebianTool:
-    """A program that comes from a Debian package."""
+    """A program that comes from a Debian package; ``rare`` marks what is installed only when it is named."""
 
     name: str
     package: str
     programs: tuple[str, ...]
+    rare: bool = False
 
     def missing(self) -> list[str]:
         """Those of its programs that stand neither on PATH nor in the system folders."""
@@ -81,6 +82,7 @@ DEBIAN_TOOLS = (
     DebianTool("podman", "podman", ("podman",)),
     DebianTool("busybox", "busybox-static", ("busybox",)),
     DebianTool("docker-compose", "docker-compose", ("docker-compose",)),
+    DebianTool("debootstrap", "debootstrap", ("debootstrap",), rare=True),
 )
 
 
@@ -198,7 +200,7 @@ def services_held_back() -> Iterator[None]:
 def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> int:
     """Install what was asked for, print one line each, answer the exit code."""
     failures = 0
-    debian = [tool for tool in DEBIAN_TOOLS if not only or tool.name in only or tool.package in only]
+    debian = [tool for tool in DEBIAN_TOOLS if ({tool.name, tool.package} & set(only) if only else not tool.rare)]
     if debian:
         try:
             for name, outcome in install_debian_tools(debian).items():
@@ -236,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="tools.py", description="Outside programs that tests drive, pinned and cached."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    install = commands.add_parser("install", help="install what is missing")
+    install = commands.add_parser("install", help="install what is missing of what the tests drive")
     install.add_argument("--all", action="store_true", help="also what takes minutes to build: helm, cosign")
     install.add_argument("--require", action="store_true", help="exit 1 when something cannot be had (as with CI=true)")
     install.add_argument("names", nargs="*", metavar="NAME", help="only these")

@@ -1,5 +1,6 @@
 """A Docker engine of the tests' own: its data, sockets and containerd in one short folder, gone at the end."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from . import images
 from .programs import Program, find, missing, private_environment
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
+FOLDER_PREFIX = "ttd-"
 BASE_IMAGE = "tagtrail-test-base:1"
 
 
@@ -55,8 +58,8 @@ def running_engine() -> Iterator[Engine]:
         missing("docker.io and busybox-static are needed; run as root: python3 scripts/tools.py install")
     if os.geteuid() != 0:
         missing("a Docker engine can only be started by root")
-    # A Unix socket's path must fit 107 bytes, so the folder is short whatever the test's own folder is.
-    folder = Path(tempfile.mkdtemp(prefix="ttd-", dir="/tmp"))
+    _remove_leftovers()
+    folder, lock = _make_locked_folder()
     process: subprocess.Popen[bytes] | None = None
     try:
         process = _start(dockerd, folder)
@@ -77,8 +80,36 @@ def running_engine() -> Iterator[Engine]:
     finally:
         if process is not None:
             _stop(process)
-        unmount_below(folder)
-        shutil.rmtree(folder)
+        _remove(folder)
+        lock.close()
+
+
+def _make_locked_folder() -> tuple[Path, IO[str]]:
+    """Make the engine's folder and hold its lock, which ends with this process however it ends."""
+    # A Unix socket's path must fit 107 bytes, so the folder is short whatever the test's own folder is.
+    new = Path(tempfile.mkdtemp(prefix="new-", dir="/tmp"))
+    lock = (new / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # named only once it is locked: until then it would look like a leftover
+    return new.rename(Path("/tmp") / (FOLDER_PREFIX + new.name.removeprefix("new-"))), lock
+
+
+def _remove(folder: Path) -> None:
+    unmount_below(folder)
+    shutil.rmtree(folder)
+
+
+def _remove_leftovers() -> None:
+    """Remove folders of tests that were killed: their lock can be taken because nobody is left who holds it."""
+    for folder in Path("/tmp").glob(f"{FOLDER_PREFIX}*"):
+        if not (folder / "lock").exists():
+            continue
+        with (folder / "lock").open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            _remove(folder)
 
 
 def _start(dockerd: Path, folder: Path) -> subprocess.Popen[bytes]:
