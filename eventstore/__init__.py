@@ -1,1 +1,6 @@
 """The append-only log: streams of events with gapless positions, on Postgres. See docs/architecture.md."""
+
+from eventstore.codec import EVENT_COLUMNS, STREAM_COLUMNS, recorded_from_row, stream_state_from_row
+from eventstore.store import Store
+
+__all__ = ["EVENT_COLUMNS", "STREAM_COLUMNS", "Store", "recorded_from_row", "stream_state_from_row"]

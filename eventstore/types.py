@@ -32,14 +32,21 @@ class NoneYet:
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """The stream must stand at this version (0: no event yet), otherwise the command is refused."""
+    """The stream must stand at this version (0: no event yet), otherwise the command is refused.
+
+    Versions and conditions are judged on what stood before the command: two events of one command on one stream both
+    name the version that the command found.
+    """
 
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ensure:
-    """Append unless the stream's ref already equals the one this event sets; then drop the event, not the command."""
+    """Append unless the stream's ref already equals the one this event sets; then drop the event, not the command.
+
+    The event must set a ref. Earlier events of the same command count.
+    """
 
 
 Mode = AnyVersion | NoneYet | Exact | Ensure
@@ -63,8 +70,8 @@ class NewEvent:
     schema_version: int
     data: str
     mode: Mode = ANY
-    ref: str | None | Keep = KEEP
-    state: str | None | Keep = KEEP
+    ref: str | Keep | None = KEEP
+    state: str | Keep | None = KEEP
     refers_to: tuple[str, ...] | Keep = KEEP
     content: str | None = None
 
@@ -74,7 +81,8 @@ class Expand:
     """Append one event to every stream whose ref is `target` at the moment of the append (S4).
 
     Each gets `data` (a JSON object text) plus the member `field`, whose value is the stream's name without `prefix`.
-    Streams whose name does not start with `prefix` are left alone. The streams' ref becomes `ref`.
+    Streams whose name does not start with `prefix` are left alone. The streams' ref becomes `ref`. Earlier events of
+    the same command count: a tag that it moved away is left alone.
     """
 
     target: str
@@ -153,6 +161,7 @@ class StreamState:
 class Appended:
     """The command stands in the log. `positions` has one entry per event really appended, in order.
 
+    `last_position` is the last of them, or the head of the log if every event was dropped.
     `previous_refs` maps each stream appended to onto the ref that it had before this command.
     `repeated` is True if the same command id had been appended before.
     """
@@ -210,6 +219,18 @@ class Content:
     digest: str
     body: bytes
     facts: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogInfo:
+    """What is fixed of the log: its partitions, its epoch (S10), the cluster it was last seen in, its schema."""
+
+    partitions: int
+    epoch: int
+    system_identifier: str
+    timeline: int
+    created_at: datetime
+    revision: str
 
 
 Clock = Callable[[], datetime]

@@ -1,0 +1,174 @@
+"""Commands as the JSON that es_append reads, its answers as outcomes, rows as events."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from eventstore.partition import partition_of
+from eventstore.types import (
+    Appended,
+    AppendRejected,
+    Command,
+    Condition,
+    Ensure,
+    Exact,
+    Expand,
+    Keep,
+    NewEvent,
+    NoneYet,
+    Outcome,
+    Recorded,
+    RefIs,
+    RefIsNot,
+    Refused,
+    StreamState,
+)
+
+EVENT_DATA_BYTES_MAX = 2048
+
+# Of a row of log.es_event called `e`; the JSON as text, so that it stays exactly as appended.
+EVENT_COLUMNS = (
+    "e.position, e.stream, e.version, e.key, e.partition, e.type, e.schema_version, e.event_id, e.recorded_at, "
+    "e.actor, e.request_id, e.correlation_id, e.causation_id, e.prev_ref, e.content, e.data::text"
+)
+STREAM_COLUMNS = "s.stream, s.version, s.ref, s.state::text, s.recorded_at"
+
+
+def recorded_from_row(row: Sequence[Any]) -> Recorded:
+    """The event that a row of EVENT_COLUMNS holds, with the facts of its content if they follow as a last column."""
+    return Recorded(*row)
+
+
+def stream_state_from_row(row: Sequence[Any]) -> StreamState:
+    """The state that a row of STREAM_COLUMNS holds."""
+    return StreamState(*row)
+
+
+def encode_command(command: Command, partitions: int) -> str:
+    """The command as JSON text for es_append. Raises AppendRejected for what can never be appended."""
+    if command.now.tzinfo is None:
+        raise AppendRejected("a command's time must name its zone")
+    cause = command.cause
+    encoded: dict[str, Any] = {
+        "id": command.id,
+        "now": command.now.astimezone(UTC).isoformat(),
+        "actor": cause.actor,
+        "request_id": cause.request_id,
+        "events": [
+            _expand(each, partitions) if isinstance(each, Expand) else _event(each, partitions)
+            for each in command.events
+        ],
+    }
+    optional = {
+        "correlation_id": cause.correlation_id,
+        "causation_id": None if cause.causation_id is None else str(cause.causation_id),
+        "address": cause.address,
+        "user_agent": cause.user_agent,
+        "conditions": _conditions(command.conditions) if command.conditions else None,
+        "versions": _versions(command.events),
+        "contents": _contents(command.events),
+    }
+    encoded.update((name, value) for name, value in optional.items() if value)
+    return json.dumps(encoded, separators=(",", ":"))
+
+
+def _event(event: NewEvent, partitions: int) -> dict[str, Any]:
+    _refuse_large(event)
+    encoded: dict[str, Any] = {
+        "stream": event.stream,
+        "key": event.key,
+        "partition": partition_of(event.key, partitions),
+        "type": event.type,
+        "schema_version": event.schema_version,
+        "data": event.data,
+    }
+    for name, value in (("ref", event.ref), ("state", event.state), ("refers_to", event.refers_to)):
+        if not isinstance(value, Keep):
+            encoded[name] = value
+    if event.content is not None:
+        encoded["content"] = event.content
+    if isinstance(event.mode, Ensure):
+        if isinstance(event.ref, Keep):
+            raise AppendRejected(f"{event.type} is to be ensured but sets no ref")
+        encoded["ensure"] = True
+    return encoded
+
+
+def _expand(expand: Expand, partitions: int) -> dict[str, Any]:
+    _refuse_large(expand)
+    return {
+        "target": expand.target,
+        "prefix": expand.prefix,
+        "key": expand.key,
+        "partition": partition_of(expand.key, partitions),
+        "type": expand.type,
+        "schema_version": expand.schema_version,
+        "data": expand.data,
+        "field": expand.field,
+        "ref": expand.ref,
+    }
+
+
+def _refuse_large(event: NewEvent | Expand) -> None:
+    if len(event.data.encode(errors="surrogatepass")) > EVENT_DATA_BYTES_MAX:
+        raise AppendRejected(f"the data of {event.type} is over {EVENT_DATA_BYTES_MAX} bytes")
+
+
+def _conditions(conditions: Iterable[Condition]) -> dict[str, list[list[Any]]]:
+    """Rows of [index, ...] by kind; RefIs has one row for each alternative."""
+    kinds: dict[str, list[list[Any]]] = {"is": [], "is_not": [], "unreferenced": []}
+    for index, condition in enumerate(conditions):
+        match condition:
+            case RefIs(alternatives):
+                if not alternatives:
+                    raise AppendRejected("a condition needs at least one alternative")
+                kinds["is"].extend([index, stream, ref] for stream, ref in alternatives)
+            case RefIsNot(stream, ref):
+                kinds["is_not"].append([index, stream, ref])
+            case _:
+                kinds["unreferenced"].append([index, condition.target])
+    return kinds
+
+
+def _versions(events: Iterable[NewEvent | Expand]) -> list[tuple[str, int]]:
+    expected: dict[tuple[str, int], None] = {}
+    for event in events:
+        match event:
+            case NewEvent(stream=stream, mode=NoneYet()):
+                expected[stream, 0] = None
+            case NewEvent(stream=stream, mode=Exact(version)):
+                expected[stream, version] = None
+    return list(expected)
+
+
+def _contents(events: Iterable[NewEvent | Expand]) -> list[str]:
+    named = (event.content for event in events if isinstance(event, NewEvent) and event.content is not None)
+    return list(dict.fromkeys(named))
+
+
+def decode_outcome(answer: dict[str, Any]) -> Outcome:
+    """One element of es_append's answer."""
+    refused = answer.get("refused")
+    if refused is not None:
+        return Refused(
+            failed_conditions=tuple(refused["failed"] or ()),
+            conflicts=tuple(
+                StreamState(stream, version, ref, state, None if moment is None else _time(moment))
+                for stream, version, ref, state, moment in refused["conflicts"] or ()
+            ),
+            missing_content=tuple(refused["missing"] or ()),
+        )
+    repeated = "repeated" in answer
+    appended = answer["repeated" if repeated else "appended"]
+    return Appended(
+        positions=tuple(range(appended["first"], appended["last"] + 1)),
+        last_position=appended["last"],
+        recorded_at=_time(appended["recorded_at"]),
+        previous_refs=appended["previous"],
+        repeated=repeated,
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,194 @@
+"""One thread a process that appends whatever queued while its last call was under way, so that one flush to disk
+covers many commands (S7). It knows neither commands nor outcomes, only texts, ids and answers.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from eventstore.connection import Failure, failure_of
+from eventstore.types import AppendRejected, StoreUnavailable
+
+BATCH_COMMANDS_MAX = 64
+BATCH_BYTES_MAX = 1 << 20
+RETRY_PAUSE_S = 0.02
+RETRY_PAUSE_MAX_S = 0.5
+EXIT_STATUS = 70
+
+_APPEND = "SELECT log.es_append(%s::smallint, %s::jsonb, %s)"
+_LOG_ID = 0
+_log = logging.getLogger(__name__)
+
+Answer = dict[str, Any]
+Connect = Callable[[], psycopg.Connection]
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A command on its way. `sent` is guarded by the queue's lock; the rest is written before `done` is set."""
+
+    text: str
+    deadline: float
+    sent: bool = False
+    answer: Answer | None = None
+    error: Exception | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Combiner:
+    """Appends commands given by any thread; each call waits for its own outcome.
+
+    `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
+    those who wait, and a process without it looks alive.
+    """
+
+    def __init__(self, connect: Connect, *, allow_clock_skew: bool = False) -> None:
+        self._connect = connect
+        self._allow_clock_skew = allow_clock_skew
+        self._queue: deque[_Pending] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._connection: psycopg.Connection | None = None
+        self._thread = threading.Thread(target=self._run_or_die, name="append-combiner", daemon=True)
+        self._thread.start()
+
+    def append(self, text: str, timeout_s: float) -> Answer:
+        """The answer of es_append to one command, given as its JSON text.
+
+        Raises StoreUnavailable when the time is over: the command was withdrawn if it had not been sent, otherwise
+        its outcome is unknown. Raises AppendRejected if the function refuses the call.
+        """
+        pending = _Pending(text, time.monotonic() + timeout_s)
+        with self._changed:
+            if self._closing:
+                raise StoreUnavailable("the store is closed")
+            self._queue.append(pending)
+            self._changed.notify()
+        if not pending.done.wait(timeout_s):
+            self._withdraw(pending)
+        if pending.error is not None:
+            raise pending.error
+        if pending.answer is None:
+            raise StoreUnavailable("the append did not end in time; its outcome is unknown")
+        return pending.answer
+
+    def close(self, timeout_s: float) -> None:
+        """Take no more commands, finish those that were taken, end the thread and its connection."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _withdraw(self, pending: _Pending) -> None:
+        with self._changed:
+            if not pending.sent:
+                self._queue.remove(pending)
+                raise StoreUnavailable("the append could not begin in time; nothing was appended")
+
+    def _run_or_die(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._append(batch)
+            if self._connection is not None:
+                self._connection.close()
+        except BaseException:  # noqa: BLE001 -- whatever it was, it ends the process
+            _log.exception("the append combiner died, so this process ends")
+            os._exit(EXIT_STATUS)
+
+    def _next_batch(self) -> list[_Pending]:
+        """What is queued, up to the limits, marked as sent; waits for something; empty once all is done and closed."""
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            batch: list[_Pending] = []
+            size = 0
+            while self._queue and len(batch) < BATCH_COMMANDS_MAX:
+                size += len(self._queue[0].text)
+                if batch and size > BATCH_BYTES_MAX:
+                    break
+                pending = self._queue.popleft()
+                pending.sent = True
+                batch.append(pending)
+            return batch
+
+    def _append(self, batch: list[_Pending]) -> None:
+        """Settle every command of the batch; the same ids are sent again until the outcome is known (S6)."""
+        pause = RETRY_PAUSE_S
+        while batch:
+            try:
+                answers = self._call(batch)
+            except _Failed as failed:
+                if failed.failure is Failure.WRONG:
+                    self._reject(batch, failed)
+                    return
+                # Who gave up was told so; sending those again would append behind their backs.
+                batch = self._still_wanted(batch, failed)
+                time.sleep(pause)
+                pause = min(2 * pause, RETRY_PAUSE_MAX_S)
+            else:
+                for pending, answer in zip(batch, answers, strict=True):
+                    pending.answer = answer
+                    pending.done.set()
+                return
+
+    def _reject(self, batch: list[_Pending], failed: "_Failed") -> None:
+        """One bad command fails alone: a batch that was refused whole is run command by command."""
+        if len(batch) > 1:
+            for pending in batch:
+                self._append([pending])
+            return
+        batch[0].error = AppendRejected(str(failed.cause))
+        batch[0].done.set()
+
+    def _still_wanted(self, batch: list[_Pending], failed: "_Failed") -> list[_Pending]:
+        wanted = []
+        for pending in batch:
+            if time.monotonic() < pending.deadline:
+                wanted.append(pending)
+            else:
+                pending.error = StoreUnavailable(f"the append did not end in time: {failed.cause}")
+                pending.done.set()
+        return wanted
+
+    def _call(self, batch: list[_Pending]) -> list[Answer]:
+        """One call of es_append; raises _Failed."""
+        connection = self._connected()
+        text = "[" + ",".join(pending.text for pending in batch) + "]"
+        try:
+            row = connection.execute(_APPEND, (_LOG_ID, text, self._allow_clock_skew), prepare=True).fetchone()
+        except psycopg.Error as error:
+            failure = failure_of(error, connection)
+            _log.warning("an append of %d commands failed (%s): %s", len(batch), failure.value, error)
+            if failure is Failure.LOST:
+                connection.close()
+                self._connection = None
+            raise _Failed(failure, error) from error
+        if row is None:
+            raise RuntimeError("es_append answered nothing")
+        answers: list[Answer] = row[0]
+        return answers
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None:
+            try:
+                self._connection = self._connect()
+            except psycopg.Error as error:
+                _log.warning("cannot connect to append: %s", error)
+                raise _Failed(Failure.BUSY, error) from error
+        return self._connection
+
+
+class _Failed(Exception):
+    """A call that gave no answers, and what that says."""
+
+    def __init__(self, failure: Failure, cause: psycopg.Error) -> None:
+        super().__init__(str(cause))
+        self.failure = failure
+        self.cause = cause

@@ -1,0 +1,214 @@
+"""The store's schema: migrating it, checking that it is current and safe, and knowing which cluster it lives in.
+
+Only `migrate` and `note_cluster` need the owner's role; everything else works as the application's role.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+
+import psycopg
+from psycopg import sql
+
+from eventstore.types import SchemaOutdated, StoreError
+
+REVISION = "0001"
+APPEND_LOCK = 4711
+_MIGRATION_LOCK = 4712
+_CONNECT_TIMEOUT_S = 10
+_alembic_lock = Lock()
+
+
+def migrate(owner_url: str, *, app_role: str) -> str:
+    """Bring the schema to the newest revision and return it.
+
+    Any number of processes may do this at once; the others wait and find nothing to do.
+    """
+    import sqlalchemy as sa
+    from alembic import command
+    from alembic.config import Config
+
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(owner_url, connect_timeout=_CONNECT_TIMEOUT_S),
+        poolclass=sa.NullPool,
+    )
+    config = Config()
+    config.set_main_option("script_location", _migrations_folder())
+    config.attributes["app_role"] = app_role
+    # Alembic keeps its context in module globals, so one migration a process at a time.
+    with _alembic_lock, engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS log")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return REVISION
+
+
+def _migrations_folder() -> str:
+    spec = find_spec("eventstore.migrations")
+    if spec is None or spec.origin is None:
+        raise StoreError("the migrations are not installed")
+    # A percent sign in the path would be interpolation to the configuration's parser.
+    return str(Path(spec.origin).parent).replace("%", "%%")
+
+
+def current_revision(url: str) -> str | None:
+    """The revision that the database stands at, None if it holds no store."""
+    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+        return _revision(connection)
+
+
+def _revision(connection: psycopg.Connection) -> str | None:
+    found = connection.execute("SELECT to_regclass('log.alembic_version') IS NOT NULL").fetchone()
+    if found is None or not found[0]:
+        return None
+    row = connection.execute("SELECT version_num FROM log.alembic_version").fetchone()
+    return None if row is None else str(row[0])
+
+
+def check(url: str) -> list[str]:
+    """What makes it unsafe to serve with this connection, one sentence each; empty if nothing does (S8).
+
+    Raises SchemaOutdated if the schema is not at `REVISION`.
+    """
+    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+        revision = _revision(connection)
+        if revision != REVISION:
+            stands = "holds no event store" if revision is None else f"stands at schema {revision}"
+            raise SchemaOutdated(f"the database {stands}, this program needs schema {REVISION}: run the migration")
+        return [*_unsafe_settings(connection), *_unsafe_rights(connection), *_disabled_guards(connection)]
+
+
+def _unsafe_settings(connection: psycopg.Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name"
+    ).fetchall()
+    return [f"{name} is off: an acknowledged write would not survive a crash; turn it on" for (name,) in rows]
+
+
+_RIGHTS = """
+SELECT 'it is a superuser' FROM pg_roles WHERE rolname = current_user AND rolsuper
+UNION ALL
+SELECT 'it may act as role ' || dangerous.rolname FROM pg_roles AS dangerous
+ WHERE dangerous.rolname <> current_user
+   AND (dangerous.rolsuper OR dangerous.rolname IN ('pg_write_all_data', 'pg_write_server_files',
+                                                    'pg_execute_server_program'))
+   AND pg_has_role(current_user, dangerous.oid, 'MEMBER')
+UNION ALL
+SELECT 'it owns ' || owned.what || ' or may act as its owner'
+  FROM (SELECT 'schema log' AS what, nspowner AS owner FROM pg_namespace WHERE nspname = 'log'
+        UNION ALL
+        SELECT 'log.' || relname, relowner FROM pg_class
+         WHERE relnamespace = 'log'::regnamespace AND relkind IN ('r', 'p', 'v')
+        UNION ALL
+        SELECT 'function log.' || proname, proowner FROM pg_proc WHERE pronamespace = 'log'::regnamespace) AS owned
+ WHERE pg_has_role(current_user, owned.owner, 'MEMBER')
+UNION ALL
+SELECT 'it may create objects in schema log' WHERE has_schema_privilege('log', 'CREATE')
+UNION ALL
+SELECT 'it may ' || privilege || ' log.' || relname
+  FROM pg_class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
+ WHERE relnamespace = 'log'::regnamespace AND relkind IN ('r', 'p') AND has_table_privilege(oid, privilege)
+"""
+
+
+def _unsafe_rights(connection: psycopg.Connection) -> list[str]:
+    rows = connection.execute(_RIGHTS).fetchall()
+    user = connection.info.user
+    return [f"role {user} could change events: {why}; connect as the application's role" for (why,) in rows]
+
+
+def _disabled_guards(connection: psycopg.Connection) -> list[str]:
+    rows = connection.execute(
+        """
+        SELECT expected.name
+          FROM unnest(ARRAY['es_event_append_only', 'es_content_append_only', 'es_content_named']) AS expected (name)
+         WHERE NOT EXISTS (SELECT FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+                            WHERE c.relnamespace = 'log'::regnamespace AND t.tgname = expected.name
+                              AND t.tgenabled = 'A')
+        """
+    ).fetchall()
+    return [f"trigger {name} is missing or not enabled always: events could be changed" for (name,) in rows]
+
+
+def note_cluster(owner_url: str) -> int:
+    """Record which cluster and timeline the log lives in, and return the log's epoch (S10).
+
+    The epoch is raised if either changed since it was noted: positions may then have been used twice. Call it at
+    start, before anything is appended. The first note of a new log keeps epoch 1.
+    """
+    with psycopg.connect(owner_url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+        connection.execute("SET statement_timeout = '30s'")
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (APPEND_LOCK,))
+            row = connection.execute(
+                """
+                UPDATE log.es_log AS l
+                   SET epoch = l.epoch + CASE
+                           WHEN l.system_identifier IN ('', here.system) AND l.timeline IN (0, here.line) THEN 0
+                           ELSE 1 END,
+                       system_identifier = here.system, timeline = here.line
+                  FROM (SELECT system_identifier::text AS system,
+                               ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer AS line
+                          FROM pg_control_system()) AS here
+                 WHERE l.log_id = 0
+                RETURNING l.epoch
+                """
+            ).fetchone()
+    if row is None:
+        raise StoreError("the log has no row in es_log")
+    return int(row[0])
+
+
+def create_roles(
+    admin_url: str,
+    database: str,
+    owner_role: str,
+    app_role: str,
+    *,
+    passwords: tuple[str, str] | None = None,
+) -> None:
+    """Create the owner's and the application's role and the database that the owner owns, where they are missing.
+
+    `admin_url` connects as a role that may create both. `passwords` are the owner's and the application's; with None
+    the roles have none and the server's own authentication decides.
+    """
+    with psycopg.connect(admin_url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
+        for place, role in enumerate((owner_role, app_role)):
+            _create_role(connection, role, None if passwords is None else passwords[place])
+        names = {
+            "database": sql.Identifier(database),
+            "owner": sql.Identifier(owner_role),
+            "app": sql.Identifier(app_role),
+        }
+        # The owner creates a schema on behalf of the application, so it must be able to become it.
+        connection.execute(sql.SQL("GRANT {app} TO {owner} WITH INHERIT FALSE, SET TRUE").format(**names))
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is None:
+            # A role that is no superuser may give a database only to a role that it belongs to.
+            _ensure_membership(connection, owner_role)
+            connection.execute(
+                sql.SQL(
+                    "CREATE DATABASE {database} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'"
+                    " LC_COLLATE 'C' LC_CTYPE 'C'"
+                ).format(**names)
+            )
+        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {database} FROM PUBLIC").format(**names))
+        connection.execute(sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {app}").format(**names))
+
+
+def _create_role(connection: psycopg.Connection, role: str, password: str | None) -> None:
+    name = sql.Identifier(role)
+    if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
+    if password is not None:
+        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(password)))
+
+
+def _ensure_membership(connection: psycopg.Connection, owner_role: str) -> None:
+    row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+    if row is not None and not row[0]:
+        connection.execute(
+            sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner_role), sql.Identifier(connection.info.user))
+        )

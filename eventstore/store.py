@@ -1,0 +1,252 @@
+"""The event store: append commands, read streams and the log, keep content. The room's whole interface."""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+
+from eventstore.codec import (
+    EVENT_COLUMNS,
+    STREAM_COLUMNS,
+    decode_outcome,
+    encode_command,
+    recorded_from_row,
+    stream_state_from_row,
+)
+from eventstore.combiner import Combiner, Connect
+from eventstore.connection import connect
+from eventstore.reader import Reader
+from eventstore.types import Clock, Command, Content, LogInfo, Outcome, Recorded, StreamState
+
+APPEND_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 10.0
+SWEEP_ROWS_MAX = 1000
+_WAIT_PAUSE_S = 0.001
+_WAIT_PAUSE_MAX_S = 0.05
+
+# Only constants are put together here; values always go as parameters.
+_STREAM_STATES = f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)"  # noqa: S608
+_IDLE_STREAMS = (
+    f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s"  # noqa: S608
+    " WHERE s.log_id = 0 AND s.ref = %s AND s.recorded_at < %s ORDER BY s.recorded_at, s.stream LIMIT %s"
+)
+_READ_STREAM = (
+    f"SELECT {EVENT_COLUMNS} FROM log.es_event AS e"  # noqa: S608
+    " WHERE e.log_id = 0 AND e.stream = %s AND e.version > %s ORDER BY e.version LIMIT %s"
+)
+_LOG_FROM = f"SELECT {EVENT_COLUMNS} FROM log.es_event AS e WHERE e.log_id = 0 AND e.position > %s"  # noqa: S608
+_LOG_WITH_FACTS_FROM = (
+    f"SELECT {EVENT_COLUMNS}, c.facts::text"  # noqa: S608
+    " FROM log.es_event AS e LEFT JOIN log.es_content AS c ON c.digest = e.content"
+    " WHERE e.log_id = 0 AND e.position > %s"
+)
+_CONTENT = "SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s"
+_HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
+
+
+def utc_now() -> datetime:
+    """The clock of production."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What belongs to one process: threads and connections do not survive a fork."""
+
+    pid: int
+    reader: Reader
+    combiner: Combiner
+    partitions: int
+
+
+class Store:
+    """One log of events in a Postgres database, for one process and any number of its threads.
+
+    Connections are opened by the first call, in the process that makes it. `clock` dates stored content and nothing
+    else; commands bring their own time. `allow_clock_skew` is for tests. `append_connect` replaces the way the
+    combiner connects.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        pool_size: int = 8,
+        append_timeout_s: float = APPEND_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        allow_clock_skew: bool = False,
+        clock: Clock = utc_now,
+        append_connect: Connect | None = None,
+    ) -> None:
+        self._conninfo = conninfo
+        self._pool_size = pool_size
+        self._append_timeout_s = append_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._allow_clock_skew = allow_clock_skew
+        self._clock = clock
+        self._append_connect = append_connect or self._connect_to_append
+        self._opening = threading.Lock()
+        self._opened: _Opened | None = None
+
+    def append(self, command: Command) -> Outcome:
+        """Append the command or learn why not.
+
+        Raises StoreUnavailable after the append's time limit (the outcome may be unknown; the same command may be
+        given again), AppendRejected if the command could never be appended.
+        """
+        opened = self._open()
+        answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s)
+        return decode_outcome(answer)
+
+    def put_content(self, content: Content) -> None:
+        """Store content, durably, before the append that names it; storing it again changes nothing (S12)."""
+        self._reader.rows(
+            "SELECT log.es_put_content(%s, %s, %s, %s)", (content.digest, content.body, content.facts, self._clock())
+        )
+
+    def get_content(self, digest: str) -> Content | None:
+        """The content of this digest, None if there is none."""
+        rows = self._reader.rows(_CONTENT, (digest,))
+        return Content(*rows[0]) if rows else None
+
+    def stream_state(self, stream: str) -> StreamState:
+        """What stands beside the stream now; version 0 where nothing was ever written."""
+        return self.stream_states((stream,))[stream]
+
+    def stream_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
+        """What stands beside each of the streams, all at one moment."""
+        rows = self._reader.rows(_STREAM_STATES, (list(streams),))
+        found = {row[0]: stream_state_from_row(row) for row in rows}
+        return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}
+
+    def read_stream(self, stream: str, after_version: int = 0, limit: int = 1000) -> list[Recorded]:
+        """Events of one stream in order, after a version."""
+        rows = self._reader.rows(_READ_STREAM, (stream, after_version, limit))
+        return [recorded_from_row(row) for row in rows]
+
+    def read_log(
+        self,
+        after: int,
+        limit: int,
+        *,
+        types: Iterable[str] | None = None,
+        key: str | None = None,
+        partitions: Iterable[int] | None = None,
+        with_facts: bool = False,
+    ) -> list[Recorded]:
+        """Events in the order of the log, after a position; of these types, this key, these partitions only.
+
+        An event that a reader of `position > n` has not seen has a position above all that it has seen (I2).
+        """
+        query = _LOG_WITH_FACTS_FROM if with_facts else _LOG_FROM
+        parameters: list[object] = [after]
+        filters = {
+            " AND e.key = %s": key,
+            " AND e.type = ANY(%s)": None if types is None else list(types),
+            " AND e.partition = ANY(%s)": None if partitions is None else list(partitions),
+        }
+        for condition, value in filters.items():
+            if value is not None:
+                query += condition
+                parameters.append(value)
+        rows = self._reader.rows(query + " ORDER BY e.position LIMIT %s", [*parameters, limit])
+        return [recorded_from_row(row) for row in rows]
+
+    def head(self) -> int:
+        """The position of the last event, 0 if there is none."""
+        return int(self._reader.row(_HEAD)[0])
+
+    def position_at(self, moment: datetime) -> int:
+        """The last position recorded at or before a moment, 0 if none: "as of then" is this one position."""
+        return int(self._reader.row("SELECT log.es_position_at(0::smallint, %s)", (moment,))[0])
+
+    def wait_for(self, position: int, timeout_s: float) -> bool:
+        """Wait until the log has reached a position; False if it has not within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        pause = _WAIT_PAUSE_S
+        while self.head() < position:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, _WAIT_PAUSE_MAX_S)
+        return True
+
+    def idle_streams(self, ref: str, before: datetime, limit: int) -> list[StreamState]:
+        """Streams with this ref to which nothing was appended since `before`, longest idle first.
+
+        Costs a look at every stream with this ref: for a ref that few streams have at a time, such as an open upload.
+        """
+        rows = self._reader.rows(_IDLE_STREAMS, (ref, before, limit))
+        return [stream_state_from_row(row) for row in rows]
+
+    def log_info(self) -> LogInfo:
+        """What is fixed of the log, and its epoch."""
+        return LogInfo(
+            *self._reader.row(
+                "SELECT l.partitions, l.epoch, l.system_identifier, l.timeline, l.created_at, v.version_num"
+                " FROM log.es_log AS l, log.alembic_version AS v WHERE l.log_id = 0"
+            )
+        )
+
+    def forget_commands(self, before: datetime) -> int:
+        """Forget the idempotency keys recorded before a moment; answers how many."""
+        return int(self._reader.row("SELECT log.es_forget_commands(0::smallint, %s)", (before,))[0])
+
+    def erase_clients(self, before: datetime) -> int:
+        """Erase client addresses and user agents recorded before a moment; answers of how many commands."""
+        return int(self._reader.row("SELECT log.es_erase_clients(0::smallint, %s)", (before,))[0])
+
+    def sweep_content(self, before: datetime) -> int:
+        """Delete content stored before a moment that no event names; answers how many rows."""
+        swept = 0
+        while True:
+            some = int(self._reader.row("SELECT log.es_sweep_content(%s, %s)", (before, SWEEP_ROWS_MAX))[0])
+            swept += some
+            if some < SWEEP_ROWS_MAX:
+                return swept
+
+    def close(self) -> None:
+        """Finish the appends under way and close all connections; a later call opens them again."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None and opened.pid == os.getpid():
+            opened.combiner.close(CLOSE_TIMEOUT_S)
+            opened.reader.close()
+
+    @property
+    def _reader(self) -> Reader:
+        return self._open().reader
+
+    def _open(self) -> _Opened:
+        opened = self._opened
+        if opened is not None and opened.pid == os.getpid():
+            return opened
+        with self._opening:
+            opened = self._opened
+            if opened is None or opened.pid != os.getpid():
+                opened = self._opened = self._open_here()
+            return opened
+
+    def _open_here(self) -> _Opened:
+        reader = Reader(self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s)
+        try:
+            (partitions,) = reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
+        except BaseException:
+            reader.close()
+            raise
+        combiner = Combiner(self._append_connect, allow_clock_skew=self._allow_clock_skew)
+        return _Opened(os.getpid(), reader, combiner, partitions)
+
+    def _connect_to_append(self) -> psycopg.Connection:
+        return connect(
+            self._conninfo,
+            name="tagtrail-append",
+            connect_timeout_s=max(2, round(self._append_timeout_s)),
+            statement_timeout_s=self._append_timeout_s,
+            lock_timeout_s=self._append_timeout_s,
+        )
