@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 ACCEPTED = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
@@ -46,14 +47,16 @@ class Registry:
 
     host: str
 
-    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
         """Send one request, answer whatever comes back."""
         connection = http.client.HTTPConnection(self.host, timeout=ANSWER_SECONDS_MAX)
         try:
-            connection.request(method, path, headers=dict(headers or {}))
+            connection.request(method, path, body=body, headers=dict(headers or {}))
             response = connection.getresponse()
-            body = response.read()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, body)
+            answered = response.read()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, answered)
         finally:
             connection.close()
 
@@ -75,6 +78,22 @@ class Registry:
         assert answer.status == 200, f"{repository}@{digest}: {answer.status} {answer.body[:300]!r}"
         assert digest_of(answer.body, digest.partition(":")[0]) == digest
         return answer.body
+
+    def put_blob(self, repository: str, body: bytes) -> dict[str, Any]:
+        """Upload a blob in one piece; answers the start of a descriptor, without a media type."""
+        digest = digest_of(body)
+        started = self.request("POST", f"/v2/{repository}/blobs/uploads/")
+        assert started.status == 202, f"{started.status} {started.body[:300]!r}"
+        where = urlsplit(started.headers["location"])
+        query = f"{where.query}&" if where.query else ""
+        kind = {"Content-Type": "application/octet-stream"}
+        done = self.request("PUT", f"{where.path}?{query}digest={digest}", kind, body)
+        assert done.status == 201, f"{done.status} {done.body[:300]!r}"
+        return {"digest": digest, "size": len(body)}
+
+    def put_manifest(self, repository: str, reference: str, media_type: str, body: bytes) -> Answer:
+        """Push a manifest as it is, answer whatever comes back."""
+        return self.request("PUT", f"/v2/{repository}/manifests/{reference}", {"Content-Type": media_type}, body)
 
     def tags(self, repository: str) -> list[str]:
         """The tag list of a repository."""
