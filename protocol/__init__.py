@@ -1,0 +1,1 @@
+"""The wire that both APIs speak: routes, headers, error answers, paging."""
