@@ -1,4 +1,4 @@
-"""JSON as I-JSON (RFC 7493): strict UTF-8, no duplicate names, no NaN, no NUL or lone surrogates, bounded depth (G12)."""
+"""JSON as I-JSON (RFC 7493): UTF-8, no duplicate names, no NaN, NUL or lone surrogates, bounded depth (G12)."""
 
 import json
 import math

@@ -107,3 +107,42 @@ def to_state(upload: Upload) -> str:
 def from_state(state: str) -> Upload:
     """The session that `to_state` wrote."""
     return Upload(**json.loads(state))
+
+
+class UploadClosed(ValueError):
+    """The session is committed, cancelled or expired: it takes nothing more."""
+
+
+class OutOfOrder(ValueError):
+    """A chunk does not begin where the session stands."""
+
+
+def append_chunk(upload: Upload, offset: int, size: int) -> ChunkAppended:
+    """Decide that `size` bytes from `offset` on were stored. Raises UploadClosed or OutOfOrder."""
+    _require_open(upload)
+    if offset != upload.offset:
+        raise OutOfOrder(f"the session stands at {upload.offset}, not at {offset}")
+    return ChunkAppended(upload.id, upload.repository, offset, size)
+
+
+def commit(upload: Upload, digest: str, size: int) -> UploadCommitted:
+    """Decide that the session's `size` bytes are the blob `digest`. Raises UploadClosed."""
+    _require_open(upload)
+    return UploadCommitted(upload.id, upload.repository, digest, size)
+
+
+def cancel(upload: Upload) -> UploadCancelled:
+    """Decide to give the session up. Raises UploadClosed."""
+    _require_open(upload)
+    return UploadCancelled(upload.id, upload.repository)
+
+
+def expire(upload: Upload) -> UploadExpired:
+    """Decide that the session was idle for too long. Raises UploadClosed."""
+    _require_open(upload)
+    return UploadExpired(upload.id, upload.repository)
+
+
+def _require_open(upload: Upload) -> None:
+    if not upload.is_open:
+        raise UploadClosed(f"the session is {upload.status}")

@@ -46,6 +46,10 @@ _LOG_WITH_FACTS_FROM = (
     " WHERE e.log_id = 0 AND e.position > %s"
 )
 _CONTENT = "SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s"
+_REFERRING = (
+    "SELECT r.from_stream FROM log.es_ref AS r"
+    " WHERE r.log_id = 0 AND r.target = %s ORDER BY r.from_stream LIMIT %s"
+)
 _HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
 
 
@@ -123,6 +127,11 @@ class Store:
         rows = self._reader.rows(_STREAM_STATES, (list(streams),))
         found = {row[0]: stream_state_from_row(row) for row in rows}
         return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}
+
+    def referring_streams(self, target: str, limit: int) -> list[str]:
+        """Names of streams that refer to `target` (`NewEvent.refers_to`), in order of name."""
+        rows = self._reader.rows(_REFERRING, (target, limit))
+        return [row[0] for row in rows]
 
     def read_stream(self, stream: str, after_version: int = 0, limit: int = 1000) -> list[Recorded]:
         """Events of one stream in order, after a version."""

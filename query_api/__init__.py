@@ -1,0 +1,1 @@
+"""Every GET and HEAD but upload status: pull path, lists, history."""

@@ -1,0 +1,105 @@
+"""What every command handler is given: the store, the bytes, the limits, the clock; and how it appends."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from blobstore.interface import BlobStore
+
+from command_api.bodies import BodyGate, BodyLimits, WorkGate
+from domain.event import Event, encode
+from eventstore.store import Store
+from eventstore.types import (
+    ANY,
+    KEEP,
+    Cause,
+    Command,
+    Condition,
+    Expand,
+    Keep,
+    Mode,
+    NewEvent,
+    Outcome,
+)
+from protocol.messages import Request
+
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_ID_LENGTH = 32
+
+
+def new_upload_id() -> str:
+    """A random session id of 165 bits: knowing one is the right to use it within its repository."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may send. Sizes in bytes."""
+
+    manifest_bytes_max: int = 10 * 1024 * 1024
+    config_bytes_max: int = 4 * 1024 * 1024
+    chunk_bytes_min: int = 0
+    upload_expiry: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The rooms that a command needs; made once a process."""
+
+    store: Store
+    blobs: BlobStore
+    clock: Callable[[], datetime]
+    limits: Limits
+    body_limits: BodyLimits
+    body_gate: BodyGate
+    work_gate: WorkGate
+    new_upload_id: Callable[[], str] = new_upload_id
+
+    def append(
+        self,
+        request: Request,
+        events: Sequence[NewEvent | Expand],
+        conditions: Sequence[Condition] = (),
+    ) -> Outcome:
+        """Append one command for the request's actor; a fresh idempotency key each time (S6)."""
+        return self.store.append(
+            Command(
+                id=secrets.token_hex(16),
+                cause=Cause(
+                    actor=request.actor,
+                    request_id=request.request_id,
+                    address=request.address or None,
+                    user_agent=request.user_agent,
+                ),
+                now=self.clock(),
+                events=tuple(events),
+                conditions=tuple(conditions),
+            )
+        )
+
+
+def new_event(
+    stream: str,
+    key: str,
+    happened: Event,
+    *,
+    mode: Mode = ANY,
+    ref: str | Keep | None = KEEP,
+    state: str | Keep | None = KEEP,
+    refers_to: tuple[str, ...] | Keep = KEEP,
+    content: str | None = None,
+) -> NewEvent:
+    """The event as the store takes it: encoded, under its stored name and schema version."""
+    return NewEvent(
+        stream=stream,
+        key=key,
+        type=happened.TYPE,
+        schema_version=happened.SCHEMA_VERSION,
+        data=encode(happened),
+        mode=mode,
+        ref=ref,
+        state=state,
+        refers_to=refers_to,
+        content=content,
+    )

@@ -1,0 +1,23 @@
+"""Which handler changes what: the command side's table of routes and methods."""
+
+from functools import partial
+
+from command_api import blobs, manifests, uploads
+from command_api.context import Context
+from protocol.messages import Handlers
+from protocol.routes import Kind
+
+
+def handlers(context: Context) -> Handlers:
+    """Every command of the wire, and the status of uploads, which is read from stream state."""
+    return {
+        (Kind.UPLOADS, "POST"): partial(uploads.start, context),
+        (Kind.UPLOAD, "GET"): partial(uploads.status, context),
+        (Kind.UPLOAD, "HEAD"): partial(uploads.status, context),
+        (Kind.UPLOAD, "PATCH"): partial(uploads.append_chunk, context),
+        (Kind.UPLOAD, "PUT"): partial(uploads.finish, context),
+        (Kind.UPLOAD, "DELETE"): partial(uploads.cancel, context),
+        (Kind.MANIFEST, "PUT"): partial(manifests.put, context),
+        (Kind.MANIFEST, "DELETE"): partial(manifests.delete, context),
+        (Kind.BLOB, "DELETE"): partial(blobs.delete, context),
+    }

@@ -1,0 +1,94 @@
+"""Whether everything that a manifest names is there: before the append by a look, under its lock by conditions (M1)."""
+
+from collections.abc import Sequence
+
+from blobstore.interface import BlobName
+
+from command_api.context import Context
+from domain import link as links
+from domain import manifest as manifests
+from domain.digests import parse_digest
+from domain.facts import Facts, Reference
+from domain.names import RepositoryName
+from domain.streams import LIVE, PRESENT, link_stream, manifest_stream
+from eventstore.types import RefIs, StreamState
+from protocol.errors import Code, Problem, WireError, error
+
+
+def conditions_of(repository: RepositoryName, facts: Facts) -> list[tuple[str, RefIs]]:
+    """For each digest that the manifest needs, the condition under which the append may accept it.
+
+    A child of an index may be a manifest or, as in build caches, a blob (M2).
+    """
+    needed = dict.fromkeys((each.digest, each.role in ("child", "blob")) for each in facts.references if each.required)
+    conditions = []
+    for digest, may_be_manifest in needed:
+        link = (link_stream(repository, digest), LIVE)
+        manifest = (manifest_stream(repository, digest), PRESENT)
+        conditions.append((digest, RefIs((manifest, link) if may_be_manifest else (link,))))
+    return conditions
+
+
+def missing_blobs(digests: Sequence[str]) -> WireError:
+    """404 with one MANIFEST_BLOB_UNKNOWN for each missing digest (M1, D3)."""
+    return WireError(
+        *(
+            Problem(Code.MANIFEST_BLOB_UNKNOWN, "the manifest names something that this repository does not have", each)
+            for each in dict.fromkeys(digests)
+        )
+    )
+
+
+def check_stored(context: Context, repository: RepositoryName, facts: Facts) -> None:
+    """Look that every named blob's file is whole and every size is right (S25, order 9 and 10).
+
+    Raises 404 MANIFEST_BLOB_UNKNOWN for all missing ones together, 400 SIZE_INVALID for the first wrong size.
+    """
+    streams: list[str] = []
+    for each in facts.references:
+        streams.append(link_stream(repository, each.digest))
+        if each.role in ("child", "blob"):
+            streams.append(manifest_stream(repository, each.digest))
+    states = context.store.stream_states(list(dict.fromkeys(streams)))
+    missing = []
+    for each in facts.references:
+        size = _stored_size(context, repository, each, states)
+        if size is None:
+            if each.required:
+                missing.append(each.digest)
+        elif each.size is not None and each.size != size:
+            raise error(
+                Code.SIZE_INVALID,
+                f"{each.digest} has {size} bytes, the manifest says {each.size}",
+                {"digest": each.digest},
+            )
+    if missing:
+        raise missing_blobs(missing)
+
+
+def _stored_size(
+    context: Context, repository: RepositoryName, reference: Reference, states: dict[str, StreamState]
+) -> int | None:
+    if reference.role in ("child", "blob"):
+        manifest = states[manifest_stream(repository, reference.digest)]
+        if manifest.ref == PRESENT and manifest.state is not None:
+            return manifests.from_state(manifest.state).size
+    link = states[link_stream(repository, reference.digest)]
+    if link.ref != LIVE or link.state is None:
+        return None
+    standing = links.from_state(link.state)
+    if context.blobs.stat(BlobName(parse_digest(reference.digest), standing.generation)) != standing.size:
+        return None
+    return standing.size
+
+
+def read_config(context: Context, repository: RepositoryName, facts: Facts) -> bytes | None:
+    """The config blob's bytes if the manifest has one of bearable size; for metadata only, never to refuse (M5)."""
+    digest = facts.config_digest
+    if digest is None:
+        return None
+    link = context.store.stream_state(link_stream(repository, digest))
+    if link.state is None:
+        return None
+    name = BlobName(parse_digest(digest), links.from_state(link.state).generation)
+    return context.blobs.read_small(name, context.limits.config_bytes_max)

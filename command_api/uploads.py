@@ -1,0 +1,262 @@
+"""Upload sessions over HTTP: start, chunk, finish, status, cancel (protocol section 2)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from blobstore.interface import StagedUpload, UploadBusy, UploadMissing
+
+from command_api.commits import commit_blob, other_digest
+from command_api.context import Context, new_event
+from command_api.mounts import mount
+from command_api.receiving import receive
+from domain import upload as uploads
+from domain.digests import DEFAULT_ALGORITHM, Digest, UnsupportedAlgorithm, new_hash
+from domain.event import Event
+from domain.names import InvalidName, RepositoryName, UploadId, parse_upload_id
+from domain.streams import OPEN, upload_stream
+from domain.upload import Upload, UploadStarted
+from eventstore.types import KEEP, NONE_YET, Exact, NewEvent, Refused
+from protocol.errors import Code, WireError, error
+from protocol.messages import Answer, Headers, Request, digest_or_error, empty
+from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range, uploaded_range
+
+
+def start(context: Context, request: Request) -> Answer:
+    """POST …/blobs/uploads/: open a session, or take a whole blob (`digest`), or mount one (`mount`) (E11-E14)."""
+    repository = request.repository
+    algorithm = _algorithm_hint(request)
+    mounted = request.parameter("mount")
+    if mounted is not None:
+        digest = digest_or_error(mounted)
+        if mount(context, request, repository, digest):
+            return _created(repository, digest)
+    elif request.parameter("digest") is not None:
+        return _take_whole(context, request, repository)
+    upload = UploadId(context.new_upload_id())
+    started = UploadStarted(upload, repository, algorithm)
+    state = uploads.start(started, request.actor)
+    context.blobs.create(upload)
+    event = new_event(
+        upload_stream(upload), repository, started, mode=NONE_YET, ref=OPEN, state=uploads.to_state(state)
+    )
+    outcome = context.append(request, [event])
+    if isinstance(outcome, Refused):
+        raise error(Code.UNAVAILABLE, "the session could not be opened, try again")
+    headers = _session_headers(state)
+    if context.limits.chunk_bytes_min:
+        headers.append(("OCI-Chunk-Min-Length", str(context.limits.chunk_bytes_min)))
+    return empty(202, headers)
+
+
+def status(context: Context, request: Request) -> Answer:
+    """GET or HEAD of a session: how far it stands (E15)."""
+    _, upload = _open_upload(context, request)
+    return Answer(204, _session_headers(upload))
+
+
+def cancel(context: Context, request: Request) -> Answer:
+    """DELETE of a session (E18)."""
+    version, upload = _open_upload(context, request)
+    outcome = context.append(request, [_next(upload, uploads.cancel(upload), version)])
+    if isinstance(outcome, Refused):
+        raise _out_of_order(upload, "another request is changing this session")
+    context.blobs.discard(UploadId(upload.id))
+    return Answer(204)
+
+
+def append_chunk(context: Context, request: Request) -> Answer:
+    """PATCH of a session: the next chunk, or a whole stream of bytes (E16)."""
+    _, upload = _open_upload(context, request)
+    announced = _chunk_range(request, upload)
+    with _staged(context, request, upload) as (writer, version, upload):
+        _require_next(announced, upload)
+        received = _receive_chunk(context, request, writer, announced, upload)
+        if received:
+            with context.work_gate:
+                writer.sync()
+            happened = uploads.append_chunk(upload, upload.offset, received)
+            outcome = context.append(request, [_next(upload, happened, version)])
+            if isinstance(outcome, Refused):
+                raise _out_of_order(upload, "another request has changed this session")
+            upload = uploads.evolve(upload, happened)
+    return empty(202, _session_headers(upload))
+
+
+def finish(context: Context, request: Request) -> Answer:
+    """PUT of a session with `digest`: an optional last chunk, then the blob (E17)."""
+    version, upload = _find_upload(context, request)
+    digest = _digest_parameter(request, upload)
+    if upload.status == "committed" and upload.digest == str(digest):
+        return _replay(context, request, upload, digest, version)
+    _require_open(upload)
+    announced = _chunk_range(request, upload)
+    with _staged(context, request, upload) as (writer, version, upload):
+        _require_next(announced, upload)
+        _receive_chunk(context, request, writer, announced, upload)
+        with context.work_gate:
+            found = writer.digest(digest.algorithm)
+        if found != digest:
+            writer.rollback(upload.offset)
+            raise other_digest(digest, found, _session_headers(upload))
+        happened = uploads.commit(upload, str(digest), writer.size)
+        commit_blob(
+            context,
+            request,
+            RepositoryName(upload.repository),
+            digest,
+            writer,
+            _next(upload, happened, version),
+        )
+    return _created(RepositoryName(upload.repository), digest)
+
+
+def _take_whole(context: Context, request: Request, repository: RepositoryName) -> Answer:
+    """POST with `digest`: the body is the blob; no session is ever visible."""
+    digest = digest_or_error(request.parameter("digest") or "")
+    upload = UploadId(context.new_upload_id())
+    context.blobs.create(upload, durable=False)
+    try:
+        with context.blobs.open(upload, 0, digest.algorithm) as writer:
+            receive(context, request, writer)
+            with context.work_gate:
+                found = writer.digest(digest.algorithm)
+            if found != digest:
+                raise other_digest(digest, found, [])
+            commit_blob(context, request, repository, digest, writer, None)
+    finally:
+        context.blobs.discard(upload)
+    return _created(repository, digest)
+
+
+def _replay(context: Context, request: Request, upload: Upload, digest: Digest, version: int) -> Answer:
+    """The same PUT again after its answer was lost: 201 again while the session would not have expired."""
+    state = context.store.stream_state(upload_stream(upload.id))
+    grace: timedelta = context.limits.upload_expiry
+    if state.recorded_at is None or context.clock() - state.recorded_at > grace or state.version != version:
+        raise _unknown_upload()
+    return _created(RepositoryName(upload.repository), digest)
+
+
+def _algorithm_hint(request: Request) -> str | None:
+    hint = request.parameter("digest-algorithm")
+    if hint is not None:
+        try:
+            new_hash(hint)
+        except UnsupportedAlgorithm as problem:
+            raise error(Code.DIGEST_INVALID, str(problem)) from problem
+    return hint
+
+
+def _digest_parameter(request: Request, upload: Upload) -> Digest:
+    text = request.parameter("digest")
+    if not text:
+        raise error(Code.DIGEST_INVALID, "the digest parameter is missing", headers=_session_headers(upload))
+    return digest_or_error(text)
+
+
+def _find_upload(context: Context, request: Request) -> tuple[int, Upload]:
+    """The session that the route names, and its version; 404 for one of another repository or actor."""
+    repository = request.repository
+    try:
+        upload_id = parse_upload_id(request.route.reference)
+    except InvalidName as problem:
+        raise _unknown_upload() from problem
+    state = context.store.stream_state(upload_stream(upload_id))
+    if state.state is None:
+        raise _unknown_upload()
+    upload = uploads.from_state(state.state)
+    if upload.repository != repository or upload.actor != request.actor:
+        raise _unknown_upload()
+    return state.version, upload
+
+
+def _open_upload(context: Context, request: Request) -> tuple[int, Upload]:
+    version, upload = _find_upload(context, request)
+    _require_open(upload)
+    return version, upload
+
+
+def _require_open(upload: Upload) -> None:
+    if not upload.is_open:
+        raise _unknown_upload()
+
+
+@contextmanager
+def _staged(context: Context, request: Request, upload: Upload) -> Iterator[tuple[StagedUpload, int, Upload]]:
+    """The session's staging file, locked, with the session as it stands under the lock (S26)."""
+    algorithm = upload.digest_algorithm or DEFAULT_ALGORITHM
+    try:
+        with context.blobs.open(UploadId(upload.id), upload.offset, algorithm) as writer:
+            version, current = _open_upload(context, request)
+            if current.offset != upload.offset:
+                raise _out_of_order(current, "another request has moved this session on")
+            yield writer, version, current
+    except UploadBusy as problem:
+        raise _out_of_order(upload, "another request is writing to this session") from problem
+    except UploadMissing as problem:
+        raise _unknown_upload() from problem
+
+
+def _chunk_range(request: Request, upload: Upload) -> ByteRange | None:
+    header = request.header("Content-Range")
+    if header is None:
+        return None
+    try:
+        return parse_chunk_range(header)
+    except InvalidChunkRange as problem:
+        raise _out_of_order(upload, str(problem)) from problem
+
+
+def _require_next(announced: ByteRange | None, upload: Upload) -> None:
+    if announced is not None and announced.start != upload.offset:
+        raise _out_of_order(upload, f"the next chunk must start at {upload.offset}")
+
+
+def _receive_chunk(
+    context: Context, request: Request, writer: StagedUpload, announced: ByteRange | None, upload: Upload
+) -> int:
+    """Store the body behind what the session has. On any failure the session stands where it stood."""
+    try:
+        received = receive(context, request, writer, exactly=announced.length if announced else None)
+    except WireError as problem:
+        writer.rollback(upload.offset)
+        raise WireError(
+            *problem.problems, status=problem.status, headers=(*problem.headers, *_session_headers(upload))
+        ) from problem
+    return received
+
+
+def _next(upload: Upload, happened: Event, version: int) -> NewEvent:
+    evolved = uploads.evolve(upload, happened)
+    return new_event(
+        upload_stream(upload.id),
+        upload.repository,
+        happened,
+        mode=Exact(version),
+        ref=KEEP if evolved.is_open else None,
+        state=uploads.to_state(evolved),
+    )
+
+
+def _session_headers(upload: Upload) -> Headers:
+    return [
+        ("Location", f"/v2/{upload.repository}/blobs/uploads/{upload.id}"),
+        ("Range", uploaded_range(upload.offset)),
+        ("Docker-Upload-UUID", upload.id),
+    ]
+
+
+def _created(repository: RepositoryName, digest: Digest) -> Answer:
+    return empty(
+        201,
+        [("Location", f"/v2/{repository}/blobs/{digest}"), ("Docker-Content-Digest", str(digest))],
+    )
+
+
+def _unknown_upload() -> WireError:
+    return error(Code.BLOB_UPLOAD_UNKNOWN, "no such upload session in this repository")
+
+
+def _out_of_order(upload: Upload, message: str) -> WireError:
+    return error(Code.BLOB_UPLOAD_INVALID, message, status=416, headers=_session_headers(upload))

@@ -1,0 +1,96 @@
+"""/api/v1: the questions that only this registry can answer, for programs and pages (Flask, marshmallow)."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, jsonify, request
+from marshmallow import Schema, ValidationError
+
+from domain.digests import InvalidDigest, parse_digest
+from domain.names import InvalidName, parse_repository_name
+from projections import audit, blob_references
+from protocol.errors import Code, error
+from query_api import schemas
+from query_api.context import Context
+
+
+def blueprint(context: Context) -> Blueprint:
+    """The routes of /api/v1 that read."""
+    made = Blueprint("query", __name__, url_prefix="/api/v1")
+
+    @made.get("/repositories/<path:name>/history")
+    def history(name: str) -> Response:
+        return _history(context, name)
+
+    @made.get("/blobs/<digest>/references")
+    def references(digest: str) -> Response:
+        return _references(context, digest)
+
+    return made
+
+
+def _history(context: Context, name: str) -> Response:
+    try:
+        repository = parse_repository_name(name)
+    except InvalidName as problem:
+        raise error(Code.NAME_INVALID, str(problem)) from problem
+    asked = _parameters(schemas.HistoryParameters())
+    rows, more = audit.history(
+        context.reader, repository, tag=asked["tag"], before=asked["before"], limit=asked["n"]
+    )
+    if not rows and asked["before"] is None and asked["tag"] is None:
+        raise error(Code.NAME_UNKNOWN, "no such repository", {"name": repository})
+    following = None
+    if more and rows:
+        query = {"n": asked["n"], "before": rows[-1].position}
+        if asked["tag"] is not None:
+            query["tag"] = asked["tag"]
+        following = f"/api/v1/repositories/{repository}/history?{urlencode(query)}"
+    answer = {"repository": repository, "tag": asked["tag"], "entries": rows, "next": following}
+    return jsonify(schemas.History().dump(answer))
+
+
+def _references(context: Context, text: str) -> Response:
+    try:
+        digest = str(parse_digest(text))
+    except InvalidDigest as problem:
+        raise error(Code.DIGEST_INVALID, str(problem)) from problem
+    asked = _parameters(schemas.ReferencesParameters())
+    found = blob_references.references(context.reader, digest, _after(asked["after"]), asked["n"])
+    if not found.repositories and not found.manifests and asked["after"] is None:
+        raise error(Code.BLOB_UNKNOWN, "no repository has this blob", {"digest": digest})
+    following = None
+    manifests = [
+        {"repository": repository, "digest": manifest, "role": role} for repository, manifest, role in found.manifests
+    ]
+    if found.more and manifests:
+        last = manifests[-1]
+        query = urlencode({"n": asked["n"], "after": f"{last['repository']}@{last['digest']}"})
+        following = f"/api/v1/blobs/{digest}/references?{query}"
+    answer = {
+        "digest": digest,
+        "count": found.count,
+        "repositories": found.repositories,
+        "manifests": manifests,
+        "next": following,
+    }
+    return jsonify(schemas.BlobReferences().dump(answer))
+
+
+def _after(text: str | None) -> tuple[str, str] | None:
+    """The last entry of the page before, as `repository@digest`."""
+    if text is None:
+        return None
+    repository, _, digest = text.partition("@")
+    if "\x00" in text:
+        raise error(Code.UNSUPPORTED, "after must be <repository>@<digest>", status=400)
+    return repository, digest
+
+
+def _parameters(schema: Schema) -> dict[str, Any]:
+    """The query parameters as the schema wants them; 400 with every wrong one named."""
+    try:
+        loaded: dict[str, Any] = schema.load(request.args.to_dict())
+    except ValidationError as problem:
+        raise error(Code.UNSUPPORTED, "wrong parameters", problem.normalized_messages(), status=400) from problem
+    return loaded

@@ -1,0 +1,76 @@
+"""Parameters and answers of /api/v1, as marshmallow schemas: the only description of their shape."""
+
+from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1_000
+
+
+class HistoryParameters(Schema):
+    """What a client may ask of a repository's history."""
+
+    class Meta:
+        """An unknown parameter is refused: a misspelt filter must not answer everything."""
+
+        unknown = RAISE
+
+    tag = fields.String(load_default=None, validate=validate.Regexp(r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z"))
+    before = fields.Integer(load_default=None, strict=False, validate=validate.Range(min=1, max=2**62))
+    n = fields.Integer(load_default=PAGE_DEFAULT, validate=validate.Range(min=1, max=PAGE_MAX))
+
+
+class HistoryEntry(Schema):
+    """One change. `from` and `to` are digests, null where there was or is none."""
+
+    position = fields.Integer(required=True)
+    time = fields.AwareDateTime(attribute="recorded_at", required=True, format="iso")
+    actor = fields.String(required=True)
+    what = fields.String(required=True)
+    tag = fields.String(allow_none=True)
+    from_digest = fields.String(data_key="from", allow_none=True)
+    to_digest = fields.String(data_key="to", allow_none=True)
+    request_id = fields.String()
+
+
+class History(Schema):
+    """A page of history, newest first; `next` is the address of the next page, null on the last one."""
+
+    repository = fields.String(required=True)
+    tag = fields.String(allow_none=True)
+    entries = fields.List(fields.Nested(HistoryEntry))
+    next = fields.String(allow_none=True)
+
+
+class ReferencesParameters(Schema):
+    """What a client may ask of a blob's references."""
+
+    class Meta:
+        """An unknown parameter is refused."""
+
+        unknown = RAISE
+
+    after = fields.String(load_default=None, validate=validate.Length(max=600))
+    n = fields.Integer(load_default=PAGE_DEFAULT, validate=validate.Range(min=1, max=PAGE_MAX))
+
+
+class ManifestReference(Schema):
+    """One manifest that names the blob, and as what."""
+
+    class Meta:
+        """Rows may know more than the answer says."""
+
+        unknown = EXCLUDE
+
+    repository = fields.String(required=True)
+    digest = fields.String(required=True)
+    role = fields.String(required=True)
+
+
+class BlobReferences(Schema):
+    """Who uses a blob: repositories that link it, manifests that name it, and how many those are."""
+
+    digest = fields.String(required=True)
+    count = fields.Integer(required=True)
+    repositories = fields.List(fields.String())
+    manifests = fields.List(fields.Nested(ManifestReference))
+    next = fields.String(allow_none=True)
