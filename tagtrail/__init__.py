@@ -1,0 +1,1 @@
+"""Configuration, wiring, the supervisor and the command line."""

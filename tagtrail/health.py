@@ -1,0 +1,45 @@
+"""GET /healthz and /readyz: whether the process lives, and whether it can serve; says what is not (design: Server)."""
+
+import json
+
+from blobstore.interface import BlobStore, BlobStoreError
+
+from eventstore.schema import newest_revision
+from eventstore.store import Store
+from eventstore.types import StoreError
+from protocol.messages import Answer, json_answer
+
+
+class Health:
+    """The checks of one API process."""
+
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
+        self._store = store
+        self._blobs = blobs
+
+    def alive(self) -> Answer:
+        """200 as long as the process answers at all."""
+        return json_answer(200, b'{"status":"alive"}')
+
+    def ready(self) -> Answer:
+        """200 if the database answers with the schema that this program needs and bytes can be written; else 503."""
+        problems = [*self._database(), *self._bytes()]
+        body = json.dumps({"status": "not ready" if problems else "ready", "problems": problems}).encode()
+        return json_answer(503 if problems else 200, body, [("Cache-Control", "no-store")])
+
+    def _database(self) -> list[str]:
+        try:
+            revision = self._store.log_info().revision
+        except StoreError as problem:
+            return [f"database: {problem}"]
+        needed = newest_revision()
+        if revision != needed:
+            return [f"schema: the database has {revision}, this program needs {needed}; run tagtrail db migrate"]
+        return []
+
+    def _bytes(self) -> list[str]:
+        try:
+            self._blobs.check()
+        except BlobStoreError as problem:
+            return [f"blobs: {problem}"]
+        return []

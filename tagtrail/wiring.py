@@ -1,0 +1,85 @@
+"""The composition root: one process's rooms, made from its settings and joined into one WSGI application."""
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+
+from blobstore.disk import DiskBlobStore
+from command_api.bodies import BodyGate, BodyLimits, WorkGate
+from projections.reader import Reader
+
+from command_api import handlers as command_handlers
+from command_api import upkeep
+from command_api.context import Context as CommandContext
+from command_api.context import Limits
+from eventstore.store import Store
+from query_api import api_v1
+from query_api import handlers as query_handlers
+from query_api.context import Context as QueryContext
+from tagtrail.clock import make_clock
+from tagtrail.config import Settings
+from tagtrail.flask_app import create_app
+from tagtrail.health import Health
+from tagtrail.shell import Application
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What one API process holds; `close` ends it."""
+
+    settings: Settings
+    store: Store
+    reader: Reader
+    commands: CommandContext
+    questions: QueryContext
+
+    def close(self) -> None:
+        """Finish appends and close all connections."""
+        self.store.close()
+        self.reader.close()
+
+
+def make_rooms(settings: Settings, *, tail: bool = True) -> Rooms:
+    """Join the rooms; opens nothing yet that a fork would break. `tail=False` is the tests' hook (see Reader)."""
+    database = settings.database_url
+    store = Store(
+        database,
+        pool_size=settings.database_pool,
+        append_timeout_s=settings.append_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        allow_clock_skew=settings.test_clock is not None,
+        clock=make_clock(settings),
+    )
+    reader = Reader(database, pool_size=settings.database_pool, statement_timeout_s=settings.read_timeout_s, tail=tail)
+    blobs = DiskBlobStore(settings.data)
+    commands = CommandContext(
+        store=store,
+        blobs=blobs,
+        clock=make_clock(settings),
+        limits=Limits(
+            manifest_bytes_max=settings.manifest_bytes_max,
+            chunk_bytes_min=settings.chunk_bytes_min,
+            upload_expiry=timedelta(seconds=settings.upload_expiry_s),
+        ),
+        body_limits=BodyLimits(rate_min_bytes_per_s=settings.upload_rate_min_bytes),
+        body_gate=BodyGate(per_address_max=settings.upload_bodies_per_address, total_max=settings.upload_bodies_total),
+        work_gate=WorkGate(),
+    )
+    questions = QueryContext(reader=reader, blobs=blobs, list_page_max=settings.list_page_max)
+    return Rooms(settings, store, reader, commands, questions)
+
+
+def make_wsgi(rooms: Rooms) -> Application:
+    """The application of one API process."""
+    commands = command_handlers.handlers(rooms.commands)
+    lists = query_handlers.list_handlers(rooms.questions)
+    pull = query_handlers.pull_handlers(rooms.questions)
+    flask_app = create_app({**pull, **lists, **commands}, [api_v1.blueprint(rooms.questions)])
+    return Application(pull, flask_app, Health(rooms.store, rooms.commands.blobs), rooms.settings.access_log)
+
+
+def start_upkeep(rooms: Rooms) -> threading.Event:
+    """Run the upkeep beside the requests; set the event to end it."""
+    stop = threading.Event()
+    threading.Thread(target=upkeep.run, args=(rooms.commands, stop), name="upkeep", daemon=True).start()
+    return stop

@@ -1,0 +1,12 @@
+"""What the server's worker processes load."""
+
+from tagtrail.config import current_settings
+from tagtrail.shell import Application
+from tagtrail.wiring import make_rooms, make_wsgi, start_upkeep
+
+
+def make_application() -> Application:
+    """The application of a worker, from the settings handed to its process."""
+    rooms = make_rooms(current_settings())
+    start_upkeep(rooms)
+    return make_wsgi(rooms)
