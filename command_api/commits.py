@@ -1,7 +1,6 @@
 """From staged bytes to a linked blob: rename into place, durable, then the event that claims it (I1, S24)."""
 
 from blobstore.interface import BlobName, StagedUpload
-
 from command_api.context import Context
 from command_api.linking import blob_committed, blob_linked, repository_created
 from domain import blob as blobs

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from blobstore.interface import BlobStore
-
 from command_api.bodies import BodyGate, BodyLimits, WorkGate
 from domain.event import Event, encode
 from eventstore.store import Store

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from blobstore.interface import BlobName
-
 from command_api.context import Context
 from domain import link as links
 from domain import manifest as manifests

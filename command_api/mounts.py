@@ -1,7 +1,6 @@
 """Mounting a blob from another repository instead of uploading it (U7, U8)."""
 
 from blobstore.interface import BlobName
-
 from command_api.context import Context
 from command_api.linking import blob_linked, repository_created
 from domain import link as links

@@ -4,10 +4,9 @@ import io
 from collections.abc import Iterator
 
 from blobstore.interface import StagedUpload
-
-from command_api.bodies import BodyIncomplete, BodyTooLarge, BodyTooSlow, TooManyBodies, read_body
+from command_api.bodies import BodyIncomplete, BodyTooSlow, TooManyBodies, has_body, read_body
 from command_api.context import Context
-from protocol.errors import Code, error
+from protocol.errors import Code, WireError, error
 from protocol.messages import Request
 
 _RETRY_AFTER_S = 5
@@ -19,6 +18,8 @@ def blocks(context: Context, request: Request) -> Iterator[bytes]:
     Raises 408 for a body that comes too slowly, 429 for too many open bodies, 400 SIZE_INVALID for one that ends
     before its Content-Length.
     """
+    if not has_body(request.environ):
+        return
     try:
         with context.body_gate.enter(request.address):
             yield from read_body(request.environ, context.body_limits)
@@ -58,15 +59,12 @@ def read_manifest(context: Context, request: Request) -> bytes:
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
     made = io.BytesIO()
-    try:
-        for block in blocks(context, request):
-            made.write(block)
-            if made.tell() > limit:
-                raise _too_large(limit)
-    except BodyTooLarge as problem:
-        raise _too_large(limit) from problem
+    for block in blocks(context, request):
+        made.write(block)
+        if made.tell() > limit:
+            raise _too_large(limit)
     return made.getvalue()
 
 
-def _too_large(limit: int) -> Exception:
+def _too_large(limit: int) -> WireError:
     return error(Code.MANIFEST_INVALID, f"a manifest has at most {limit} bytes", status=413)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from blobstore.interface import StagedUpload, UploadBusy, UploadMissing
-
 from command_api.commits import commit_blob, other_digest
 from command_api.context import Context, new_event
 from command_api.mounts import mount

@@ -1,0 +1,108 @@
+"""What callers know of the bytes: names, sizes and blocks; no paths and no file descriptors (S3 in mind)."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from domain.digests import Digest
+from domain.names import UploadId
+
+
+class BlobStoreError(Exception):
+    """Base of what the blob store raises. One that is none of those below is an input or output error."""
+
+
+class BlobMissing(BlobStoreError):
+    """There is no such blob, or it is shorter than asked."""
+
+
+class UploadBusy(BlobStoreError):
+    """Another request, perhaps of another process, is writing to the session."""
+
+
+class UploadMissing(BlobStoreError):
+    """The session's staged bytes are gone, or fewer than the log says."""
+
+
+class NoSpace(BlobStoreError):
+    """The storage is full."""
+
+
+class BlobStoreUnusable(BlobStoreError):
+    """The storage cannot be used at all; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobName:
+    """The name of stored bytes: a blob's digest and the generation of its file (S24)."""
+
+    digest: Digest
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.digest}.{self.generation}"
+
+
+class StagedUpload(Protocol):
+    """The staged bytes of one session, held by one writer at a time."""
+
+    @property
+    def size(self) -> int:
+        """Bytes staged so far, with those of this writer."""
+
+    def write(self, block: bytes) -> None:
+        """Put a block behind what is staged."""
+
+    def sync(self) -> None:
+        """Make everything written durable."""
+
+    def rollback(self, offset: int) -> None:
+        """Forget everything behind `offset`."""
+
+    def digest(self, algorithm: str) -> Digest:
+        """The digest of everything staged."""
+
+    def commit(self, name: BlobName) -> None:
+        """Make the staged bytes the blob `name`, durably, over whatever is there (S25).
+
+        May be called again with another generation (S24).
+        """
+
+
+class BlobStore(Protocol):
+    """Bytes by digest, and the staging of uploads."""
+
+    def prepare(self) -> None:
+        """Make what the store needs before first use. Raises BlobStoreUnusable."""
+
+    def check(self) -> None:
+        """Raises BlobStoreUnusable or NoSpace if nothing could be written now."""
+
+    def stat(self, name: BlobName) -> int | None:
+        """The size in bytes, None if there is no such blob."""
+
+    def read(self, name: BlobName, start: int, length: int) -> Iterator[bytes]:
+        """Blocks of the blob from `start` on. Raises BlobMissing at the call, not while blocks are taken."""
+
+    def read_small(self, name: BlobName, limit: int) -> bytes | None:
+        """The whole blob, None if there is none or it is larger than `limit` bytes."""
+
+    def delete(self, name: BlobName) -> None:
+        """Remove the blob; nothing happens if there is none."""
+
+    def create(self, upload: UploadId, *, durable: bool = True) -> None:
+        """Make an empty staging place; a durable one survives a loss of power before its first byte (S26)."""
+
+    def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> AbstractContextManager[StagedUpload]:
+        """Write to the session behind its first `offset` bytes; what is staged beyond them is cut off.
+
+        `algorithm` is the digest that the client is likely to ask for. Raises UploadBusy, UploadMissing.
+        """
+
+    def discard(self, upload: UploadId) -> None:
+        """Remove a session's staged bytes; nothing happens if there are none."""
+
+    def stale(self, before: datetime) -> Iterator[UploadId]:
+        """Sessions whose staged bytes were last changed before a moment."""
