@@ -1,0 +1,146 @@
+"""Audit: the trail of every change of a repository, one row an event, for ever."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from domain.event import Event
+from domain.link import BlobLinked, BlobUnlinked
+from domain.manifest import ManifestDeleted, ManifestPushed
+from domain.repository import RepositoryCreated
+from domain.streams import PRESENT, digest_of_manifest_stream
+from domain.tag import TagDeleted, TagMoved
+from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.reader import Reader, key_tail
+
+table = sa.Table(
+    "audit_s1",
+    metadata,
+    name_column("repository", primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("recorded_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    name_column("tag", nullable=True),
+    name_column("from_digest", nullable=True),
+    name_column("to_digest", nullable=True),
+    sa.Column("request_id", sa.Text, nullable=False),
+)
+sa.Index(
+    "audit_s1_tag",
+    table.c.repository,
+    table.c.tag,
+    table.c.position,
+    postgresql_where=table.c.tag.is_not(None),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One change: what happened, to which tag, from and to which digest."""
+
+    repository: str
+    position: int
+    recorded_at: datetime
+    actor: str
+    what: str
+    tag: str | None
+    from_digest: str | None
+    to_digest: str | None
+    request_id: str
+
+
+def _change(event: Event, prev_ref: str | None) -> tuple[str, str | None, str | None, str | None] | None:
+    """What happened, the tag, the digest before and the digest after."""
+    before = digest_of_manifest_stream(prev_ref) if prev_ref and "@" in prev_ref else None
+    match event:
+        case RepositoryCreated():
+            return "repository-created", None, None, None
+        case TagMoved(_, tag, digest):
+            what = "tag-created" if before is None else "tag-repeated" if before == digest else "tag-moved"
+            return what, tag, before, digest
+        case TagDeleted(_, tag):
+            return "tag-deleted", tag, before, None
+        case ManifestPushed(_, digest):
+            return "manifest-repeated" if prev_ref == PRESENT else "manifest-pushed", None, None, digest
+        case ManifestDeleted(_, digest):
+            return "manifest-deleted", None, digest, None
+        case BlobLinked(_, digest, _, _, source):
+            return "blob-mounted" if source == "mount" else "blob-uploaded", None, None, digest
+        case BlobUnlinked(_, digest):
+            return "blob-unlinked", None, digest, None
+    return None
+
+
+def _touched(happened: Happened) -> Iterable[Key]:
+    return ((happened.key, happened.position),)
+
+
+def _fold(rows: Rows, happened: Happened) -> None:
+    change = _change(happened.event, happened.prev_ref)
+    if change is None:
+        return
+    what, tag, before, after = change
+    rows[happened.key, happened.position] = AuditRow(
+        happened.key,
+        happened.position,
+        happened.recorded_at,
+        happened.actor,
+        what,
+        tag,
+        before,
+        after,
+        happened.request_id,
+    )
+
+
+TYPES = frozenset(
+    each.TYPE
+    for each in (
+        RepositoryCreated,
+        TagMoved,
+        TagDeleted,
+        ManifestPushed,
+        ManifestDeleted,
+        BlobLinked,
+        BlobUnlinked,
+    )
+)
+model = Model("audit", 1, table, AuditRow, TYPES, _touched, _fold)
+
+_HISTORY = """
+SELECT (SELECT json_agg(json_build_array(p.repository, p.position, p.recorded_at, p.actor, p.what, p.tag,
+                                         p.from_digest, p.to_digest, p.request_id)) FROM (
+            SELECT a.* FROM readmodel.audit_s1 AS a
+             WHERE a.repository = %(key)s AND a.position < %(before)s {of_tag}
+             ORDER BY a.position DESC LIMIT %(limit)s + 1) AS p),
+       (SELECT json_agg(tail.item ORDER BY tail.position) FROM ({tail} AND e.type = ANY(%(types)s)) AS tail)
+"""
+_TAIL = key_tail(("audit_s1",))
+_OF_REPOSITORY = _HISTORY.format(tail=_TAIL, of_tag="")
+_OF_TAG = _HISTORY.format(tail=_TAIL, of_tag="AND a.tag = %(tag)s")
+_NO_LIMIT = 2**62
+
+
+def history(
+    reader: Reader, repository: str, *, tag: str | None = None, before: int | None = None, limit: int = 100
+) -> tuple[list[AuditRow], bool]:
+    """At most `limit` changes before the position `before`, newest first; whether there are older ones."""
+    end = before or _NO_LIMIT
+    found, tail = reader.one(
+        _OF_REPOSITORY if tag is None else _OF_TAG,
+        {"key": repository, "before": end, "tag": tag, "limit": limit, "types": sorted(TYPES)},
+    )
+    rows: Rows = {}
+    for each in found or ():
+        row = AuditRow(each[0], each[1], datetime.fromisoformat(each[2]), *each[3:])
+        rows[row.repository, row.position] = row
+    for happened in reader.tail_of(tail):
+        model.apply(rows, happened)
+    listed = sorted(
+        (row for row in rows.values() if row.position < end and tag in (None, row.tag)),
+        key=lambda row: -row.position,
+    )
+    return listed[:limit], len(listed) > limit

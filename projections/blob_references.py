@@ -1,0 +1,113 @@
+"""Blob references: which manifests name a blob; a set of (digest, repository, manifest), never a counter."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from domain.manifest import ManifestDeleted, ManifestPushed
+from projections import links
+from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.reader import Reader, log_tail
+
+table = sa.Table(
+    "blob_references_s1",
+    metadata,
+    name_column("digest", primary_key=True),
+    name_column("repository", primary_key=True),
+    name_column("manifest", primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReferenceRow:
+    """A manifest of a repository names the digest, as `role` ("config", "layer", "child" or "blob")."""
+
+    digest: str
+    repository: str
+    manifest: str
+    role: str
+
+
+def _touched(happened: Happened) -> Iterable[Key]:
+    match happened.event:
+        case ManifestPushed(repository, digest) | ManifestDeleted(repository, digest) if happened.facts is not None:
+            return [(each.digest, repository, digest) for each in happened.facts.references]
+    return ()
+
+
+def _fold(rows: Rows, happened: Happened) -> None:
+    if happened.facts is None:
+        return
+    match happened.event:
+        case ManifestPushed(repository, digest):
+            # The first role stands where a manifest names a digest twice.
+            for each in reversed(happened.facts.references):
+                rows[each.digest, repository, digest] = BlobReferenceRow(each.digest, repository, digest, each.role)
+        case ManifestDeleted(repository, digest):
+            for each in happened.facts.references:
+                rows[each.digest, repository, digest] = None
+
+
+model = Model(
+    "blob_references",
+    1,
+    table,
+    BlobReferenceRow,
+    frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
+    _touched,
+    _fold,
+    needs_facts=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReferences:
+    """Who uses a blob: `count` manifests in all; a page of them as (repository, manifest, role); repositories."""
+
+    digest: str
+    count: int
+    repositories: list[str]
+    manifests: list[tuple[str, str, str]]
+    more: bool
+
+
+_REFERENCES = f"""
+WITH tail AS MATERIALIZED (
+{log_tail("blob_references_s1", with_facts=True)} AND e.type IN ('ManifestPushed', 'ManifestDeleted')
+)
+SELECT (SELECT count(*) FROM readmodel.blob_references_s1 AS b WHERE b.digest = %(digest)s),
+       (SELECT json_agg(json_build_array(p.repository, p.manifest, p.role)) FROM (
+            SELECT b.* FROM readmodel.blob_references_s1 AS b
+             WHERE b.digest = %(digest)s AND (b.repository, b.manifest) > (%(repository)s, %(manifest)s)
+             ORDER BY b.repository, b.manifest
+             LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS p),
+       (SELECT json_agg(json_build_array(b.repository, b.manifest, b.role)) FROM readmodel.blob_references_s1 AS b
+         WHERE b.digest = %(digest)s AND (b.repository, b.manifest) IN (SELECT tail.key, tail.content FROM tail)),
+       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+"""  # noqa: S608 - put together from constants; values go as parameters
+
+REPOSITORIES_MAX = 1000
+
+
+def references(reader: Reader, digest: str, after: tuple[str, str] | None, limit: int) -> BlobReferences:
+    """Who uses the blob: at most `limit` manifests after (repository, manifest) `after`, in bytewise order."""
+    start = after or ("", "")
+    count, found, touched, tail = reader.one(
+        _REFERENCES, {"digest": digest, "repository": start[0], "manifest": start[1], "limit": limit}
+    )
+    before = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in touched or ()}
+    rows: Rows = dict(before)
+    for happened in reader.tail_of(tail):
+        model.apply(rows, happened)
+    changed = {key: row for key, row in rows.items() if key[0] == digest}
+    count += sum(row is not None for row in changed.values()) - len(before)
+    standing = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in found or ()} | changed
+    listed = sorted(
+        (row.repository, row.manifest, row.role)
+        for row in standing.values()
+        if row is not None and (row.repository, row.manifest) > start
+    )
+    repositories = links.repositories_of(reader, digest, "", REPOSITORIES_MAX)
+    return BlobReferences(digest, count, repositories, listed[:limit], len(listed) > limit)

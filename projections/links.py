@@ -1,0 +1,99 @@
+"""Links: which blobs each repository may serve."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from domain.link import BlobLinked, BlobUnlinked
+from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.reader import Reader, key_tail, log_tail
+
+table = sa.Table(
+    "links_s1",
+    metadata,
+    name_column("repository", primary_key=True),
+    name_column("digest", primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("linked_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+sa.Index("links_s1_digest", table.c.digest, table.c.repository)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A repository's right to a blob: its size in bytes and the generation of its file."""
+
+    repository: str
+    digest: str
+    size: int
+    generation: int
+    source: str
+    linked_at: datetime
+    position: int
+
+
+def _touched(happened: Happened) -> Iterable[Key]:
+    match happened.event:
+        case BlobLinked(repository, digest) | BlobUnlinked(repository, digest):
+            return ((repository, digest),)
+    return ()
+
+
+def _fold(rows: Rows, happened: Happened) -> None:
+    match happened.event:
+        case BlobLinked(repository, digest, size, generation, source):
+            rows[repository, digest] = LinkRow(
+                repository, digest, size, generation, source, happened.recorded_at, happened.position
+            )
+        case BlobUnlinked(repository, digest):
+            rows[repository, digest] = None
+
+
+model = Model("links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold)
+
+_FIND = f"""
+SELECT l.repository, l.digest, l.size, l.generation, l.source, l.linked_at, l.position, (
+    SELECT json_agg(tail.item ORDER BY tail.position) FROM (
+{key_tail(("links_s1",))} AND e.type IN ('BlobLinked', 'BlobUnlinked')) AS tail)
+  FROM (SELECT) AS nothing
+  LEFT JOIN readmodel.links_s1 AS l ON l.repository = %(key)s AND l.digest = %(digest)s
+"""  # noqa: S608 - put together from constants; values go as parameters
+
+
+def find(reader: Reader, repository: str, digest: str) -> LinkRow | None:
+    """The repository's link to the blob, if it has one."""
+    *columns, tail = reader.one(_FIND, {"key": repository, "digest": digest})
+    row = None if columns[0] is None else LinkRow(*columns)
+    if tail is None:
+        return row
+    rows: Rows = {(repository, digest): row}
+    for happened in reader.tail_of(tail):
+        model.apply(rows, happened)
+    standing: LinkRow | None = rows[repository, digest]
+    return standing
+
+
+_REPOSITORIES = f"""
+WITH tail AS MATERIALIZED (
+{log_tail("links_s1")} AND e.type IN ('BlobLinked', 'BlobUnlinked') AND e.stream = 'link-' || e.key || '@' || %(digest)s
+)
+SELECT (SELECT array_agg(p.repository) FROM (
+            SELECT l.repository FROM readmodel.links_s1 AS l WHERE l.digest = %(digest)s AND l.repository > %(after)s
+             ORDER BY l.repository
+             LIMIT %(limit)s + (SELECT count(*) FROM tail WHERE type = 'BlobUnlinked')) AS p),
+       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+"""  # noqa: S608 - put together from constants; values go as parameters
+
+
+def repositories_of(reader: Reader, digest: str, after: str, limit: int) -> list[str]:
+    """At most `limit` repositories after `after` that link the blob, in bytewise order."""
+    found, tail = reader.one(_REPOSITORIES, {"digest": digest, "after": after, "limit": limit})
+    rows: Rows = {(each, digest): each for each in found or ()}
+    for happened in reader.tail_of(tail):
+        model.apply(rows, happened)
+    return sorted(name for (name, _), row in rows.items() if row is not None and name > after)[:limit]

@@ -1,0 +1,195 @@
+"""Manifests: what each repository serves, under which type, and what is known of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.event import to_json
+from domain.facts import Facts
+from domain.manifest import ManifestDeleted, ManifestPushed
+from projections import tags
+from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.reader import Reader, key_tail
+
+table = sa.Table(
+    "manifests_s1",
+    metadata,
+    name_column("repository", primary_key=True),
+    name_column("digest", primary_key=True),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text),
+    name_column("subject", nullable=True),
+    sa.Column("artifact_type", sa.Text),
+    sa.Column("platform", sa.Text),
+    sa.Column("created", sa.Text),
+    name_column("config_digest", nullable=True),
+    sa.Column("content_size", sa.BigInteger, nullable=False),
+    sa.Column("annotations", sa.Text, nullable=False),
+    sa.Column("pushed_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """A manifest of a repository; `media_type` is the one of its last push (D1).
+
+    `size` is of its own bytes, `content_size` of all that it names; `annotations` is a JSON object.
+    """
+
+    repository: str
+    digest: str
+    media_type: str
+    size: int
+    kind: str | None
+    subject: str | None
+    artifact_type: str | None
+    platform: str | None
+    created: str | None
+    config_digest: str | None
+    content_size: int
+    annotations: str
+    pushed_at: datetime
+    position: int
+
+
+def _touched(happened: Happened) -> Iterable[Key]:
+    match happened.event:
+        case ManifestPushed(repository, digest) | ManifestDeleted(repository, digest):
+            return ((repository, digest),)
+    return ()
+
+
+def _fold(rows: Rows, happened: Happened) -> None:
+    match happened.event:
+        case ManifestPushed() as pushed:
+            rows[pushed.repository, pushed.digest] = _row(pushed, happened)
+        case ManifestDeleted(repository, digest):
+            rows[repository, digest] = None
+
+
+def _row(pushed: ManifestPushed, happened: Happened) -> ManifestRow:
+    facts = happened.facts or Facts(kind="")
+    return ManifestRow(
+        repository=pushed.repository,
+        digest=pushed.digest,
+        media_type=pushed.media_type,
+        size=pushed.size,
+        kind=facts.kind or None,
+        subject=pushed.subject,
+        artifact_type=facts.artifact_type,
+        platform=facts.platform,
+        created=facts.created,
+        config_digest=facts.config_digest,
+        content_size=facts.size,
+        annotations=to_json(dict(facts.annotations)),
+        pushed_at=happened.recorded_at,
+        position=happened.position,
+    )
+
+
+model = Model(
+    "manifests",
+    1,
+    table,
+    ManifestRow,
+    frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
+    _touched,
+    _fold,
+    needs_facts=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFound:
+    """What a pull is answered with; `body` is None where it was not asked for."""
+
+    digest: str
+    media_type: str
+    size: int
+    body: bytes | None
+
+
+_BY_DIGEST = """
+SELECT m.media_type, m.size, c.body, (
+    SELECT json_agg(tail.item ORDER BY tail.position) FROM (
+{tail} AND e.type IN ('ManifestPushed', 'ManifestDeleted')) AS tail)
+  FROM (SELECT) AS nothing
+  LEFT JOIN readmodel.manifests_s1 AS m ON m.repository = %(key)s AND m.digest = %(digest)s
+  LEFT JOIN {content} AS c ON c.digest = %(digest)s
+"""
+_BY_TAG = """
+SELECT t.digest, m.media_type, m.size, c.body, (
+    SELECT json_agg(tail.item ORDER BY tail.position) FROM (
+{tail} AND e.type IN ('ManifestPushed', 'ManifestDeleted', 'TagMoved', 'TagDeleted')) AS tail)
+  FROM (SELECT) AS nothing
+  LEFT JOIN readmodel.tags_s1 AS t ON t.repository = %(key)s AND t.tag = %(tag)s
+  LEFT JOIN readmodel.manifests_s1 AS m ON m.repository = %(key)s AND m.digest = t.digest
+  LEFT JOIN {content} AS c ON c.digest = t.digest
+"""
+_WITH_BODY = "log.es_content"
+_WITHOUT_BODY = "(SELECT NULL::text AS digest, NULL::bytea AS body WHERE false)"
+_DIGEST_TAIL = key_tail(("manifests_s1",))
+_TAG_TAIL = key_tail(("manifests_s1", "tags_s1"))
+_DIGEST_QUERIES = {
+    True: _BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITH_BODY),
+    False: _BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITHOUT_BODY),
+}
+_TAG_QUERIES = {
+    True: _BY_TAG.format(tail=_TAG_TAIL, content=_WITH_BODY),
+    False: _BY_TAG.format(tail=_TAG_TAIL, content=_WITHOUT_BODY),
+}
+_ATTEMPTS_MAX = 5
+
+
+def by_digest(reader: Reader, repository: str, digest: str, *, with_body: bool = True) -> ManifestFound | None:
+    """The manifest, if the repository serves it."""
+    parameters = {"key": repository, "digest": digest}
+    media_type, size, body, tail = reader.one(_DIGEST_QUERIES[with_body], parameters)
+    row: Any = None if media_type is None else (media_type, size)
+    if tail is not None:
+        row = _overlaid(reader, tail, repository, digest, row)
+    return None if row is None else ManifestFound(digest, row[0], row[1], body)
+
+
+def by_tag(reader: Reader, repository: str, tag: str, *, with_body: bool = True) -> ManifestFound | None:
+    """The manifest that the tag names now.
+
+    Where the tail moved the tag to a manifest that the statement has not brought, that one is asked for by digest:
+    its bytes never change. If it was deleted in between, the tag may name another one by now: ask again.
+    """
+    for _ in range(_ATTEMPTS_MAX):
+        digest, media_type, size, body, tail = reader.one(_TAG_QUERIES[with_body], {"key": repository, "tag": tag})
+        if tail is None:
+            return None if media_type is None else ManifestFound(digest, media_type, size, body)
+        named = _tag_overlaid(reader, tail, repository, tag, digest)
+        if named is None:
+            return None
+        found = by_digest(reader, repository, named, with_body=with_body)
+        if found is not None:
+            return found
+    return None
+
+
+def _overlaid(reader: Reader, tail: list[Any], repository: str, digest: str, row: Any) -> tuple[str, int] | None:
+    rows: Rows = {(repository, digest): row}
+    for happened in reader.tail_of(tail):
+        model.apply(rows, happened)
+    standing = rows[repository, digest]
+    if isinstance(standing, ManifestRow):
+        return standing.media_type, standing.size
+    return None if standing is None else (standing[0], standing[1])
+
+
+def _tag_overlaid(reader: Reader, tail: list[Any], repository: str, tag: str, digest: str | None) -> str | None:
+    rows: Rows = {}
+    for happened in reader.tail_of(tail):
+        tags.model.apply(rows, happened)
+    if (repository, tag) not in rows:
+        return digest
+    standing: tags.TagRow | None = rows[repository, tag]
+    return None if standing is None else standing.digest

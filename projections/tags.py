@@ -1,0 +1,83 @@
+"""Tags: what each names now."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from domain.tag import TagDeleted, TagMoved
+from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.reader import Reader, key_tail
+
+table = sa.Table(
+    "tags_s1",
+    metadata,
+    name_column("repository", primary_key=True),
+    name_column("tag", primary_key=True),
+    name_column("digest"),
+    sa.Column("moved_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """A tag and the manifest that it names; `position` is that of its last move."""
+
+    repository: str
+    tag: str
+    digest: str
+    moved_at: datetime
+    position: int
+
+
+def _touched(happened: Happened) -> Iterable[Key]:
+    match happened.event:
+        case TagMoved(repository, tag) | TagDeleted(repository, tag):
+            return ((repository, tag),)
+    return ()
+
+
+def _fold(rows: Rows, happened: Happened) -> None:
+    match happened.event:
+        case TagMoved(repository, tag, digest):
+            rows[repository, tag] = TagRow(repository, tag, digest, happened.recorded_at, happened.position)
+        case TagDeleted(repository, tag):
+            rows[repository, tag] = None
+
+
+model = Model("tags", 1, table, TagRow, frozenset({TagMoved.TYPE, TagDeleted.TYPE}), _touched, _fold)
+
+
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """A page of tags in bytewise order; `known` is False if nothing was ever put into the repository."""
+
+    known: bool
+    tags: list[str]
+    more: bool
+
+
+_PAGE = f"""
+WITH tail AS MATERIALIZED (
+{key_tail(("tags_s1", "catalog_s1"))} AND e.type IN ('TagMoved', 'TagDeleted', 'RepositoryCreated')
+)
+SELECT (SELECT array_agg(p.tag) FROM (
+            SELECT t.tag FROM readmodel.tags_s1 AS t
+             WHERE t.repository = %(key)s AND t.tag > %(after)s ORDER BY t.tag
+             LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'TagDeleted')) AS p),
+       EXISTS (SELECT FROM readmodel.catalog_s1 AS c WHERE c.repository = %(key)s),
+       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+"""  # noqa: S608 - put together from constants; values go as parameters
+
+
+def page(reader: Reader, repository: str, after: str | None, limit: int) -> TagPage:
+    """At most `limit` tags after `after` (exclusive, need not exist)."""
+    found, known, tail = reader.one(_PAGE, {"key": repository, "after": after or "", "limit": limit})
+    rows: Rows = {(repository, each): each for each in found or ()}
+    for happened in reader.tail_of(tail):
+        known = True
+        model.apply(rows, happened)
+    tags = sorted(tag for (_, tag), row in rows.items() if row is not None and tag > (after or ""))
+    return TagPage(known, tags[:limit], len(tags) > limit and limit > 0)
