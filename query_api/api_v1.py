@@ -35,9 +35,7 @@ def _history(context: Context, name: str) -> Response:
     except InvalidName as problem:
         raise error(Code.NAME_INVALID, str(problem)) from problem
     asked = _parameters(schemas.HistoryParameters())
-    rows, more = audit.history(
-        context.reader, repository, tag=asked["tag"], before=asked["before"], limit=asked["n"]
-    )
+    rows, more = audit.history(context.reader, repository, tag=asked["tag"], before=asked["before"], limit=asked["n"])
     if not rows and asked["before"] is None and asked["tag"] is None:
         raise error(Code.NAME_UNKNOWN, "no such repository", {"name": repository})
     following = None
@@ -92,5 +90,5 @@ def _parameters(schema: Schema) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(request.args.to_dict())
     except ValidationError as problem:
-        raise error(Code.UNSUPPORTED, "wrong parameters", problem.normalized_messages(), status=400) from problem
+        raise error(Code.UNSUPPORTED, "wrong parameters", problem.messages, status=400) from problem
     return loaded

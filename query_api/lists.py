@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
+from projections.referrers import ReferrerRow
+
 from domain.media_types import OCI_INDEX
 from projections import catalog, referrers, tags
-from projections.referrers import ReferrerRow
 from protocol.errors import Code, error
 from protocol.messages import Answer, Headers, Request, json_answer
 from protocol.paging import next_link, parse_page
@@ -90,8 +91,7 @@ def extensions(_: Context, request: Request) -> Answer:
         "description": "Lists the repositories that have a manifest",
         "endpoints": ["_catalog"],
     }
-    if request.route.name:
-        _ = request.repository
+    if request.route.name and request.repository:
         return _json(request, {"extensions": []}, [])
     return _json(request, {"extensions": [catalog_extension]}, [])
 

@@ -3,8 +3,7 @@
 import json
 
 from blobstore.interface import BlobStore, BlobStoreError
-
-from eventstore.schema import newest_revision
+from eventstore.schema import REVISION
 from eventstore.store import Store
 from eventstore.types import StoreError
 from protocol.messages import Answer, json_answer
@@ -32,7 +31,7 @@ class Health:
             revision = self._store.log_info().revision
         except StoreError as problem:
             return [f"database: {problem}"]
-        needed = newest_revision()
+        needed = REVISION
         if revision != needed:
             return [f"schema: the database has {revision}, this program needs {needed}; run tagtrail db migrate"]
         return []

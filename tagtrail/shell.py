@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from blobstore.interface import BlobStoreError
 from flask import Flask
 
+from blobstore.interface import BlobStoreError
 from eventstore.types import StoreUnavailable
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Handlers, Request, error_answer, unknown_path
@@ -94,8 +94,9 @@ class Application:
             raise unknown_path()
         made: list[tuple[int, list[tuple[str, str]]]] = []
 
-        def start(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> None:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: object = None, /) -> Callable[[bytes], object]:
             made.append((int(status[:3]), headers))
+            return lambda _: None
 
         environ[REQUEST_KEY] = request
         body = self._flask.wsgi_app(environ, start)

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from blobstore.disk import DiskBlobStore
-from command_api.bodies import BodyGate, BodyLimits, WorkGate
-from projections.reader import Reader
-
 from command_api import handlers as command_handlers
 from command_api import upkeep
+from command_api.bodies import BodyGate, BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
 from eventstore.store import Store
+from projections.reader import Reader
 from query_api import api_v1
 from query_api import handlers as query_handlers
 from query_api.context import Context as QueryContext
