@@ -1,0 +1,28 @@
+"""The clock of a process, and the tests' way of moving it across processes (I12)."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tagtrail.config import Settings
+
+
+def make_clock(settings: Settings) -> Callable[[], datetime]:
+    """The time now, aware, in UTC; in tests moved by the seconds that the file `test_clock` holds at that moment."""
+    offset_file = settings.test_clock
+    if offset_file is None:
+        return utc_now
+    return lambda: utc_now() + _offset(offset_file)
+
+
+def utc_now() -> datetime:
+    """The machine's time."""
+    return datetime.now(UTC)
+
+
+def _offset(path: Path) -> timedelta:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return timedelta()
+    return timedelta(seconds=float(text.strip() or "0"))

@@ -1,0 +1,124 @@
+"""Logs of every process: structlog, as text or JSON, on standard error; one line a request; no secrets."""
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from tagtrail.config import Settings
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(settings: Settings, process_name: str) -> None:
+    """Set up the logs of this process; call it once, first, and again after a fork."""
+    global _logger
+    level = _LEVELS[settings.log_level]
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        _stamp(process_name),
+        # Plain traces: those of rich print local variables, and with them the database's password.
+        structlog.processors.format_exc_info,
+    ]
+    last: structlog.types.Processor = (
+        structlog.processors.JSONRenderer() if settings.log_format == "json" else _as_text(sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    _logger = structlog.get_logger().bind()
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries narrate at info; only what they warn of concerns an operator.
+    root.setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
+    logging.captureWarnings(True)
+
+
+def _stamp(process_name: str) -> structlog.types.Processor:
+    def stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        now = datetime.now(UTC)
+        return {
+            "timestamp": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
+            "level": event.pop("level", "info"),
+            "event": event.pop("event", ""),
+            "process": process_name,
+            "pid": os.getpid(),
+            **event,
+        }
+
+    return stamp
+
+
+_COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_PLAIN = re.compile(r"[!#-<>-~]+")
+
+
+def _as_text(coloured: bool) -> structlog.types.Processor:
+    """A line a person reads: time, level, what happened, then name=value; anything odd in a value is quoted."""
+
+    def render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+        stamp, level, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
+        trace = event.pop("exception", None)
+        shown = f"{_COLOURS.get(level, '')}{level:<7}\x1b[0m" if coloured else f"{level:<7}"
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in event.items())
+        return f"{stamp} {shown} {what}{pairs}" + (f"\n{trace}" if trace else "")
+
+    return render
+
+
+def _quoted(value: object) -> str:
+    # A path may hold newlines: unquoted, a request could write log lines of its own.
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+_logger: Any = structlog.get_logger()
+
+
+def get_logger() -> Any:
+    """The structured logger of this process."""
+    return _logger
+
+
+def access_line(
+    *,
+    method: str,
+    path: str,
+    status: int,
+    duration_s: float,
+    bytes_sent: int,
+    request_id: str,
+    address: str,
+) -> None:
+    """Log one served request. The query is left out: it may hold what is nobody's business."""
+    _logger.info(
+        "request",
+        method=method,
+        path=path[:1000],
+        status=status,
+        duration_ms=round(duration_s * 1000, 2),
+        bytes=bytes_sent,
+        request_id=request_id,
+        address=address,
+    )
+
+
+def error_with_trace(request_id: str, exc: BaseException) -> None:
+    """Log what made a request fail with a 5xx, with its trace and the id that the answer carries."""
+    _logger.error("request failed", request_id=request_id, error=str(exc), exc_info=exc)

@@ -1,0 +1,241 @@
+"""The table of options: name, how a value is read, default, help. `config` resolves it, the command line mirrors it."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+Value = Any
+
+
+class InvalidValue(ValueError):
+    """A value that its option does not take; the message says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `read` takes a string (flag, variable) or a TOML value and raises InvalidValue.
+
+    `default` gets the options resolved so far. `flag` False: settable by variable and file only.
+    """
+
+    name: str
+    read: Callable[[object], Value]
+    default: Callable[[Mapping[str, Value]], Value]
+    help: str
+    metavar: str
+    switch: bool = False
+    flag: bool = True
+    in_file: bool = True
+
+    @property
+    def flag_name(self) -> str:
+        """The option as typed on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "TAGTRAIL_" + self.name.upper()
+
+
+def read_listen(given: object) -> str:
+    """HOST:PORT with an IP address or `localhost`; answers the canonical form."""
+    text = str(given)
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidValue("must be HOST:PORT, for example 127.0.0.1:5000 or [::1]:5000")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if bare == "localhost":
+        bare = "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        raise InvalidValue("the host must be an IP address or localhost, for example 127.0.0.1:5000") from None
+    return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
+
+
+def read_folder(given: object) -> Path:
+    """A folder, made absolute; it need not exist."""
+    if not isinstance(given, (str, Path)) or not str(given) or "\0" in str(given):
+        raise InvalidValue("must be the path of a folder")
+    return Path(os.path.abspath(os.path.expanduser(given)))
+
+
+def read_database(given: object) -> str | None:
+    """A Postgres URL; empty means the embedded database."""
+    text = str(given)
+    if not text:
+        return None
+    # Neither the value nor the parser's message may be repeated: both can hold the password.
+    if not re.fullmatch(r"postgres(ql)?://\S+", text):
+        raise InvalidValue("must be a URL such as postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise InvalidValue("is no valid URL: write special characters of the password as %XX") from None
+    if not parts.path.strip("/") and "dbname=" not in parts.query:
+        raise InvalidValue("names no database: postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+    return text
+
+
+def whole(least: int, most: int) -> Callable[[object], int]:
+    """A reader of whole numbers within limits."""
+
+    def read(given: object) -> int:
+        text = str(given)
+        if isinstance(given, bool) or not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise InvalidValue(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+_BYTE_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def size(least: int, most: int) -> Callable[[object], int]:
+    """A reader of numbers of bytes, also with KiB, MiB, GiB."""
+
+    def read(given: object) -> int:
+        found = re.fullmatch(r"([0-9]{1,18}) ?([A-Za-z]*)", str(given))
+        unit = _BYTE_UNITS.get(found[2].lower()) if found else None
+        if isinstance(given, bool) or found is None or unit is None or not least <= int(found[1]) * unit <= most:
+            raise InvalidValue(f"must be a number of bytes from {least} to {most}; 64KiB and 10MiB are understood")
+        return int(found[1]) * unit
+
+    return read
+
+
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(least: float, most: float) -> Callable[[object], float]:
+    """A reader of seconds, also with s, m, h, d."""
+
+    def read(given: object) -> float:
+        found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([smhd]?)", str(given).lower())
+        if isinstance(given, bool) or found is None or not least <= float(found[1]) * _TIME_UNITS[found[2]] <= most:
+            raise InvalidValue(
+                f"must be a time from {least:g} to {most:g} seconds; 30s, 10m, 24h and 2d are understood"
+            )
+        return float(found[1]) * _TIME_UNITS[found[2]]
+
+    return read
+
+
+def choice(*known: str) -> Callable[[object], str]:
+    """A reader of one of some words."""
+
+    def read(given: object) -> str:
+        text = str(given).lower()
+        if text not in known:
+            raise InvalidValue(f"must be one of {', '.join(known)}")
+        return text
+
+    return read
+
+
+_TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def read_switch(given: object) -> bool:
+    """True or false, in the usual words."""
+    found = _TRUTH.get(str(given).lower())
+    if found is None:
+        raise InvalidValue("must be true or false")
+    return found
+
+
+def read_test_clock(given: object) -> Path | None:
+    """The file that holds the tests' offset; empty means none."""
+    return Path(os.path.abspath(str(given))) if str(given) else None
+
+
+def _is(value: Value) -> Callable[[Mapping[str, Value]], Value]:
+    return lambda _: value
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_GIB = 1 << 30
+_DAY = 86400
+
+OPTIONS: tuple[Option, ...] = (
+    Option("listen", read_listen, _is("127.0.0.1:5000"), "Address to serve on; port 0 takes a free one.", "HOST:PORT"),
+    Option("data", read_folder, lambda _: read_folder("./data"), "Folder of the blobs and the database.", "DIR"),
+    Option(
+        "database",
+        read_database,
+        _is(None),
+        "Postgres to use, as the application's role (see `tagtrail db init`); without it one is run inside --data.",
+        "URL",
+    ),
+    Option("workers", whole(1, 256), lambda _: max(2, _processors()), "API processes.", "N"),
+    Option("threads", whole(4, 4096), _is(256), "Requests that one worker serves at a time.", "N"),
+    Option(
+        "insecure_open",
+        read_switch,
+        _is(False),
+        "Serve on an address that others can reach although nobody has to log in.",
+        "",
+        switch=True,
+    ),
+    Option("log_format", choice("text", "json"), _is("text"), "text or json.", "FORMAT"),
+    Option("log_level", choice("debug", "info", "warning", "error"), _is("info"), "Least level to log.", "LEVEL"),
+    Option("access_log", read_switch, _is(True), "One line for each request.", "", switch=True),
+    Option("manifest_bytes_max", size(1 << 10, 64 << 20), _is(10 << 20), "Largest manifest.", "BYTES"),
+    Option(
+        "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload this long idle is dropped.", "TIME"
+    ),
+    Option(
+        "upload_bodies_per_address", whole(1, 100_000), _is(256), "Bodies that one client may be sending at once.", "N"
+    ),
+    Option(
+        "upload_bodies_total",
+        whole(1, 100_000),
+        lambda resolved: max(1, int(resolved["threads"]) * 3 // 4),
+        "Bodies that one worker receives at once; by default three quarters of its threads.",
+        "N",
+    ),
+    Option(
+        "upload_rate_min_bytes", size(0, _GIB), _is(1024), "Bytes a second below which an upload is cut off.", "BYTES"
+    ),
+    Option(
+        "chunk_bytes_min",
+        size(0, _GIB),
+        _is(0),
+        "Least size of a chunk, announced to clients as OCI-Chunk-Min-Length; 0 announces none.",
+        "BYTES",
+    ),
+    Option("list_page_max", whole(1, 100_000), _is(10_000), "Most entries in one page of a list.", "N"),
+    Option("append_timeout_s", duration(0.1, 600), _is(10.0), "Longest wait for an append to the log.", "TIME"),
+    Option("read_timeout_s", duration(0.1, 600), _is(10.0), "Longest wait for a read from the database.", "TIME"),
+    Option("database_pool", whole(1, 256), _is(8), "Connections of one worker for each kind of use.", "N"),
+    Option(
+        "projector",
+        read_switch,
+        _is(True),
+        "Run the process that keeps the read models up to date; answers are right without it, but slower.",
+        "",
+        switch=True,
+    ),
+    Option(
+        "test_clock",
+        read_test_clock,
+        _is(None),
+        "For tests: a file that holds an offset in seconds, added to the clock.",
+        "FILE",
+        flag=False,
+        in_file=False,
+    ),
+)
+
+BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
