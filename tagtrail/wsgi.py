@@ -1,5 +1,6 @@
 """What the server's worker processes load."""
 
+from tagtrail import logs
 from tagtrail.config import current_settings
 from tagtrail.shell import Application
 from tagtrail.wiring import make_rooms, make_wsgi, start_upkeep
@@ -7,6 +8,8 @@ from tagtrail.wiring import make_rooms, make_wsgi, start_upkeep
 
 def make_application() -> Application:
     """The application of a worker, from the settings handed to its process."""
-    rooms = make_rooms(current_settings())
+    settings = current_settings()
+    logs.configure(settings, "api")
+    rooms = make_rooms(settings)
     start_upkeep(rooms)
     return make_wsgi(rooms)

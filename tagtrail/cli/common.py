@@ -1,0 +1,95 @@
+"""What the commands share: options of settings, finding the running server's database, output, exit codes."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from tagtrail.config import Resolved, Settings, WrongOption, resolve
+from tagtrail.options import OPTIONS
+from tagtrail.server.lock import is_held
+from tagtrail.server.supervisor import settings_file
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+WRONG_USAGE = 2
+
+
+class Problem(click.ClickException):
+    """Something that the person can mend; exit status 1."""
+
+
+def setting_options(*names: str) -> Callable[[F], F]:
+    """The flags of the named options (all without names); a flag not given is left out."""
+
+    def decorate(command: F) -> F:
+        wanted = [each for each in OPTIONS if each.flag and (not names or each.name in names)]
+        for option in reversed(wanted):
+            flag = option.flag_name
+            if option.switch:
+                declare = click.option(f"{flag}/--no-{flag[2:]}", option.name, default=None, help=option.help)
+            else:
+                declare = click.option(
+                    flag, option.name, metavar=option.metavar, default=None, help=f"{option.help} [{option.variable}]"
+                )
+            command = declare(command)
+        return click.option("--config", "config_file", metavar="FILE", help="TOML file of options. [TAGTRAIL_CONFIG]")(
+            command
+        )
+
+    return decorate
+
+
+def resolved(values: Mapping[str, Any], config_file: str | None) -> Resolved:
+    """The settings of a command line; a wrong one ends with status 2 and names itself."""
+    flags = {name: value for name, value in values.items() if value is not None}
+    try:
+        return resolve(flags, config_file=config_file)
+    except WrongOption as problem:
+        raise click.UsageError(str(problem)) from problem
+
+
+def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
+    """The database that is named, else that of the server which runs on the data folder."""
+    settings = resolved(values, config_file).settings
+    if settings.database is not None:
+        return settings.database
+    if is_held(settings.data):
+        try:
+            return Settings.from_json(settings_file(settings.data).read_text()).database_url
+        except (FileNotFoundError, WrongOption) as problem:
+            raise Problem(f"the server on {settings.data} is still starting; try again") from problem
+    raise Problem(
+        f"no server runs on {settings.data}: start it with `tagtrail serve --data {_short(settings.data)}`, "
+        "or name a --database"
+    )
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def console() -> Console:
+    """Where tables go."""
+    return Console(soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line."""
+    click.echo(json.dumps(value, default=_plain, separators=(",", ":")))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of output."
+)

@@ -1,0 +1,75 @@
+"""`tagtrail events`: the log itself."""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from eventstore.store import Store
+from eventstore.types import Recorded, StoreError
+from tagtrail.cli.common import Problem, database_of, output_option, print_json, setting_options
+
+BATCH = 500
+POLL_S = 0.2
+
+
+@click.group()
+def events() -> None:
+    """Read the log."""
+
+
+@events.command()
+@click.option("--repo", metavar="NAME", help="Only events of this repository.")
+@click.option("--from", "start", type=click.IntRange(1), metavar="POS", help="Begin at this position.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is appended, until Ctrl-C.")
+@click.option(
+    "-n", "last", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Without --from: last N."
+)
+@output_option
+@setting_options("data", "database")
+def tail(
+    repo: str | None, start: int | None, follow: bool, last: int, output: str, config_file: str | None, **values: Any
+) -> None:
+    """Print events in the order of the log: the last ones, or all from a position on."""
+    store = Store(database_of(values, config_file), pool_size=1)
+    try:
+        after = start - 1 if start is not None else max(0, store.head() - last)
+        _print_after(store, after, repo, output, follow)
+    except StoreError as problem:
+        raise Problem(str(problem)) from problem
+    except KeyboardInterrupt:
+        return
+    finally:
+        store.close()
+
+
+def _print_after(store: Store, after: int, repo: str | None, output: str, follow: bool) -> None:
+    while True:
+        found = store.read_log(after, BATCH, key=repo)
+        for each in found:
+            _print(each, output)
+            after = each.position
+        if len(found) == BATCH:
+            continue
+        if not follow:
+            return
+        time.sleep(POLL_S)
+
+
+def _print(event: Recorded, output: str) -> None:
+    if output == "json":
+        print_json(
+            {
+                "position": event.position,
+                "stream": event.stream,
+                "version": event.version,
+                "type": event.type,
+                "recorded_at": event.recorded_at,
+                "actor": event.actor,
+                "data": json.loads(event.data),
+            }
+        )
+        return
+    moment = event.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
+    click.echo(f"{event.position:>8}  {moment}  {event.actor:<12} {event.type:<18} {event.stream}")

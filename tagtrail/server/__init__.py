@@ -1,0 +1,1 @@
+"""Running tagtrail: the supervisor, its children, the embedded Postgres, the watchdog."""

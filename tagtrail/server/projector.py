@@ -1,0 +1,22 @@
+"""The projector process: feeds the read models until told to stop."""
+
+import signal
+import threading
+
+from projections import runner
+from tagtrail import logs
+from tagtrail.config import current_settings
+
+
+def main() -> None:
+    """Project until SIGTERM or SIGINT."""
+    settings = current_settings()
+    logs.configure(settings, "projector")
+    stop = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stop.set())
+    runner.run(settings.database_url, stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""`tagtrail serve`: one process that starts, watches and ends all others."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from blobstore.disk import DiskBlobStore
+from eventstore import roles, schema
+from eventstore.types import StoreError
+from projections.setup import ensure_tables
+from tagtrail import logs
+from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
+from tagtrail.server import embedded
+from tagtrail.server.children import Child, Watchdog
+from tagtrail.server.embedded import EmbeddedPostgres
+from tagtrail.server.lock import DataFolderLock
+
+POLL_S = 0.1
+STOP_S = 8.0
+DATABASE_STOP_S = 1.5
+READY_TIMEOUT_S = 30.0
+PORT_TIMEOUT_S = 6.0
+SETTINGS_FILE = "server.json"
+
+
+class CannotServe(Exception):
+    """Serving is not possible or not safe; the message says why and what to do."""
+
+
+def settings_file(data: Path) -> Path:
+    """Where a running server's settings stand, its database included; readable by its user alone."""
+    return data / SETTINGS_FILE
+
+
+class Supervisor:
+    """One run of `tagtrail serve`."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._children: list[Child] = []
+        self._stopping = 0
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises CannotServe and what the rooms raise at start."""
+        settings = self._settings
+        logs.configure(settings, "supervisor")
+        self._prepare_folder()
+        lock = DataFolderLock(settings.data)
+        watchdog = Watchdog()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._on_signal)
+        try:
+            self._wait_for_port()
+            DiskBlobStore(settings.data).prepare()
+            settings = self._settings
+            served = settings.with_database(self._database(watchdog))
+            hand_over(served, settings_file(served.data).resolve())
+            self._start_children(served, watchdog)
+            if self._wait_ready():
+                self._say(_greeting(served))
+            while not self._stopping:
+                for child in self._children:
+                    child.check()
+                watchdog.check()
+                time.sleep(POLL_S)
+        finally:
+            self._stop()
+            watchdog.dismiss()
+            settings_file(settings.data).unlink(missing_ok=True)
+            lock.release()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping += 1
+
+    def _prepare_folder(self) -> None:
+        data = self._settings.data
+        try:
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as problem:
+            raise CannotServe(
+                f"cannot make the data folder {data}: {problem.strerror}; give --data another one"
+            ) from problem
+        if not os.access(data, os.W_OK | os.X_OK):
+            raise CannotServe(f"the data folder {data} cannot be written to by this user")
+
+    def _wait_for_port(self) -> None:
+        """The server shares its port between workers, so a second registry on it would go unnoticed: try it alone."""
+        family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
+        deadline = time.monotonic() + PORT_TIMEOUT_S
+        while True:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self._settings.host, self._settings.port))
+                    self._settings = _listening_on(self._settings, int(probe.getsockname()[1]))
+                    return
+                except OSError as problem:
+                    if self._stopping or time.monotonic() > deadline:
+                        raise CannotServe(
+                            f"cannot listen on {self._settings.listen}: {problem.strerror}; give --listen another port"
+                        ) from problem
+            time.sleep(0.1)
+
+    def _database(self, watchdog: Watchdog) -> str:
+        """The application's URL of a database that is current and safe to serve with."""
+        url = self._settings.database
+        if url is None:
+            url = self._start_embedded(watchdog)
+        try:
+            problems = schema.check(url)
+            if problems:
+                raise CannotServe("the database is not safe to serve with:\n  " + "\n  ".join(problems))
+            ensure_tables(url)
+        except StoreError as problem:
+            raise CannotServe(f"{mask_url(url)}: {problem}") from problem
+        return url
+
+    def _start_embedded(self, watchdog: Watchdog) -> str:
+        connections = self._settings.workers * (2 * self._settings.database_pool + 2) + 32
+        postgres = EmbeddedPostgres(self._settings.data, connections)
+        postgres.prepare()
+        child = Child("postgres", postgres.start, signal.SIGINT, watchdog)
+        process = child.start()
+        self._children.append(child)
+        postgres.wait_ready(process)
+        admin = postgres.url(embedded.ADMIN, "postgres")
+        roles.create_roles(admin, embedded.DATABASE, embedded.OWNER, embedded.APPLICATION)
+        owner = postgres.url(embedded.OWNER)
+        schema.migrate(owner, app_role=embedded.APPLICATION)
+        schema.note_cluster(postgres.url(embedded.ADMIN))
+        return postgres.url()
+
+    def _start_children(self, served: Settings, watchdog: Watchdog) -> None:
+        environment = {**os.environ, HANDED_VARIABLE: str(settings_file(served.data).resolve())}
+
+        def starter(module: str) -> "Callable[[], subprocess.Popen[bytes]]":
+            command = [sys.executable, "-m", module]
+            return lambda: subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+        modules = {"api": "tagtrail.server.api"}
+        if served.projector:
+            modules["projector"] = "tagtrail.server.projector"
+        for name, module in modules.items():
+            child = Child(name, starter(module), signal.SIGTERM, watchdog)
+            self._children.append(child)
+            child.start()
+
+    def _wait_ready(self) -> bool:
+        """Wait until the API answers; False if the user has stopped it before."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        address = _address(self._settings)
+        while not self._stopping:
+            if _answers(f"http://{address}/readyz"):
+                return True
+            if time.monotonic() > deadline:
+                raise CannotServe("the API did not get ready in time; see the log lines above")
+            time.sleep(0.05)
+        return False
+
+    def _stop(self) -> None:
+        """API and projector first, the database last; a second signal makes it quick."""
+        logs.get_logger().info("stopping")
+        database = [each for each in self._children if each.name == "postgres"]
+        others = [each for each in self._children if each.name != "postgres"]
+        self._end(others, STOP_S)
+        self._end(database, DATABASE_STOP_S)
+        logs.get_logger().info("stopped")
+
+    def _end(self, children: list[Child], seconds: float) -> None:
+        for child in children:
+            child.terminate()
+        deadline = time.monotonic() + seconds
+        while not all(each.ended() for each in children):
+            if time.monotonic() > deadline or self._stopping > 1:
+                break
+            time.sleep(0.02)
+        for child in children:
+            child.kill()
+
+
+def _listening_on(settings: Settings, port: int) -> Settings:
+    """The settings with the port that the kernel chose, where they asked for any (port 0)."""
+    host = settings.listen.rpartition(":")[0]
+    return replace(settings, listen=f"{host}:{port}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own server
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _address(settings: Settings) -> str:
+    """Where this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    return f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+
+
+def _greeting(settings: Settings) -> str:
+    address = f"localhost:{settings.port}" if settings.loopback else settings.listen
+    database = (
+        "embedded, in it" if settings.database and "tagtrail_app@/tagtrail?host=" in settings.database else "yours"
+    )
+    return f"""
+tagtrail listens on {settings.listen}. Its data is in {settings.data.resolve()} (database: {database}).
+
+  push:     docker tag IMAGE {address}/you/IMAGE:1 && docker push {address}/you/IMAGE:1
+  history:  tagtrail history you/IMAGE:1
+  stop:     Ctrl-C
+"""
