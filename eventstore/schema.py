@@ -3,20 +3,32 @@
 Only `migrate` and `note_cluster` need the owner's role; everything else works as the application's role.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
 import psycopg
-from psycopg import sql
 
-from eventstore.types import SchemaOutdated, StoreError
+from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 
 REVISION = "0001"
 APPEND_LOCK = 4711
-_MIGRATION_LOCK = 4712
+MIGRATION_LOCK = 4712
 _CONNECT_TIMEOUT_S = 10
 _alembic_lock = Lock()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection for a task of upkeep; raises StoreUnavailable if there is none to be had."""
+    try:
+        connection = psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True)
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"the database cannot be reached: {error}") from error
+    with connection:
+        yield connection
 
 
 def migrate(owner_url: str, *, app_role: str) -> str:
@@ -38,7 +50,7 @@ def migrate(owner_url: str, *, app_role: str) -> str:
     config.attributes["app_role"] = app_role
     # Alembic keeps its context in module globals, so one migration a process at a time.
     with _alembic_lock, engine.begin() as connection:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS log")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -55,7 +67,7 @@ def _migrations_folder() -> str:
 
 def current_revision(url: str) -> str | None:
     """The revision that the database stands at, None if it holds no store."""
-    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+    with connected(url) as connection:
         return _revision(connection)
 
 
@@ -72,7 +84,7 @@ def check(url: str) -> list[str]:
 
     Raises SchemaOutdated if the schema is not at `REVISION`.
     """
-    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+    with connected(url) as connection:
         revision = _revision(connection)
         if revision != REVISION:
             stands = "holds no event store" if revision is None else f"stands at schema {revision}"
@@ -138,7 +150,7 @@ def note_cluster(owner_url: str) -> int:
     The epoch is raised if either changed since it was noted: positions may then have been used twice. Call it at
     start, before anything is appended. The first note of a new log keeps epoch 1.
     """
-    with psycopg.connect(owner_url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
+    with connected(owner_url) as connection:
         connection.execute("SET statement_timeout = '30s'")
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (APPEND_LOCK,))
@@ -159,56 +171,3 @@ def note_cluster(owner_url: str) -> int:
     if row is None:
         raise StoreError("the log has no row in es_log")
     return int(row[0])
-
-
-def create_roles(
-    admin_url: str,
-    database: str,
-    owner_role: str,
-    app_role: str,
-    *,
-    passwords: tuple[str, str] | None = None,
-) -> None:
-    """Create the owner's and the application's role and the database that the owner owns, where they are missing.
-
-    `admin_url` connects as a role that may create both. `passwords` are the owner's and the application's; with None
-    the roles have none and the server's own authentication decides.
-    """
-    with psycopg.connect(admin_url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
-        for place, role in enumerate((owner_role, app_role)):
-            _create_role(connection, role, None if passwords is None else passwords[place])
-        names = {
-            "database": sql.Identifier(database),
-            "owner": sql.Identifier(owner_role),
-            "app": sql.Identifier(app_role),
-        }
-        # The owner creates a schema on behalf of the application, so it must be able to become it.
-        connection.execute(sql.SQL("GRANT {app} TO {owner} WITH INHERIT FALSE, SET TRUE").format(**names))
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is None:
-            # A role that is no superuser may give a database only to a role that it belongs to.
-            _ensure_membership(connection, owner_role)
-            connection.execute(
-                sql.SQL(
-                    "CREATE DATABASE {database} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'"
-                    " LC_COLLATE 'C' LC_CTYPE 'C'"
-                ).format(**names)
-            )
-        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {database} FROM PUBLIC").format(**names))
-        connection.execute(sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {app}").format(**names))
-
-
-def _create_role(connection: psycopg.Connection, role: str, password: str | None) -> None:
-    name = sql.Identifier(role)
-    if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
-    if password is not None:
-        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(password)))
-
-
-def _ensure_membership(connection: psycopg.Connection, owner_role: str) -> None:
-    row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
-    if row is not None and not row[0]:
-        connection.execute(
-            sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner_role), sql.Identifier(connection.info.user))
-        )

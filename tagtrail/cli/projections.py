@@ -50,8 +50,7 @@ def status(output: str, config_file: str | None, **values: Any) -> None:
 @click.argument("name", default="all")
 @output_option
 @setting_options("data", "database")
-@click.pass_context
-def verify(context: click.Context, name: str, output: str, config_file: str | None, **values: Any) -> None:
+def verify(name: str, output: str, config_file: str | None, **values: Any) -> None:
     """Compare read models with a fold of the log from nothing; exit status 1 if one differs."""
     database = database_of(values, config_file)
     differs = False
@@ -71,7 +70,7 @@ def verify(context: click.Context, name: str, output: str, config_file: str | No
                 bar.console.print(
                     f"  {found.missing} missing, {found.unexpected} unexpected, {found.differing} differing"
                 )
-    context.exit(1 if differs else 0)
+    click.get_current_context().exit(1 if differs else 0)
 
 
 @projections.command()

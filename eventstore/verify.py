@@ -1,0 +1,113 @@
+"""Whether the log is whole and what is kept beside it says what its events say; rebuilding that from events (S3)."""
+
+from dataclasses import dataclass
+
+import psycopg
+
+from eventstore.schema import APPEND_LOCK, connected
+
+FAULTS_MAX = 100
+
+_POSITIONS = """
+SELECT 'position ' || position, CASE
+         WHEN position <> place THEN 'the log has a hole before it'
+         ELSE 'it is recorded earlier than the event before it' END
+  FROM (SELECT e.position, e.recorded_at, row_number() OVER (ORDER BY e.position) AS place,
+               lag(e.recorded_at) OVER (ORDER BY e.position) AS before
+          FROM log.es_event AS e WHERE e.log_id = %(log)s) AS placed
+ WHERE position <> place OR recorded_at < before
+ ORDER BY position LIMIT %(most)s
+"""
+_VERSIONS = """
+SELECT 'stream ' || stream, 'version ' || version || ' stands in place ' || place
+  FROM (SELECT e.stream, e.version, row_number() OVER (PARTITION BY e.stream ORDER BY e.position) AS place
+          FROM log.es_event AS e WHERE e.log_id = %(log)s) AS placed
+ WHERE version <> place
+ ORDER BY stream, place LIMIT %(most)s
+"""
+_PREVIOUS_REFS = """
+SELECT 'position ' || position, 'prev_ref is ' || coalesce(prev_ref, 'nothing') || ', the events before it say '
+       || coalesce(expected, 'nothing')
+  FROM (SELECT e.position, e.prev_ref,
+               (SELECT p.ref FROM log.es_event AS p
+                 WHERE p.log_id = e.log_id AND p.stream = e.stream AND p.version < e.version AND p.sets_ref
+                 ORDER BY p.version DESC LIMIT 1) AS expected
+          FROM log.es_event AS e WHERE e.log_id = %(log)s) AS compared
+ WHERE prev_ref IS DISTINCT FROM expected
+ ORDER BY position LIMIT %(most)s
+"""
+_STREAMS = """
+SELECT 'stream ' || stream, CASE
+         WHEN kept IS NULL THEN 'es_stream lacks it'
+         WHEN events IS NULL THEN 'es_stream has it, the log has not'
+         ELSE 'es_stream has ' || kept || ', the events say ' || events END
+  FROM (SELECT s.stream, row_to_json(s)::text AS kept
+          FROM (SELECT t.stream, t.key, t.version, t.ref, t.state, t.first_position, t.last_position, t.recorded_at
+                  FROM log.es_stream AS t WHERE t.log_id = %(log)s) AS s) AS a
+  FULL JOIN
+       (SELECT r.stream, row_to_json(r)::text AS events
+          FROM (SELECT t.stream, t.key, t.version, t.ref, t.state, t.first_position, t.last_position, t.recorded_at
+                  FROM log.es_stream_rebuilt AS t WHERE t.log_id = %(log)s) AS r) AS b USING (stream)
+ WHERE kept IS DISTINCT FROM events
+ ORDER BY stream LIMIT %(most)s
+"""
+_REFS = """
+SELECT 'reference from ' || from_stream || ' to ' || target, CASE
+         WHEN kept THEN 'es_ref has it, the events have not' ELSE 'es_ref lacks it' END
+  FROM (SELECT r.target, r.from_stream, true AS kept FROM log.es_ref AS r WHERE r.log_id = %(log)s) AS a
+  FULL JOIN
+       (SELECT r.target, r.from_stream, true AS said FROM log.es_ref_rebuilt AS r WHERE r.log_id = %(log)s) AS b
+       USING (target, from_stream)
+ WHERE kept IS NULL OR said IS NULL
+ ORDER BY from_stream, target LIMIT %(most)s
+"""
+_CONTENT = """
+SELECT 'position ' || e.position, 'its content ' || e.content || ' is missing'
+  FROM log.es_event AS e
+ WHERE e.log_id = %(log)s AND e.content IS NOT NULL
+   AND NOT EXISTS (SELECT FROM log.es_content AS c WHERE c.digest = e.content)
+ ORDER BY e.position LIMIT %(most)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is not as the events say: what it is about, and how it differs."""
+
+    about: str
+    what: str
+
+
+def verify(url: str, *, log_id: int = 0, faults_max: int = FAULTS_MAX) -> list[Fault]:
+    """What is wrong with the log and with what is kept beside it, at one moment; empty if nothing is.
+
+    Reads the whole log; appends go on meanwhile. At most `faults_max` faults of each kind.
+    """
+    parameters = {"log": log_id, "most": faults_max}
+    faults: list[Fault] = []
+    with connected(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        connection.autocommit = False
+        for query in (_POSITIONS, _VERSIONS, _PREVIOUS_REFS, _STREAMS, _REFS, _CONTENT):
+            faults.extend(Fault(*row) for row in connection.execute(query, parameters))
+    return faults
+
+
+def rebuild(owner_url: str, *, log_id: int = 0) -> None:
+    """Write `es_stream` and `es_ref` anew from the events; appends wait until it is done."""
+    with connected(owner_url) as connection, connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (APPEND_LOCK, log_id))
+        connection.execute("DELETE FROM log.es_stream WHERE log_id = %s", (log_id,))
+        connection.execute(
+            "INSERT INTO log.es_stream (log_id, stream, key, version, ref, state, first_position, last_position,"
+            " recorded_at) SELECT r.log_id, r.stream, r.key, r.version, r.ref, r.state, r.first_position,"
+            " r.last_position, r.recorded_at FROM log.es_stream_rebuilt AS r WHERE r.log_id = %s",
+            (log_id,),
+        )
+        connection.execute("DELETE FROM log.es_ref WHERE log_id = %s", (log_id,))
+        connection.execute(
+            "INSERT INTO log.es_ref (log_id, target, from_stream)"
+            " SELECT r.log_id, r.target, r.from_stream FROM log.es_ref_rebuilt AS r WHERE r.log_id = %s",
+            (log_id,),
+        )

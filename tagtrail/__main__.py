@@ -1,0 +1,5 @@
+"""`python -m tagtrail`."""
+
+from tagtrail.cli.main import main
+
+main()

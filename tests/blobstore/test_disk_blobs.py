@@ -1,0 +1,184 @@
+"""Committed blobs on the local disk: found, read, replaced, removed."""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blobstore.disk import READ_WHOLE_BYTES_MAX, DiskBlobStore
+from blobstore.interface import BlobMissing, BlobName, BlobStoreError, BlobStoreUnusable, NoSpace
+from domain.digests import digest_of
+from domain.names import UploadId
+
+UPLOAD = UploadId("u" * 32)
+LARGE = bytes(range(256)) * 4 * 2048 + b"end"
+
+
+def put(store: DiskBlobStore, content: bytes, generation: int = 0, algorithm: str = "sha256") -> BlobName:
+    name = BlobName(digest_of(algorithm, content), generation)
+    store.create(UPLOAD)
+    with store.open(UPLOAD, 0, algorithm) as staged:
+        staged.write(content)
+        assert staged.digest(algorithm) == name.digest
+        staged.commit(name)
+    return name
+
+
+def open_files(folder: Path) -> list[str]:
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{each}")
+        except FileNotFoundError:
+            continue
+        if target.startswith(str(folder)):
+            found.append(target)
+    return found
+
+
+@pytest.mark.parametrize("content", [b"", b"a", LARGE], ids=["empty", "one byte", "large"])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_what_was_committed_is_read_back(store: DiskBlobStore, content: bytes, algorithm: str) -> None:
+    name = put(store, content, algorithm=algorithm)
+    assert store.stat(name) == len(content)
+    assert b"".join(store.read(name, 0, len(content))) == content
+
+
+def test_a_blob_lies_under_its_digest_and_generation_readable_to_its_owner_alone(
+    store: DiskBlobStore, data: Path
+) -> None:
+    name = put(store, b"layer", generation=3)
+    path = data / "blobs" / "sha256" / name.digest.hex[:2] / f"{name.digest.hex}.3"
+    assert path.read_bytes() == b"layer"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for folder in (data, data / "uploads", data / "blobs", path.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list((data / "uploads").iterdir()) == []
+
+
+def test_a_part_is_read_from_where_it_starts(store: DiskBlobStore) -> None:
+    name = put(store, LARGE)
+    assert b"".join(store.read(name, 5, 7)) == LARGE[5:12]
+    assert b"".join(store.read(name, 3, READ_WHOLE_BYTES_MAX + 10)) == LARGE[3 : READ_WHOLE_BYTES_MAX + 13]
+
+
+def test_a_small_blob_comes_in_one_piece_and_a_large_one_in_bounded_blocks(store: DiskBlobStore) -> None:
+    name = put(store, LARGE)
+    assert [len(block) for block in store.read(name, 0, READ_WHOLE_BYTES_MAX)] == [READ_WHOLE_BYTES_MAX]
+    sizes = [len(block) for block in store.read(name, 0, len(LARGE))]
+    assert sum(sizes) == len(LARGE)
+    assert len(sizes) > 1
+    assert all(256 * 1024 <= size <= READ_WHOLE_BYTES_MAX for size in sizes[:-1])
+
+
+def test_the_file_is_closed_at_the_end_or_when_the_reader_gives_up(store: DiskBlobStore, data: Path) -> None:
+    name = put(store, LARGE)
+    for _ in store.read(name, 0, len(LARGE)):
+        pass
+    assert open_files(data) == []
+    given_up: Iterator[bytes] = store.read(name, 0, len(LARGE))
+    next(given_up)
+    assert len(open_files(data)) == 1
+    given_up.close()  # type: ignore[attr-defined]
+    assert open_files(data) == []
+
+
+def test_a_missing_or_too_short_blob_is_noticed_at_the_call(store: DiskBlobStore, data: Path) -> None:
+    name = put(store, LARGE)
+    with pytest.raises(BlobMissing):
+        store.read(name, 0, len(LARGE) + 1)
+    other = BlobName(name.digest, 1)
+    with pytest.raises(BlobMissing):
+        store.read(other, 0, 1)
+    assert store.stat(other) is None
+    assert open_files(data) == []
+
+
+def test_a_blob_that_is_cut_short_while_it_is_read_ends_with_an_error_not_early(
+    store: DiskBlobStore, data: Path
+) -> None:
+    name = put(store, LARGE)
+    blocks = store.read(name, 0, len(LARGE))
+    next(blocks)
+    os.truncate(data / "blobs" / "sha256" / name.digest.hex[:2] / f"{name.digest.hex}.0", 1)
+    with pytest.raises(BlobStoreError):
+        list(blocks)
+    assert open_files(data) == []
+
+
+def test_a_small_blob_is_read_whole_only_within_the_limit(store: DiskBlobStore) -> None:
+    name = put(store, b"config")
+    assert store.read_small(name, 6) == b"config"
+    assert store.read_small(name, 5) is None
+    assert store.read_small(BlobName(name.digest, 9), 6) is None
+
+
+def test_pushing_again_heals_a_damaged_file(store: DiskBlobStore, data: Path) -> None:
+    """S25: a commit renames over whatever is there."""
+    name = put(store, b"whole")
+    path = data / "blobs" / "sha256" / name.digest.hex[:2] / f"{name.digest.hex}.0"
+    path.write_bytes(b"bad")
+    assert put(store, b"whole") == name
+    assert b"".join(store.read(name, 0, 5)) == b"whole"
+
+
+def test_deleting_removes_one_generation_and_may_be_repeated(store: DiskBlobStore) -> None:
+    first, second = put(store, b"layer", 0), put(store, b"layer", 1)
+    store.delete(first)
+    store.delete(first)
+    assert store.stat(first) is None
+    assert store.stat(second) == 5
+
+
+def test_preparing_again_keeps_everything(store: DiskBlobStore, data: Path) -> None:
+    name = put(store, b"layer")
+    store.create(UPLOAD)
+    store.prepare()
+    assert store.stat(name) == 5
+    assert [each.name for each in (data / "uploads").iterdir()] == [UPLOAD]
+    assert [each.name for each in (data / "blobs").iterdir() if each.is_file()] == []
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "data"
+    in_the_way.write_bytes(b"")
+    with pytest.raises(BlobStoreUnusable, match=r"data.*give --data"):
+        DiskBlobStore(in_the_way).prepare()
+
+
+def test_uploads_on_another_disk_than_blobs_are_refused(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit is a rename; better to hear of it at the start than at the first push."""
+
+    def rename(source: object, target: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(BlobStoreUnusable, match="cross-device"):
+        store.prepare()
+
+
+def test_the_check_says_what_is_wrong(
+    store: DiskBlobStore, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.check()
+    monkeypatch.setattr("blobstore.disk.FREE_BYTES_MIN", 1 << 62)
+    with pytest.raises(NoSpace, match="full"):
+        store.check()
+    shutil.move(data / "uploads", tmp_path / "elsewhere")
+    with pytest.raises(BlobStoreUnusable, match="uploads is missing"):
+        store.check()
+
+
+def test_an_input_error_is_one_of_the_stores_own(store: DiskBlobStore, data: Path) -> None:
+    name = put(store, b"layer")
+    folder = data / "blobs" / "sha256" / name.digest.hex[:2]
+    shutil.rmtree(folder)
+    folder.write_bytes(b"a file where a folder should be")
+    with pytest.raises(BlobStoreError):
+        store.stat(name)
+    with pytest.raises(BlobStoreError):
+        store.read(name, 0, 5)

@@ -1,0 +1,369 @@
+"""Staging on the local disk: one writer a session, cut off at the logged offset, hashed while written."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from blobstore.disk import DiskBlobStore
+from blobstore.hashing import HashCache, RunningHashes
+from blobstore.interface import BlobName, BlobStoreError, NoSpace, UploadBusy, UploadMissing
+from blobstore.staging import DiskUpload
+from domain.digests import digest_of, new_hash
+from domain.names import InvalidName, UploadId
+
+UPLOAD = UploadId("a1" * 16)
+MIB = 1024 * 1024
+
+HOLD = """
+import sys
+from pathlib import Path
+from blobstore.disk import DiskBlobStore
+with DiskBlobStore(Path(sys.argv[1])).open(sys.argv[2], 0):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Refused(Exception):
+    """The log did not take the chunk."""
+
+
+def write(store: DiskBlobStore, offset: int, block: bytes) -> None:
+    """A chunk that the log takes."""
+    with store.open(UPLOAD, offset) as staged:
+        staged.write(block)
+        staged.sync()
+
+
+def write_unrecorded(store: DiskBlobStore, offset: int, block: bytes) -> None:
+    """A chunk that the log refuses after it was written."""
+    with pytest.raises(Refused), store.open(UPLOAD, offset) as staged:
+        staged.write(block)
+        staged.sync()
+        raise Refused
+
+
+def count_rereads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    reread = DiskUpload._reread
+
+    def counted(self: DiskUpload, take: object) -> None:
+        made.append(self.size)
+        reread(self, take)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DiskUpload, "_reread", counted)
+    return made
+
+
+def test_chunks_join_into_one_blob_and_are_hashed_only_once(
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rereads = count_rereads(monkeypatch)
+    store.create(UPLOAD)
+    write(store, 0, b"one ")
+    write(store, 4, b"two ")
+    with store.open(UPLOAD, 8) as staged:
+        staged.write(b"three")
+        assert staged.size == 13
+        assert staged.digest("sha256") == digest_of("sha256", b"one two three")
+    assert rereads == []
+
+
+def test_a_large_body_is_hashed_beside_the_writing_in_order(
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rereads = count_rereads(monkeypatch)
+    blocks = [bytes([number]) * (MIB + number) for number in range(12)]
+    store.create(UPLOAD)
+    with store.open(UPLOAD, 0, "sha512") as staged:
+        for block in blocks:
+            staged.write(block)
+        for algorithm in ("sha256", "sha512"):
+            assert staged.digest(algorithm) == digest_of(algorithm, b"".join(blocks))
+    assert rereads == []
+    assert not [each for each in threading.enumerate() if each.name.startswith("hash")]
+
+
+def test_a_small_body_costs_no_thread(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object, **__: object) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr("blobstore.staging.ThreadPoolExecutor", no_thread)
+    store.create(UPLOAD)
+    write(store, 0, b"x" * MIB)
+
+
+def test_an_algorithm_that_nobody_announced_is_computed_from_the_file(store: DiskBlobStore) -> None:
+    store.create(UPLOAD)
+    with store.open(UPLOAD, 0) as staged:
+        staged.write(b"layer")
+        assert staged.digest("sha512") == digest_of("sha512", b"layer")
+
+
+def test_another_process_continues_a_session(store: DiskBlobStore, data: Path) -> None:
+    """It has not seen the first chunk, so it hashes the file."""
+    store.create(UPLOAD)
+    write(store, 0, b"here, ")
+    other = DiskBlobStore(data)
+    with other.open(UPLOAD, 6) as staged:
+        staged.write(b"there")
+        assert staged.digest("sha256") == digest_of("sha256", b"here, there")
+
+
+def test_hashes_of_bytes_that_the_log_refused_never_vouch_for_other_bytes(store: DiskBlobStore, data: Path) -> None:
+    """Two processes: the first hashes a chunk that is refused, the second writes another one of the same length."""
+    store.create(UPLOAD)
+    write_unrecorded(store, 0, b"promised")
+    write(DiskBlobStore(data), 0, b"smuggled")
+    with store.open(UPLOAD, 8) as staged:
+        assert staged.digest("sha256") == digest_of("sha256", b"smuggled")
+
+
+def test_after_a_refused_chunk_hashing_goes_on_from_the_recorded_bytes(
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rereads = count_rereads(monkeypatch)
+    store.create(UPLOAD)
+    write(store, 0, b"kept ")
+    write_unrecorded(store, 5, b"lost")
+    with store.open(UPLOAD, 5) as staged:
+        staged.write(b"again")
+        assert staged.digest("sha256") == digest_of("sha256", b"kept again")
+    assert rereads == []
+
+
+def test_what_lies_behind_the_logged_offset_is_cut_off(store: DiskBlobStore, data: Path) -> None:
+    store.create(UPLOAD)
+    write(store, 0, b"logged" + b"crash left this")
+    write(store, 6, b"!")
+    assert (data / "uploads" / UPLOAD).read_bytes() == b"logged!"
+
+
+def test_commit_and_digest_count_only_what_is_before_the_offset(store: DiskBlobStore) -> None:
+    store.create(UPLOAD)
+    write(store, 0, b"logged" + b"crash left this")
+    name = BlobName(digest_of("sha256", b"logged"), 0)
+    with store.open(UPLOAD, 6) as staged:
+        assert staged.digest("sha256") == name.digest
+        staged.commit(name)
+    assert store.stat(name) == 6
+
+
+def test_a_writer_whose_offset_is_outdated_destroys_nothing(store: DiskBlobStore, data: Path) -> None:
+    """S26: it read the log, another writer moved the session on, then it got the lock; it looks again and gives up."""
+    store.create(UPLOAD)
+    write(store, 0, b"acknowledged")
+    with pytest.raises(Refused), store.open(UPLOAD, 0):
+        raise Refused
+    assert (data / "uploads" / UPLOAD).read_bytes() == b"acknowledged"
+
+
+def test_rolling_back_restores_bytes_and_hash(store: DiskBlobStore, data: Path) -> None:
+    store.create(UPLOAD)
+    write(store, 0, b"kept")
+    with store.open(UPLOAD, 4) as staged:
+        staged.write(b" broken")
+        staged.rollback(4)
+        assert staged.size == 4
+        assert staged.digest("sha256") == digest_of("sha256", b"kept")
+        staged.write(b" good")
+        staged.rollback(6)
+        assert staged.digest("sha256") == digest_of("sha256", b"kept g")
+    assert (data / "uploads" / UPLOAD).read_bytes() == b"kept g"
+
+
+def test_only_one_writer_holds_a_session(store: DiskBlobStore, data: Path) -> None:
+    store.create(UPLOAD)
+    with store.open(UPLOAD, 0) as staged:
+        staged.write(b"mine")
+        for loser in (store, DiskBlobStore(data)):
+            with pytest.raises(UploadBusy), loser.open(UPLOAD, 0):
+                pass
+        assert staged.digest("sha256") == digest_of("sha256", b"mine")
+    write(store, 4, b"!")
+
+
+def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: DiskBlobStore, data: Path) -> None:
+    store.create(UPLOAD)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(data), UPLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UploadBusy), store.open(UPLOAD, 0):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    write(store, 0, b"free again")
+
+
+def test_a_session_without_its_bytes_is_missing(store: DiskBlobStore) -> None:
+    with pytest.raises(UploadMissing), store.open(UPLOAD, 0):
+        pass
+    store.create(UPLOAD)
+    write(store, 0, b"12345")
+    with pytest.raises(UploadMissing), store.open(UPLOAD, 6):
+        pass
+
+
+def test_a_session_committed_between_open_and_lock_is_missing(
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the late writer would cut off or overwrite a blob."""
+    store.create(UPLOAD)
+    name = BlobName(digest_of("sha256", b"blob"), 0)
+    from blobstore import disk
+
+    lock = disk.lock_exclusively
+
+    def commit_first(descriptor: int) -> None:
+        monkeypatch.setattr(disk, "lock_exclusively", lock)
+        with store.open(UPLOAD, 0) as staged:
+            staged.write(b"blob")
+            staged.commit(name)
+        lock(descriptor)
+
+    monkeypatch.setattr(disk, "lock_exclusively", commit_first)
+    with pytest.raises(UploadMissing), store.open(UPLOAD, 0) as late:
+        late.write(b"over it")
+    assert b"".join(store.read(name, 0, 4)) == b"blob"
+
+
+def test_a_session_discarded_while_it_is_written_cannot_be_committed(store: DiskBlobStore) -> None:
+    store.create(UPLOAD)
+    name = BlobName(digest_of("sha256", b"x"), 0)
+    with pytest.raises(UploadMissing), store.open(UPLOAD, 0) as staged:
+        staged.write(b"x")
+        store.discard(UPLOAD)
+        staged.commit(name)
+    assert store.stat(name) is None
+
+
+def test_a_refused_commit_moves_on_to_another_generation(store: DiskBlobStore, data: Path) -> None:
+    """S24, the usual case."""
+    store.create(UPLOAD)
+    digest = digest_of("sha256", b"layer")
+    with store.open(UPLOAD, 0) as staged:
+        staged.write(b"layer")
+        for generation in (0, 0, 1):
+            staged.commit(BlobName(digest, generation))
+    assert store.stat(BlobName(digest, 0)) is None
+    assert b"".join(store.read(BlobName(digest, 1), 0, 5)) == b"layer"
+    assert list((data / "uploads").iterdir()) == []
+
+
+def test_an_upload_never_loses_to_the_collectors_unlink(store: DiskBlobStore, data: Path) -> None:
+    """S24: the generation that was committed first is purged and unlinked before the append."""
+    store.create(UPLOAD)
+    digest = digest_of("sha256", b"layer")
+    with store.open(UPLOAD, 0) as staged:
+        staged.write(b"layer")
+        staged.commit(BlobName(digest, 0))
+        store.delete(BlobName(digest, 0))
+        staged.commit(BlobName(digest, 1))
+    assert b"".join(store.read(BlobName(digest, 1), 0, 5)) == b"layer"
+    assert list((data / "uploads").iterdir()) == []
+
+
+def test_two_uploads_of_one_blob_that_are_both_refused_both_succeed(store: DiskBlobStore) -> None:
+    """Each renames over the other's file, then moves it to the next generation."""
+    digest = digest_of("sha256", b"layer")
+    other = UploadId("b2" * 16)
+    store.create(UPLOAD)
+    store.create(other)
+    with store.open(UPLOAD, 0) as first, store.open(other, 0) as second:
+        for staged in (first, second):
+            staged.write(b"layer")
+            staged.commit(BlobName(digest, 0))
+        for staged in (first, second):
+            staged.commit(BlobName(digest, 1))
+    assert b"".join(store.read(BlobName(digest, 1), 0, 5)) == b"layer"
+
+
+def test_a_committed_blob_cannot_be_changed_by_its_writer(store: DiskBlobStore) -> None:
+    store.create(UPLOAD)
+    name = BlobName(digest_of("sha256", b"layer"), 0)
+    with store.open(UPLOAD, 0) as staged:
+        staged.write(b"layer")
+        staged.commit(name)
+        with pytest.raises(AssertionError):
+            staged.write(b"more")
+        with pytest.raises(AssertionError):
+            staged.rollback(0)
+    assert store.stat(name) == 5
+
+
+def test_a_full_disk_is_named_and_leaves_the_session_as_it_was(
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create(UPLOAD)
+    write(store, 0, b"kept")
+    pwrite = os.pwrite
+
+    def half_then_full(descriptor: int, view: bytes, position: int) -> int:
+        if position > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, view[:2], position)
+
+    monkeypatch.setattr(os, "pwrite", half_then_full)
+    with store.open(UPLOAD, 4) as staged:
+        with pytest.raises(NoSpace):
+            staged.write(b" and more")
+        assert staged.digest("sha256") == digest_of("sha256", b"kept a")
+        staged.rollback(4)
+        assert staged.digest("sha256") == digest_of("sha256", b"kept")
+
+
+def test_a_failing_disk_is_one_of_the_stores_own_errors(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    store.create(UPLOAD)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(BlobStoreError, match="Input/output"), store.open(UPLOAD, 0) as staged:
+        staged.sync()
+
+
+def test_discarding_may_be_repeated(store: DiskBlobStore, data: Path) -> None:
+    store.create(UPLOAD)
+    store.discard(UPLOAD)
+    store.discard(UPLOAD)
+    assert list((data / "uploads").iterdir()) == []
+
+
+def test_only_sessions_unchanged_since_the_moment_are_stale(store: DiskBlobStore, data: Path) -> None:
+    now = datetime.now(UTC)
+    young = UploadId("c3" * 16)
+    store.create(UPLOAD)
+    store.create(young)
+    (data / "uploads" / "README").write_bytes(b"not a session")
+    long_ago = (now - timedelta(days=2)).timestamp()
+    for name in (UPLOAD, "README"):
+        os.utime(data / "uploads" / name, (long_ago, long_ago))
+    assert list(store.stale(now - timedelta(days=1))) == [UPLOAD]
+
+
+@pytest.mark.parametrize("upload", ["../blobs/sha256", "short", "A" * 32, "a" * 32 + "\n", "a" * 65])
+def test_no_path_is_made_of_anything_but_an_upload_id(store: DiskBlobStore, upload: str) -> None:
+    for use in (store.create, store.discard):
+        with pytest.raises(InvalidName):
+            use(UploadId(upload))
+    with pytest.raises(InvalidName), store.open(UploadId(upload), 0):
+        pass
+
+
+def test_running_hashes_are_bounded_and_the_oldest_goes_first() -> None:
+    cache = HashCache(sessions_max=2)
+    for session in ("one", "two", "three"):
+        cache.give_back(session, RunningHashes(5, {"sha256": new_hash("sha256")}))
+    assert cache.take("one", 5, "sha256") is None
+    assert cache.take("two", 4, "sha256") is None
+    assert cache.take("three", 5, "sha256") is not None

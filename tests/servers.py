@@ -1,0 +1,168 @@
+"""A real `tagtrail serve` for tests: started on a free port over a folder of its own, ended whatever happens."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tagtrail.config import Settings
+from tagtrail.server.supervisor import settings_file
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+
+
+@dataclass
+class RunningServer:
+    """A supervisor and what it serves."""
+
+    data: Path
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    settings: Settings = field(init=False)
+
+    @property
+    def host(self) -> str:
+        """Address and port, as clients name the registry."""
+        return self.settings.listen
+
+    @property
+    def url(self) -> str:
+        """The root of its addresses."""
+        return f"http://{self.host}"
+
+    @property
+    def database_url(self) -> str:
+        """The database, as the application's role."""
+        return self.settings.database_url
+
+    def wait_ready(self) -> None:
+        """Wait until it says that it is ready; raises with its log if it does not."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                self.settings = Settings.from_json(settings_file(self.data).read_text())
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError(f"the server did not start:\n{self.log.read_text()}")
+
+    def children(self) -> dict[str, int]:
+        """The pid of each child process of the supervisor by name: postgres, api, projector, watchdog."""
+        names = {"server.api": "api", "server.projector": "projector", "server.watchdog": "watchdog"}
+        found: dict[str, int] = {}
+        for pid in _children_of(self.process.pid):
+            command = _command(pid)
+            name = next((name for module, name in names.items() if f"tagtrail.{module}" in command), None)
+            if name is None and "postgres" in command:
+                name = "postgres"
+            if name is not None:
+                found[name] = pid
+        return found
+
+    def descendants(self) -> list[int]:
+        """Every process below the supervisor."""
+        waiting, found = [self.process.pid], []
+        while waiting:
+            below = _children_of(waiting.pop())
+            found += below
+            waiting += below
+        return found
+
+    def stop(self) -> int:
+        """End it by SIGTERM and answer its exit status."""
+        self.process.terminate()
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+        texts = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in tasks]
+    except OSError:
+        return []
+    return [int(each) for text in texts for each in text.split()]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def start(data: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> RunningServer:
+    """Start a supervisor on a free port; does not wait for it."""
+    log = data.parent / f"{data.name}.log"
+    given = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tagtrail", "serve", "--listen", "127.0.0.1:0", "--data", str(data), *arguments],
+            env=given | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=data.parent,
+        )
+    return RunningServer(data, process, log)
+
+
+@contextmanager
+def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
+    """A ready server over a fresh folder; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="tt-serve-"))
+    server = start(folder / "data", environment, *arguments)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.terminate()
+            try:
+                server.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                server.process.kill()
+                server.process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def jittering(server: RunningServer, seed: int) -> Iterator[None]:
+    """Stop and continue the server's projector at random moments."""
+    ended = threading.Event()
+    chance = random.Random(seed)
+    projector = server.children()["projector"]
+
+    def jitter() -> None:
+        while not ended.wait(chance.uniform(0.01, 0.3)):
+            os.kill(projector, signal.SIGSTOP)
+            ended.wait(chance.uniform(0.01, 0.5))
+            os.kill(projector, signal.SIGCONT)
+
+    thread = threading.Thread(target=jitter)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
