@@ -5,10 +5,19 @@ from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a private folder and its parents, each entry flushed."""
+    """Make a private folder and its parents; the entry of each one that was missing is durable."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    flush_folder(folder.parent)
+
+
+def make_subfolder(folder: Path) -> None:
+    """Make a private folder in one that stands; its entry is durable even if an earlier start made it and was killed.
+
+    That start may have died between making the folder and flushing its entry, and nobody would flush it later.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
     flush_folder(folder.parent)
 

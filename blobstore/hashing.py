@@ -1,4 +1,8 @@
-"""Running hashes of open sessions: kept between requests in the process that has all of a session's bytes (G13)."""
+"""Running hashes of open sessions: kept between requests in the process that has all of a session's bytes (G13).
+
+Kept only over bytes that the log has: those never change, whichever process writes next. Hashes over anything else
+could outlive the bytes and vouch for others.
+"""
 
 import threading
 from collections import OrderedDict

@@ -67,7 +67,8 @@ class StagedUpload(Protocol):
     def commit(self, name: BlobName) -> None:
         """Make the staged bytes the blob `name`, durably, over whatever is there (S25).
 
-        May be called again with another generation (S24).
+        May be called again with another generation, even if the first one has been unlinked meanwhile (S24). Nothing
+        may be written afterwards. Raises UploadMissing if the session was discarded.
         """
 
 
@@ -96,9 +97,12 @@ class BlobStore(Protocol):
         """Make an empty staging place; a durable one survives a loss of power before its first byte (S26)."""
 
     def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> AbstractContextManager[StagedUpload]:
-        """Write to the session behind its first `offset` bytes; what is staged beyond them is cut off.
+        """Hold the session alone, to write behind its first `offset` bytes. Raises UploadBusy, UploadMissing.
 
-        `algorithm` is the digest that the client is likely to ask for. Raises UploadBusy, UploadMissing.
+        What is staged beyond them is cut off by the first change, not at once: so the holder can look again, now that
+        nobody else writes, whether `offset` is still what the log says, and leave everything as it is if not (S26).
+        Leaving the block without an exception says that the log now has all that was written; after an exception
+        nothing of it counts. `algorithm` is the digest that the client is likely to ask for.
         """
 
     def discard(self, upload: UploadId) -> None:

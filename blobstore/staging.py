@@ -1,8 +1,7 @@
 """One writer's hold on a session's staging file: write, hash beside it, commit by rename."""
 
-import fcntl
 import os
-import struct
+import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from blobstore.errors import translated
 from blobstore.folders import flush_folder
 from blobstore.hashing import RunningHashes
-from blobstore.interface import BlobName, UploadBusy
+from blobstore.interface import BlobName, UploadMissing
 from domain.digests import Digest, new_hash
 
 FaultPoint = Callable[[str], None]
@@ -18,29 +17,19 @@ FaultPoint = Callable[[str], None]
 # Below this, starting a thread costs more than hashing beside the writing gains.
 _HASH_BESIDE_BYTES = 1024 * 1024
 _BLOCKS_AHEAD = 4
-_REHASH_BLOCK_BYTES = 1024 * 1024
-# struct flock of Linux: l_type, l_whence, l_start, l_len, l_pid
-_FLOCK = struct.Struct("hhqqi4x")
-_F_OFD_SETLK = 37
+_REREAD_BLOCK_BYTES = 1024 * 1024
 
 
 def no_fault(step: str) -> None:
     """Production's fault point: `step` passes."""
 
 
-def lock_exclusively(descriptor: int) -> None:
-    """Lock the open file against every other opening of it, without waiting; raises UploadBusy.
-
-    An open-file-description lock: it holds between threads too, and the kernel drops it with the last descriptor.
-    """
-    try:
-        fcntl.fcntl(descriptor, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    except (BlockingIOError, PermissionError) as problem:
-        raise UploadBusy("another request is writing to this session") from problem
-
-
 class DiskUpload:
-    """The staged bytes of one session while one request holds them; implements StagedUpload."""
+    """The staged bytes of one session while one request holds them; implements StagedUpload.
+
+    Bytes behind `offset` are cut off by the first change, not before: until then the caller may find, under the lock,
+    that the log has moved on and that those bytes count (S26).
+    """
 
     def __init__(
         self,
@@ -52,6 +41,7 @@ class DiskUpload:
         fault: FaultPoint,
     ) -> None:
         self._path = path
+        self._staging_folder = path.parent
         self._descriptor = descriptor
         self._size = self._start = offset
         self._path_of = path_of
@@ -60,6 +50,7 @@ class DiskUpload:
         self._fault = fault
         self._hasher: ThreadPoolExecutor | None = None
         self._hashing: list[Future[None]] = []
+        self._cut = False
         self._dirty = True
         self._committed = False
 
@@ -70,6 +61,7 @@ class DiskUpload:
 
     def write(self, block: bytes) -> None:
         """Put a block behind what is staged; large bodies are hashed by a thread meanwhile."""
+        self._cut_off()
         self._dirty = True
         self._hash(block)
         view = memoryview(block)
@@ -90,50 +82,92 @@ class DiskUpload:
 
     def rollback(self, offset: int) -> None:
         """Cut the file off at `offset`."""
+        assert not self._committed, "a blob is never changed"
         self._settle()
         if offset == self._start:
             self._hashes = self._hashes_at_start.copy() if self._hashes_at_start is not None else None
-        elif offset != self._size:
+        elif self._hashes is not None and self._hashes.size != offset:
             self._hashes = None
-        with translated():
-            os.ftruncate(self._descriptor, offset)
         self._size = offset
-        self._dirty = True
+        self._cut = False
+        self._cut_off()
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of everything staged: the running one, or the file hashed again."""
         self._settle()
-        if self._hashes is not None and algorithm in self._hashes.hashes:
-            return Digest(algorithm, self._hashes.hashes[algorithm].hexdigest())
+        running = self._hashes
+        if running is not None and running.size == self._size and algorithm in running.hashes:
+            return Digest(algorithm, running.hashes[algorithm].hexdigest())
         again = new_hash(algorithm)
-        position = 0
-        with translated():
-            while block := os.pread(self._descriptor, _REHASH_BLOCK_BYTES, position):
-                again.update(block)
-                position += len(block)
+        self._reread(again.update)
         return Digest(algorithm, again.hexdigest())
 
     def commit(self, name: BlobName) -> None:
         """Flush, rename into place, flush the folder."""
+        if not self._committed:
+            self._cut_off()
         self.sync()
         target = self._path_of(name)
         with translated():
             self._fault("before rename")
-            os.rename(self._path, target)
+            self._move(target)
             self._fault("renamed")
             flush_folder(target.parent)
-        self._path = target
-        self._committed = True
         self._fault("committed")
 
-    def finished_hashes(self) -> RunningHashes | None:
-        """End the hashing; the hashes over all bytes if the session goes on and they are complete."""
+    def close(self, *, recorded: bool) -> RunningHashes | None:
+        """End the hashing; answers the hashes to keep for the session's next request, if there are any.
+
+        Only bytes that the log has are safe from being replaced, by this process or another, without its knowing;
+        so unless they are `recorded`, what this writer added does not count.
+        """
         self._settle()
         if self._hasher is not None:
             self._hasher.shutdown()
-        if self._committed or self._hashes is None or self._hashes.size != self._size:
+        if self._committed:
             return None
-        return self._hashes
+        if not recorded:
+            return self._hashes_at_start
+        return self._hashes if self._hashes is not None and self._hashes.size == self._size else None
+
+    def _cut_off(self) -> None:
+        assert not self._committed, "a blob is never changed"
+        if not self._cut:
+            with translated():
+                os.ftruncate(self._descriptor, self._size)
+            self._cut = True
+            self._dirty = True
+
+    def _move(self, target: Path) -> None:
+        try:
+            os.rename(self._path, target)
+        except FileNotFoundError as problem:
+            if not self._committed:
+                raise UploadMissing(self._path.name) from problem
+            # A collector has unlinked the generation that was committed first, or another upload has moved it on.
+            self._path = self._copy()
+            os.rename(self._path, target)
+        self._path = target
+        self._committed = True
+
+    def _copy(self) -> Path:
+        """A durable copy of the bytes, under a name of its own: the session's name may be another writer's by now."""
+        path = self._staging_folder / secrets.token_hex(16)
+        with open(path, "xb", opener=_open_private) as copy:
+            self._reread(copy.write)
+            copy.flush()
+            os.fdatasync(copy.fileno())
+        return path
+
+    def _reread(self, take: Callable[[bytes], object]) -> None:
+        position = 0
+        with translated():
+            while position < self._size:
+                block = os.pread(self._descriptor, min(_REREAD_BLOCK_BYTES, self._size - position), position)
+                if not block:
+                    raise UploadMissing(f"{self._path.name} became shorter")
+                take(block)
+                position += len(block)
 
     def _hash(self, block: bytes) -> None:
         if self._hashes is None:
@@ -150,3 +184,7 @@ class DiskUpload:
     def _settle(self) -> None:
         while self._hashing:
             self._hashing.pop(0).result()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

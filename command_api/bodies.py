@@ -1,9 +1,9 @@
 """Reading request bodies: bounded memory, a minimum rate, a bounded number of open ones.
 
 The server's reads block until the asked number of bytes has come or the body ends, and a blocked read cannot be
-interrupted. So a read asks for no more than a client at the minimum rate sends in a few seconds, until the client
-has shown to be faster; and because a wholly silent client holds its thread until it goes away, the number of open
-bodies stays well below the number of threads. See docs/decisions/0003-slow-bodies.md.
+interrupted. So a read asks for no more than the client has shown to send within a few seconds; and because a wholly
+silent client holds its thread until it goes away, the number of open bodies stays well below the number of threads.
+See docs/decisions/0003-slow-bodies.md.
 """
 
 import threading
@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-READ_BYTES_MIN = 1024
+# Few enough for a client of one byte a second to be noticed soon after its grace.
+READ_BYTES_FIRST = 16
 READ_BYTES_MAX = 1024 * 1024
 _READ_S = 5.0
+# Three small reads until a fast client is read in blocks of the full size.
+_GROWTH = 64
 WORKERS_MAX = 8
 
 
@@ -38,7 +41,7 @@ class TooManyBodies(BodyError):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How slowly a client may send: below `rate_min_bytes_per_s` on average, after `grace_s` seconds, it is refused."""
+    """How slowly a client may send: it may fall `grace_s` seconds behind `rate_min_bytes_per_s`; 0 allows any rate."""
 
     rate_min_bytes_per_s: int = 1024
     grace_s: float = 10.0
@@ -52,10 +55,13 @@ class Input(Protocol):
 
 
 def has_body(environ: Mapping[str, Any]) -> bool:
-    """Whether the client sends a body: a length above 0, or chunks."""
+    """Whether the client may send a body: a length above 0, chunks, or HTTP/2, which needs neither."""
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return True
-    return (environ.get("CONTENT_LENGTH") or "0") != "0"
+    announced = environ.get("CONTENT_LENGTH")
+    if not announced:
+        return str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2")
+    return bool(announced != "0")
 
 
 def content_length(environ: Mapping[str, Any]) -> int | None:
@@ -69,42 +75,58 @@ def content_length(environ: Mapping[str, Any]) -> int | None:
 def read_body(
     environ: Mapping[str, Any], limits: BodyLimits, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[bytes]:
-    """The body in blocks of at most 1 MiB.
+    """The body in blocks of at most 1 MiB; `clock` gives seconds that never go back.
 
-    Raises BodyTooSlow, and BodyIncomplete if fewer bytes than Content-Length came.
+    Raises BodyTooSlow, and BodyIncomplete if fewer bytes than Content-Length came. Only waiting for the client counts
+    against it, not what is done with a block.
     """
     if not has_body(environ):
         return
     source: Input = environ["wsgi.input"]
     length = content_length(environ)
-    started = clock()
-    received = 0
-    ask = _first_read(limits)
-    while length is None or received < length:
-        size = ask if length is None else min(ask, length - received)
+    pace = _Pace(limits)
+    while length is None or pace.received < length:
+        size = pace.next_read if length is None else min(pace.next_read, length - pace.received)
+        started = clock()
         block = source.read(size)
-        elapsed = clock() - started
-        received += len(block)
+        pace.took(len(block), clock() - started)
+        ended = len(block) < size
+        if not ended and pace.too_slow and pace.received != length:
+            raise BodyTooSlow(f"the body came at less than {limits.rate_min_bytes_per_s} bytes a second")
         if block:
             yield block
-        if len(block) < size:
-            if length is not None and received < length:
-                raise BodyIncomplete(f"{received} of {length} bytes came")
-            return
-        if elapsed > limits.grace_s and received < elapsed * limits.rate_min_bytes_per_s:
-            raise BodyTooSlow(f"the body came at less than {limits.rate_min_bytes_per_s} bytes a second")
-        ask = _next_read(received, elapsed, limits)
+        if ended:
+            break
+    if length is not None and pace.received < length:
+        raise BodyIncomplete(f"{pace.received} of {length} bytes came")
 
 
-def _first_read(limits: BodyLimits) -> int:
-    """A fast client loses nothing by it, a slow one is noticed within seconds."""
-    return max(READ_BYTES_MIN, min(READ_BYTES_MAX, int(limits.rate_min_bytes_per_s * _READ_S)))
+class _Pace:
+    """How fast one client sends: how much to ask for next, and whether it has used up its slack."""
 
+    def __init__(self, limits: BodyLimits) -> None:
+        self.received = 0
+        self.next_read = READ_BYTES_FIRST
+        self._limits = limits
+        self._slack_s = limits.grace_s
+        self._waited_s = 0.0
 
-def _next_read(received: int, elapsed: float, limits: BodyLimits) -> int:
-    """As much as the client should send within a few seconds at the rate that it has shown."""
-    shown = received / max(elapsed, 0.001)
-    return max(_first_read(limits), min(READ_BYTES_MAX, int(shown * _READ_S)))
+    @property
+    def too_slow(self) -> bool:
+        """Whether the client is more than its grace behind the minimum rate."""
+        return self._slack_s < 0
+
+    def took(self, size: int, waited_s: float) -> None:
+        """Count a read. A fast stretch earns no more slack than the grace: it cannot pay for a stall later."""
+        self.received += size
+        self._waited_s += waited_s
+        rate_min = self._limits.rate_min_bytes_per_s
+        if rate_min:
+            self._slack_s = min(self._limits.grace_s, self._slack_s + size / rate_min - waited_s)
+        # The mean forgets slowly, the last read may have come from a buffer: the smaller one is to be trusted.
+        shown = min(self.received / max(self._waited_s, 1e-6), size / max(waited_s, 1e-6))
+        ask = min(READ_BYTES_MAX, self.received * _GROWTH, int(shown * _READ_S))
+        self.next_read = max(READ_BYTES_FIRST, ask)
 
 
 class BodyGate:
