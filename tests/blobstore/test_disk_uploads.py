@@ -215,8 +215,9 @@ def test_a_session_without_its_bytes_is_missing(store: DiskBlobStore) -> None:
         pass
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "another file of that name"])
 def test_a_session_committed_between_open_and_lock_is_missing(
-    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     """Otherwise the late writer would cut off or overwrite a blob."""
     store.create(UPLOAD)
@@ -230,6 +231,8 @@ def test_a_session_committed_between_open_and_lock_is_missing(
         with store.open(UPLOAD, 0) as staged:
             staged.write(b"blob")
             staged.commit(name)
+        if again:
+            store.create(UPLOAD)
         lock(descriptor)
 
     monkeypatch.setattr(disk, "lock_exclusively", commit_first)
