@@ -7,6 +7,7 @@ from werkzeug.exceptions import HTTPException
 from protocol.errors import Code, error
 from protocol.messages import Answer, Handlers, Request, not_allowed, unknown_path
 
+WIRE_PATH = "/v2/"
 REQUEST_KEY = "tagtrail.request"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
@@ -14,7 +15,8 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
     """An application that serves the wire by `handlers` and /api/v1 by blueprints.
 
-    The shell has parsed the path already: names may hold `blobs` or `tags`, which Flask's rules cannot tell apart.
+    The shell has parsed the path already (names may hold `blobs` or `tags`, which Flask's rules cannot tell apart)
+    and sends everything of the wire to WIRE_PATH.
     """
     app = Flask("tagtrail", static_folder=None)
     app.url_map.strict_slashes = False
@@ -22,15 +24,14 @@ def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
     app.config.update(PROPAGATE_EXCEPTIONS=True, TRAP_HTTP_EXCEPTIONS=False)
     app.json.sort_keys = False  # type: ignore[attr-defined]
 
-    def wire(rest: str = "") -> Response:
+    def wire() -> Response:
         request: Request = flask_request.environ[REQUEST_KEY]
         handler = handlers.get((request.route.kind, request.method))
         if handler is None:
             raise not_allowed(request.route.kind, handlers)
         return _response(handler(request))
 
-    for rule in ("/v2", "/v2/", "/v2/<path:rest>"):
-        app.add_url_rule(rule, "wire", wire, methods=_METHODS, provide_automatic_options=False)
+    app.add_url_rule(WIRE_PATH, "wire", wire, methods=_METHODS, provide_automatic_options=False)
     for each in blueprints:
         app.register_blueprint(each)
 

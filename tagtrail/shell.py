@@ -18,7 +18,7 @@ from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Handlers, Request, error_answer, unknown_path
 from protocol.routes import parse_path
 from tagtrail import logs
-from tagtrail.flask_app import REQUEST_KEY
+from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
 from tagtrail.health import Health
 
 Environ = dict[str, Any]
@@ -98,8 +98,8 @@ class Application:
             made.append((int(status[:3]), headers))
             return lambda _: None
 
-        environ[REQUEST_KEY] = request
-        body = self._flask.wsgi_app(environ, start)
+        inner = environ if request is None else {**environ, "PATH_INFO": WIRE_PATH, REQUEST_KEY: request}
+        body = self._flask.wsgi_app(inner, start)
         status, headers = made[0]
         return Answer(status, headers, body)
 

@@ -1,15 +1,24 @@
 """Fixtures that several rooms' tests share: Postgres, and running servers in their three modes."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.postgres import database, postgres_server
+from tests.api import Registry, registry_over
+from tests.postgres import Database, database, postgres_server
 from tests.servers import RunningServer, jittering, serving
 
 __all__ = ["database", "postgres_server"]
 
 JITTER_SEED = 20261124
+
+
+@pytest.fixture
+def registry(database: Database, tmp_path: Path) -> Iterator[Registry]:
+    """The registry in this process, over a database of its own, without a projector."""
+    with registry_over(database, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,178 @@
+"""Pulls, lists and history: the same answers from the tail, from the rows, and from both."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from freezegun import freeze_time
+
+from tests.api import Registry, codes, sha256
+
+DATA = bytes(range(256)) * 8
+TAGS = ["1", "A", "B.1", "_x", "a", "a-1", "b"]
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "content_range"),
+    [
+        ("bytes=500-1499", 206, "bytes 500-1499/2048"),
+        ("bytes=500-", 206, "bytes 500-2047/2048"),
+        ("bytes=-500", 206, "bytes 1548-2047/2048"),
+        ("bytes=2000-5000", 206, "bytes 2000-2047/2048"),
+        ("bytes=500-0", 416, "bytes */2048"),
+        ("bytes=5000-10000", 416, "bytes */2048"),
+        ("bytes=0-1,5-6", 200, None),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_ranges(registry: Registry, header: str, status: int, content_range: str | None, method: str) -> None:
+    """The bytes that the header names; several ranges are ignored."""
+    digest = registry.blob("u/app", DATA)
+    answer = registry.open(f"/v2/u/app/blobs/{digest}", method=method, headers={"Range": header})
+    assert (answer.status_code, answer.headers.get("Content-Range")) == (status, content_range)
+    if status == 206 and content_range and method == "GET":
+        first, _, last = content_range[6:].partition("/")[0].partition("-")
+        assert answer.data == DATA[int(first) : int(last) + 1]
+        assert answer.headers["Content-Length"] == str(len(answer.data))
+
+
+@pytest.mark.parametrize("kind", ["blob", "manifest"])
+def test_what_has_not_changed_is_not_sent(registry: Registry, kind: str) -> None:
+    """304 for a matching entity tag, quoted or bare."""
+    manifest = registry.push("u/app", "v1", DATA)
+    digest, path = (sha256(DATA), "blobs") if kind == "blob" else (manifest, "manifests")
+    for tag in (f'"{digest}"', digest, "*"):
+        answer = registry.get(f"/v2/u/app/{path}/{digest}", headers={"If-None-Match": tag})
+        assert (answer.status_code, answer.data) == (304, b"")
+    assert registry.get(f"/v2/u/app/{path}/{digest}", headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+def all_pages(registry: Registry, path: str, member: str) -> list[str]:
+    """Follow the links from the first page on."""
+    found: list[str] = []
+    following: str | None = path
+    while following is not None:
+        answer = registry.get(following)
+        assert answer.status_code == 200
+        found += answer.json[member]
+        link = answer.headers.get("Link")
+        following = None if link is None else link[1:].partition(">")[0]
+    return found
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
+def test_tags_are_listed_bytewise_page_by_page(registry: Registry, projected: bool, n: int) -> None:
+    """T1-T5; half of them may be rows and half of them tail."""
+    for tag in TAGS[::2]:
+        registry.push("u/app", tag, b"x")
+    registry.push("u/app", "gone", b"x")
+    registry.project()
+    for tag in TAGS[1::2]:
+        registry.push("u/app", tag, b"x")
+    registry.delete("/v2/u/app/manifests/gone")
+    if projected:
+        registry.project()
+    assert all_pages(registry, f"/v2/u/app/tags/list?n={n}", "tags") == TAGS
+    assert registry.get("/v2/u/app/tags/list").json == {"name": "u/app", "tags": TAGS}
+    assert registry.get("/v2/u/app/tags/list?last=A").json["tags"] == TAGS[2:]
+    assert registry.get("/v2/u/app/tags/list?n=2&last=A0").json["tags"] == TAGS[2:4]
+    none = registry.get("/v2/u/app/tags/list?n=0")
+    assert (none.json["tags"], none.headers.get("Link")) == ([], None)
+    assert "Link" not in registry.get(f"/v2/u/app/tags/list?n={len(TAGS)}").headers
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_the_catalog_lists_repositories_with_a_manifest(registry: Registry, n: int) -> None:
+    """D14: at once; one that lost its last manifest leaves the list."""
+    digests = {name: registry.push(name, "v1", b"x") for name in ("a", "b/c", "z")}
+    registry.blob("only/blobs", b"x")
+    assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "b/c", "z"]
+    registry.project()
+    assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "b/c", "z"]
+    registry.delete(f"/v2/b/c/manifests/{digests['b/c']}")
+    registry.push("m", "v1", b"x")
+    assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "m", "z"]
+    registry.project()
+    assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "m", "z"]
+    assert registry.get("/v2/only/blobs/tags/list").json["tags"] == []
+
+
+def test_history_tells_every_change(registry: Registry) -> None:
+    """Newest first, by tag too, page by page; with the times at which it happened."""
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    with freeze_time(start, ignore=["psycopg", "psycopg_pool", "queue", "threading", "concurrent"]) as now:
+        first = registry.push("u/app", "v1", b"a")
+        now.tick(timedelta(days=1))
+        second = registry.push("u/app", "v2", b"b")
+        body = registry.get("/v2/u/app/manifests/v2").data
+        registry.project()
+        now.tick(timedelta(days=1))
+        registry.manifest("u/app", "v1", body)
+        registry.delete("/v2/u/app/manifests/v1")
+    answer = registry.get("/api/v1/repositories/u/app/history?tag=v1").json
+    found = [(each["what"], each["from"], each["to"], each["time"]) for each in answer["entries"]]
+    assert found == [
+        ("tag-deleted", second, None, "2026-03-03T00:00:00+00:00"),
+        ("tag-moved", first, second, "2026-03-03T00:00:00+00:00"),
+        ("tag-created", None, first, "2026-03-01T00:00:00+00:00"),
+    ]
+    paged = []
+    following: str | None = "/api/v1/repositories/u/app/history?n=2"
+    while following is not None:
+        page = registry.get(following).json
+        paged += page["entries"]
+        following = page["next"]
+    whole = registry.get("/api/v1/repositories/u/app/history?n=1000").json["entries"]
+    assert paged == whole
+    assert [each["position"] for each in whole] == sorted((each["position"] for each in whole), reverse=True)
+    assert whole[-1]["what"] == "repository-created"
+
+
+def test_blob_references_tell_who_uses_a_blob(registry: Registry) -> None:
+    """Repositories that link it, manifests that name it; a set, page by page."""
+    for number in range(3):
+        registry.push("a", f"t{number}", b"shared")
+    registry.push("b", "v1", b"shared")
+    for _ in range(2):
+        found = registry.get(f"/api/v1/blobs/{sha256(b'shared')}/references?n=3").json
+        assert (found["count"], found["repositories"], len(found["manifests"])) == (4, ["a", "b"], 3)
+        rest = registry.get(found["next"]).json
+        assert [each["repository"] for each in found["manifests"] + rest["manifests"]] == ["a", "a", "a", "b"]
+        assert {each["role"] for each in found["manifests"]} == {"layer"}
+        registry.project()
+    digest = registry.get("/v2/a/manifests/t0").headers["Docker-Content-Digest"]
+    registry.delete(f"/v2/a/manifests/{digest}")
+    assert registry.get(f"/api/v1/blobs/{sha256(b'shared')}/references").json["count"] == 3
+
+
+def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
+    """The overlay must not hide a dead projector: without the tail every GET answers the same."""
+    registry.push("u/app", "v1", b"layer")
+    paths = [
+        "/v2/_catalog",
+        "/v2/u/app/tags/list",
+        "/v2/u/app/manifests/v1",
+        f"/v2/u/app/blobs/{sha256(b'layer')}",
+        f"/v2/u/app/referrers/{sha256(b'layer')}",
+        "/api/v1/repositories/u/app/history",
+        f"/api/v1/blobs/{sha256(b'layer')}/references",
+    ]
+    overlaid = [registry.get(each).data for each in paths]
+    assert registry.rooms.reader.tail_events > 0
+    registry.project()
+    seen = registry.rooms.reader.tail_events
+    assert [registry.get(each).data for each in paths] == overlaid
+    assert registry.rooms.reader.tail_events == seen
+    registry.rooms.reader._tail = False
+    assert [registry.get(each).data for each in paths] == overlaid
+    registry.delete("/v2/u/app/manifests/v1")
+    assert registry.get("/v2/u/app/manifests/v1").status_code == 200, "without the tail, a write is not seen"
+
+
+def test_extensions_are_told(registry: Registry) -> None:
+    """E20."""
+    assert [each["name"] for each in registry.get("/v2/_oci/ext/discover").json["extensions"]] == ["_catalog"]
+    assert registry.get("/v2/a/b/_oci/ext/discover").json == {"extensions": []}
+    assert codes(registry.get("/v2/A/_oci/ext/discover")) == ["NAME_INVALID"]
+    assert json.loads(registry.get("/v2/").data) == {}
