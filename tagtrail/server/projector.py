@@ -6,12 +6,14 @@ import threading
 from projections import runner
 from tagtrail import logs
 from tagtrail.config import current_settings
+from tagtrail.server.processes import end_with_parent, supervisor_pid
 
 
 def main() -> None:
     """Project until SIGTERM or SIGINT."""
     settings = current_settings()
     logs.configure(settings, "projector")
+    end_with_parent(supervisor_pid())
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())

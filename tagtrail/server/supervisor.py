@@ -1,33 +1,37 @@
 """`tagtrail serve`: one process that starts, watches and ends all others."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from blobstore.disk import DiskBlobStore
 from eventstore import roles, schema
-from eventstore.types import StoreError
+from eventstore.types import StoreError, StoreUnavailable
 from projections.setup import ensure_tables
 from tagtrail import logs
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
 from tagtrail.server import embedded
 from tagtrail.server.children import Child, Watchdog
-from tagtrail.server.embedded import EmbeddedPostgres
+from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from tagtrail.server.lock import DataFolderLock
+from tagtrail.server.processes import PARENT_VARIABLE
 
 POLL_S = 0.1
 STOP_S = 8.0
 DATABASE_STOP_S = 1.5
 READY_TIMEOUT_S = 30.0
-PORT_TIMEOUT_S = 6.0
+DATABASE_TIMEOUT_S = 60.0
+FILES_WANTED = 16384
 SETTINGS_FILE = "server.json"
 
 
@@ -48,35 +52,50 @@ class Supervisor:
         self._say = say
         self._children: list[Child] = []
         self._stopping = 0
+        self._keep = -1
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises CannotServe and what the rooms raise at start."""
-        settings = self._settings
-        logs.configure(settings, "supervisor")
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and what the rooms raise at start."""
+        logs.configure(self._settings, "supervisor")
+        _raise_file_limit()
         self._prepare_folder()
-        lock = DataFolderLock(settings.data)
-        watchdog = Watchdog()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, self._on_signal)
+        lock = DataFolderLock(self._settings.data)
         try:
-            self._wait_for_port()
-            DiskBlobStore(settings.data).prepare()
-            settings = self._settings
-            served = settings.with_database(self._database(watchdog))
-            hand_over(served, settings_file(served.data).resolve())
+            with reserve(self._settings) as reserved:
+                self._settings = _listening_on(self._settings, int(reserved.getsockname()[1]))
+                self._keep = lock.file
+                self._serve(Watchdog([lock.file]))
+        finally:
+            lock.release()
+
+    def _serve(self, watchdog: Watchdog) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, self._on_signal)
+        handed = settings_file(self._settings.data)
+        handed.unlink(missing_ok=True)  # a killed server's: its port and perhaps its database are not ours
+        try:
+            DiskBlobStore(self._settings.data).prepare()
+            served = self._settings.with_database(self._database(watchdog))
+            hand_over(served, handed)
             self._start_children(served, watchdog)
-            if self._wait_ready():
+            if self._wait_ready(watchdog):
                 self._say(_greeting(served))
             while not self._stopping:
-                for child in self._children:
-                    child.check()
-                watchdog.check()
+                self._check(watchdog)
                 time.sleep(POLL_S)
+        except (EmbeddedPostgresFailed, CannotServe):
+            # Whoever asks for the end during the start is not told that the start has failed.
+            if not self._stopping:
+                raise
         finally:
             self._stop()
+            handed.unlink(missing_ok=True)
             watchdog.dismiss()
-            settings_file(settings.data).unlink(missing_ok=True)
-            lock.release()
+
+    def _check(self, watchdog: Watchdog) -> None:
+        for child in self._children:
+            child.check()
+        watchdog.check()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping += 1
@@ -92,37 +111,34 @@ class Supervisor:
         if not os.access(data, os.W_OK | os.X_OK):
             raise CannotServe(f"the data folder {data} cannot be written to by this user")
 
-    def _wait_for_port(self) -> None:
-        """The server shares its port between workers, so a second registry on it would go unnoticed: try it alone."""
-        family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
-        deadline = time.monotonic() + PORT_TIMEOUT_S
-        while True:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((self._settings.host, self._settings.port))
-                    self._settings = _listening_on(self._settings, int(probe.getsockname()[1]))
-                    return
-                except OSError as problem:
-                    if self._stopping or time.monotonic() > deadline:
-                        raise CannotServe(
-                            f"cannot listen on {self._settings.listen}: {problem.strerror}; give --listen another port"
-                        ) from problem
-            time.sleep(0.1)
-
     def _database(self, watchdog: Watchdog) -> str:
         """The application's URL of a database that is current and safe to serve with."""
         url = self._settings.database
         if url is None:
             url = self._start_embedded(watchdog)
         try:
-            problems = schema.check(url)
+            problems = self._checked(url)
             if problems:
                 raise CannotServe("the database is not safe to serve with:\n  " + "\n  ".join(problems))
             ensure_tables(url)
         except StoreError as problem:
             raise CannotServe(f"{mask_url(url)}: {problem}") from problem
         return url
+
+    def _checked(self, url: str) -> list[str]:
+        """What makes the database unsafe. It may still be starting, as it does when both start with the machine."""
+        deadline = time.monotonic() + DATABASE_TIMEOUT_S
+        told = False
+        while True:
+            try:
+                return schema.check(url)
+            except StoreUnavailable as problem:
+                if time.monotonic() > deadline or self._stopping:
+                    raise
+                if not told:
+                    logs.get_logger().warning("waiting for the database", database=mask_url(url), problem=str(problem))
+                    told = True
+                time.sleep(0.5)
 
     def _start_embedded(self, watchdog: Watchdog) -> str:
         connections = self._settings.workers * (2 * self._settings.database_pool + 2) + 32
@@ -131,7 +147,7 @@ class Supervisor:
         child = Child("postgres", postgres.start, signal.SIGINT, watchdog)
         process = child.start()
         self._children.append(child)
-        postgres.wait_ready(process)
+        postgres.wait_ready(process, lambda: self._stopping > 0)
         admin = postgres.url(embedded.ADMIN, "postgres")
         roles.create_roles(admin, embedded.DATABASE, embedded.OWNER, embedded.APPLICATION)
         owner = postgres.url(embedded.OWNER)
@@ -140,11 +156,15 @@ class Supervisor:
         return postgres.url()
 
     def _start_children(self, served: Settings, watchdog: Watchdog) -> None:
-        environment = {**os.environ, HANDED_VARIABLE: str(settings_file(served.data).resolve())}
+        # The options have been read: what was in variables, perhaps a password, is in a private file from here on.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
+        environment |= {HANDED_VARIABLE: str(settings_file(served.data)), PARENT_VARIABLE: str(os.getpid())}
 
         def starter(module: str) -> "Callable[[], subprocess.Popen[bytes]]":
             command = [sys.executable, "-m", module]
-            return lambda: subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+            return lambda: subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[self._keep], start_new_session=True
+            )
 
         modules = {"api": "tagtrail.server.api"}
         if served.projector:
@@ -154,13 +174,14 @@ class Supervisor:
             self._children.append(child)
             child.start()
 
-    def _wait_ready(self) -> bool:
+    def _wait_ready(self, watchdog: Watchdog) -> bool:
         """Wait until the API answers; False if the user has stopped it before."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         address = _address(self._settings)
         while not self._stopping:
             if _answers(f"http://{address}/readyz"):
                 return True
+            self._check(watchdog)
             if time.monotonic() > deadline:
                 raise CannotServe("the API did not get ready in time; see the log lines above")
             time.sleep(0.05)
@@ -185,6 +206,38 @@ class Supervisor:
             time.sleep(0.02)
         for child in children:
             child.kill()
+
+
+@contextmanager
+def reserve(settings: Settings) -> Iterator[socket.socket]:
+    """Hold the address for this server alone, without listening on it. Raises CannotServe if another listens there.
+
+    The workers share their port by SO_REUSEPORT, by which a second server of the same user would get half of the
+    requests unnoticed. So this socket first listens alone, which fails beside any other listener, then admits sockets
+    that share, then stops listening but stays bound: nobody who does the same can listen there any more.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((settings.host, settings.port))
+            held.listen(1)
+        except OSError as problem:
+            raise CannotServe(
+                f"cannot listen on {settings.listen}: {problem.strerror}; give --listen another address or port"
+            ) from problem
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        held.shutdown(socket.SHUT_RD)
+        yield held
+
+
+def _raise_file_limit() -> None:
+    """Each open connection is an open file, and many systems begin with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listening_on(settings: Settings, port: int) -> Settings:

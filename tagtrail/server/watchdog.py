@@ -1,50 +1,78 @@
 """Ends the supervisor's children if it dies: holds the other end of a pipe which closes with the supervisor.
 
-Each line on standard input is `<pid> <signal>`: the leader of a process group and the signal that ends it well.
-`0 0` means that the supervisor has ended everything itself.
+Lines on standard input: `<pid> <started> <signal>` names the leader of a process group, when it began, and the signal
+that ends it well; `forget <pid>` takes it back; `dismissed` means that the supervisor has ended everything itself.
 """
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tagtrail.server.processes import started_at
 
 GRACE_S = 5.0
+# Postgres last, so that requests in flight can still be finished.
+STAGES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (signal.SIGTERM, (signal.SIGTERM, signal.SIGKILL)),
+    (signal.SIGINT, (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A process group: its leader, when that began, and the signal that ends it well."""
+
+    leader: int
+    started: int
+    number: int
+
+    def send(self, number: int) -> bool:
+        """Signal every process of the group; False if there is none.
+
+        A leader that began at another time is another program under a used number, which only happens once the group
+        has wholly ended.
+        """
+        now = started_at(self.leader)
+        if now is not None and now != self.started:
+            return False
+        try:
+            os.killpg(self.leader, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 def main() -> None:
     """Read until the pipe closes, then end what is left."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
-    groups: dict[int, int] = {}
+    groups: dict[int, Group] = {}
     for line in sys.stdin:
-        pid, number = (int(each) for each in line.split())
-        if pid == 0:
+        words = line.split()
+        if words == ["dismissed"]:
             return
-        groups[pid] = number
-    _end(groups)
+        if words[0] == "forget":
+            groups.pop(int(words[1]), None)
+        else:
+            leader, started, number = (int(each) for each in words)
+            groups[leader] = Group(leader, started, number)
+    end(groups)
 
 
-def _end(groups: dict[int, int]) -> None:
-    for pid, number in groups.items():
-        _send(pid, number)
-    deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and any(_alive(pid) for pid in groups):
-        time.sleep(0.05)
-    for pid in groups:
-        _send(pid, signal.SIGKILL)
-
-
-def _alive(group: int) -> bool:
-    return _send(group, 0)
-
-
-def _send(group: int, number: int) -> bool:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def end(groups: Mapping[int, Group]) -> None:
+    """End all groups, gently at first."""
+    for ends_by, numbers in STAGES:
+        left = [group for group in groups.values() if group.number == ends_by]
+        for number in numbers:
+            left = [group for group in left if group.send(number)]
+            for group in left:
+                group.send(signal.SIGCONT)
+            deadline = time.monotonic() + GRACE_S
+            while time.monotonic() < deadline and (left := [group for group in left if group.send(0)]):
+                time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""What is asked of the kernel about processes (Linux's /proc), and the promise of a child to end with its parent."""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+PARENT_VARIABLE = "TAGTRAIL_PARENT_PID"
+
+
+def started_at(pid: int) -> int | None:
+    """When the process began, in ticks since boot; with the pid it names one process for ever. None if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError):
+        return None
+
+
+def working_in(folder: Path, program: str) -> list[int]:
+    """Pids of processes of this program whose working folder is `folder`, as a Postgres's is its data."""
+    found = []
+    wanted = str(folder.resolve())
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if not entry.isdigit():
+            continue
+        try:
+            if os.readlink(f"/proc/{entry}/cwd") != wanted:
+                continue
+            if os.readlink(f"/proc/{entry}/exe").removesuffix(" (deleted)").rpartition("/")[2] == program:
+                found.append(int(entry))
+        except OSError:
+            continue  # it has ended meanwhile, or belongs to somebody else
+    return found
+
+
+def end_with_parent(parent: int | None = None, number: int = signal.SIGTERM) -> None:
+    """Ask the kernel to signal this process when its parent dies; with `parent`, end at once if it is dead already.
+
+    A second line of defence behind the watchdog: it holds when both that and the supervisor are killed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if parent is not None and os.getppid() != parent:
+        sys.exit(1)
+
+
+def supervisor_pid() -> int | None:
+    """The pid of the supervisor that started this process, from PARENT_VARIABLE."""
+    given = os.environ.get(PARENT_VARIABLE)
+    return None if given is None else int(given)

@@ -1,0 +1,20 @@
+"""What each worker process of granian loads. Imports little itself: until `make_worker` runs, signals are lost."""
+
+import signal
+from typing import TYPE_CHECKING
+
+from tagtrail.server.processes import end_with_parent
+
+if TYPE_CHECKING:
+    from tagtrail.shell import Application
+
+
+def make_worker() -> "Application":
+    """The application of this worker, which ends with the API process: its death must leave nobody on the port."""
+    # A forked worker has its parent's handlers until granian sets its own; they would swallow the order to end.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_DFL)
+    end_with_parent()
+    from tagtrail.wsgi import make_application
+
+    return make_application()
