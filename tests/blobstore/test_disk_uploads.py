@@ -14,6 +14,7 @@ import pytest
 from blobstore.disk import DiskBlobStore
 from blobstore.hashing import HashCache, RunningHashes
 from blobstore.interface import BlobName, BlobStoreError, NoSpace, UploadBusy, UploadMissing
+from blobstore.locking import lock_exclusively
 from blobstore.staging import DiskUpload
 from domain.digests import digest_of, new_hash
 from domain.names import InvalidName, UploadId
@@ -222,20 +223,18 @@ def test_a_session_committed_between_open_and_lock_is_missing(
     """Otherwise the late writer would cut off or overwrite a blob."""
     store.create(UPLOAD)
     name = BlobName(digest_of("sha256", b"blob"), 0)
-    from blobstore import disk
-
-    lock = disk.lock_exclusively
+    patched = "blobstore.disk.lock_exclusively"
 
     def commit_first(descriptor: int) -> None:
-        monkeypatch.setattr(disk, "lock_exclusively", lock)
+        monkeypatch.setattr(patched, lock_exclusively)
         with store.open(UPLOAD, 0) as staged:
             staged.write(b"blob")
             staged.commit(name)
         if again:
             store.create(UPLOAD)
-        lock(descriptor)
+        lock_exclusively(descriptor)
 
-    monkeypatch.setattr(disk, "lock_exclusively", commit_first)
+    monkeypatch.setattr(patched, commit_first)
     with pytest.raises(UploadMissing), store.open(UPLOAD, 0) as late:
         late.write(b"over it")
     assert b"".join(store.read(name, 0, 4)) == b"blob"
