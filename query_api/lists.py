@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
-from projections.referrers import ReferrerRow
-
 from domain.media_types import OCI_INDEX
 from projections import catalog, referrers, tags
+from projections.referrers import ReferrerRow
 from protocol.errors import Code, error
 from protocol.messages import Answer, Headers, Request, json_answer
 from protocol.paging import next_link, parse_page

@@ -1,11 +1,10 @@
 """The pull path: GET and HEAD of manifests and blobs, as plain functions (protocol E6, E9)."""
 
-from projections.manifests import ManifestFound
-
 from blobstore.interface import BlobMissing, BlobName
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
 from projections import links, manifests
+from projections.manifests import ManifestFound
 from protocol.conditions import not_modified
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Headers, Request, empty

@@ -1,0 +1,239 @@
+"""Read models: one fold, however it is fed."""
+
+import random
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domain.event import UnknownEvent
+from projections import admin, runner
+from projections.models import MODELS, UnknownModel, models_named
+from projections.setup import engine_for, ensure_tables
+from tests.api import Registry, sha256
+from tests.postgres import Database
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "push", "tag", "delete tag", "delete manifest", "unlink", "project", "step"]),
+        st.sampled_from(["a", "b/c"]),
+        st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def answers(registry: Registry) -> dict[str, Any]:
+    """Every GET that a list of names leads to."""
+    found: dict[str, Any] = {"catalog": registry.get("/v2/_catalog").json}
+    for name in ("a", "b/c"):
+        paths = [f"/v2/{name}/tags/list", f"/api/v1/repositories/{name}/history?n=1000"]
+        paths += [f"/v2/{name}/manifests/t{number}" for number in range(4)]
+        paths += [f"/v2/{name}/blobs/{sha256(f'layer{number}'.encode())}" for number in range(4)]
+        for path in paths:
+            answer = registry.get(path)
+            found[path] = (answer.status_code, answer.data if answer.status_code == 200 else None)
+    for number in range(4):
+        path = f"/api/v1/blobs/{sha256(f'layer{number}'.encode())}/references"
+        answer = registry.get(path)
+        found[path] = (answer.status_code, answer.data if answer.status_code == 200 else None)
+    return found
+
+
+def step(registry: Registry, url: str, what: str, name: str, number: int) -> None:
+    """One random thing; refusals are as good as successes."""
+    layer = f"layer{number}".encode()
+    if what == "push":
+        registry.push(name, f"t{number}", layer)
+    elif what == "tag":
+        got = registry.get(f"/v2/{name}/manifests/t{number}")
+        if got.status_code == 200:
+            registry.manifest(name, f"t{(number + 1) % 4}", got.data)
+    elif what == "delete tag":
+        registry.delete(f"/v2/{name}/manifests/t{number}")
+    elif what == "delete manifest":
+        got = registry.head(f"/v2/{name}/manifests/t{number}")
+        if got.status_code == 200:
+            registry.delete(f"/v2/{name}/manifests/{got.headers['Docker-Content-Digest']}")
+    elif what == "unlink":
+        registry.delete(f"/v2/{name}/blobs/{sha256(layer)}")
+    elif what == "step":
+        # Models move at their own pace: a random one goes a little further.
+        with engine_for(url).connect() as connection:
+            runner.advance(connection, MODELS[number], registry.head_position(), batch=3)
+    else:
+        registry.project()
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=STEPS)
+def test_any_history_gives_the_same_answers_however_far_each_model_is(
+    registry: Registry, database: Database, steps: list[tuple[str, str, int]]
+) -> None:
+    """Overlay at any checkpoint == projected == folded from nothing; examples share one growing log."""
+    for what, name, number in steps:
+        step(registry, database.app_url, what, name, number)
+    overlaid = answers(registry)
+    registry.project()
+    assert answers(registry) == overlaid
+    registry.rooms.reader._tail = False
+    try:
+        assert answers(registry) == overlaid
+    finally:
+        registry.rooms.reader._tail = True
+    assert [each.name for each in admin.verify(database.app_url) if not each.equal] == []
+
+
+@pytest.fixture
+def full(registry: Registry, database: Database) -> str:
+    """The URL of a database whose read models hold something."""
+    for number in range(4):
+        registry.push("u/app", f"t{number}", b"layer")
+    registry.project()
+    return database.app_url
+
+
+TAMPERED = {
+    "catalog": "UPDATE readmodel.catalog_s1 SET manifests = 99",
+    "tags": "UPDATE readmodel.tags_s1 SET digest = 'x' WHERE tag = 't1'",
+    "manifests": "DELETE FROM readmodel.manifests_s1",
+    "referrers": "INSERT INTO readmodel.referrers_s1 VALUES ('r', 'd', 's', 'm', 1, NULL, '{}')",
+    "links": "DELETE FROM readmodel.links_s1",
+    "blob_references": "DELETE FROM readmodel.blob_references_s1 WHERE role = 'layer'",
+    "audit": "UPDATE readmodel.audit_s1 SET actor = 'someone'",
+}
+
+
+@pytest.mark.parametrize("name", [each.name for each in MODELS])
+def test_verify_finds_what_was_tampered_with_and_rebuild_mends_it(registry: Registry, full: str, name: str) -> None:
+    """The model is named, with rows; the others are equal."""
+    with psycopg.connect(full, autocommit=True) as connection:
+        connection.execute(TAMPERED[name])
+    differing = [each for each in admin.verify(full) if not each.equal]
+    assert [each.name for each in differing] == [name]
+    assert differing[0].samples
+    assert list(admin.rebuild(full, name)) == [(name, registry.head_position())]
+    assert all(each.equal for each in admin.verify(full))
+
+
+def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str) -> None:
+    """S15: old rows until the new ones are there."""
+    done = threading.Event()
+    found: set[tuple[int, int]] = set()
+
+    def read() -> None:
+        while not done.is_set():
+            answer = registry.get("/v2/u/app/tags/list")
+            found.add((answer.status_code, len(answer.json["tags"])))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(5):
+        list(admin.rebuild(full))
+    done.set()
+    reader.join()
+    assert found == {(200, 4)}
+
+
+def test_two_projectors_leave_right_rows(registry: Registry, database: Database) -> None:
+    """S21: the later one finds the work done."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=runner.run, args=(database.app_url, stop), kwargs={"batch": 7}) for _ in range(3)
+    ]
+    for each in threads:
+        each.start()
+    for number in range(20):
+        registry.push("u/app", f"t{number % 5}", str(number).encode())
+    assert admin.wait_until(database.app_url, registry.head_position())
+    stop.set()
+    for each in threads:
+        each.join()
+    assert all(each.equal for each in admin.verify(database.app_url))
+
+
+def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registry, database: Database) -> None:
+    """I4: tags move while a projector folds them; each read sees the move that was just acknowledged."""
+    stop = threading.Event()
+    projector = threading.Thread(target=runner.run, args=(database.app_url, stop), kwargs={"batch": 2})
+    projector.start()
+    bodies = [registry.get(f"/v2/u/app/manifests/{registry.push('u/app', f'm{n}', bytes([n]))}").data for n in range(2)]
+    chance = random.Random(7)
+    try:
+        for _ in range(300):
+            body = chance.choice(bodies)
+            assert registry.manifest("u/app", "moving", body).status_code == 201
+            assert registry.get("/v2/u/app/manifests/moving").data == body
+            assert registry.delete("/v2/u/app/manifests/moving").status_code == 202
+            assert registry.get("/v2/u/app/manifests/moving").status_code == 404
+            assert "moving" not in registry.get("/v2/u/app/tags/list").json["tags"]
+    finally:
+        stop.set()
+        projector.join()
+
+
+def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database: Database) -> None:
+    """Never skipped: the position stays before it."""
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO log.es_event SELECT position + 1, recorded_at, 1, log_id, partition, 1, false,"
+            " gen_random_uuid(), 'future', key, 'FutureEvent', actor, request_id, NULL, NULL, NULL, NULL, NULL, '{}'"
+            " FROM log.es_event ORDER BY position DESC LIMIT 1"
+        )
+    head = registry.head_position()
+    with engine_for(full).connect() as connection, pytest.raises(UnknownEvent, match="FutureEvent"):
+        runner.advance(connection, MODELS[0], head)
+    assert admin.status(full).models[0].lag == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "query"),
+    [
+        ("tags_s1", "SELECT tag FROM {} WHERE repository = 'r' AND tag > 'v5' ORDER BY tag LIMIT 101"),
+        (
+            "catalog_s1",
+            "SELECT repository FROM {} WHERE manifests > 0 AND repository > 'r' ORDER BY repository LIMIT 9",
+        ),
+        ("audit_s1", "SELECT * FROM {} WHERE repository = 'r' AND position < 99 ORDER BY position DESC LIMIT 9"),
+        (
+            "audit_s1",
+            "SELECT * FROM {} WHERE repository = 'r' AND tag = 't' AND position < 9 ORDER BY position DESC LIMIT 9",
+        ),
+        (
+            "referrers_s1",
+            "SELECT * FROM {} WHERE repository = 'r' AND subject = 's' AND digest > 'd' ORDER BY digest LIMIT 9",
+        ),
+    ],
+)
+def test_a_page_costs_an_index_probe(database: Database, table: str, query: str) -> None:
+    """No sort and no scan of the whole, whatever the table's size."""
+    ensure_tables(database.app_url)
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = "\n".join(row[0] for row in connection.execute("EXPLAIN " + query.format(f"readmodel.{table}")))
+    assert "Index" in plan
+    assert "Sort" not in plan
+    assert "Seq Scan" not in plan
+
+
+def test_an_unknown_model_is_named() -> None:
+    """With those that there are."""
+    with pytest.raises(UnknownModel, match="tags"):
+        models_named("tgas")
+
+
+def test_tables_are_made_once_by_many(database: Database) -> None:
+    """Any number of processes may start at once."""
+    threads = [threading.Thread(target=ensure_tables, args=(database.app_url,)) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    with engine_for(database.app_url).connect() as connection:
+        count = connection.execute(sa.text("SELECT count(*) FROM readmodel.checkpoint")).scalar_one()
+    assert count == 16 * len(MODELS)
