@@ -114,6 +114,7 @@ def is_alive(pid: int) -> bool:
 def start(data: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> RunningServer:
     """Start a supervisor on a free port; does not wait for it."""
     log = data.parent / f"{data.name}.log"
+    settings_file(data).unlink(missing_ok=True)  # a killed server's would be taken for this one's
     given = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
     with log.open("ab") as output:
         process = subprocess.Popen(

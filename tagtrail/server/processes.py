@@ -18,6 +18,19 @@ def started_at(pid: int) -> int | None:
         return None
 
 
+def lives_in_group(group: int) -> bool:
+    """Whether any process of the group runs. Zombies do not count: some systems leave them for seconds."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                state, _, number = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue  # it has ended meanwhile
+            if int(number) == group and state != "Z":
+                return True
+    return False
+
+
 def working_in(folder: Path, program: str) -> list[int]:
     """Pids of processes of this program whose working folder is `folder`, as a Postgres's is its data."""
     found = []

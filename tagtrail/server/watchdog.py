@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tagtrail.server.processes import started_at
+from tagtrail.server.processes import lives_in_group, started_at
 
 GRACE_S = 5.0
 # Postgres last, so that requests in flight can still be finished.
@@ -71,7 +71,7 @@ def end(groups: Mapping[int, Group]) -> None:
             for group in left:
                 group.send(signal.SIGCONT)
             deadline = time.monotonic() + GRACE_S
-            while time.monotonic() < deadline and (left := [group for group in left if group.send(0)]):
+            while time.monotonic() < deadline and (left := [group for group in left if lives_in_group(group.leader)]):
                 time.sleep(0.05)
 
 
