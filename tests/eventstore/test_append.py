@@ -268,7 +268,10 @@ from eventstore.types import *
 store = Store(sys.argv[1], pool_size=1)
 chance = random.Random(int(sys.argv[2]))
 for number in range(10_000):
-    events = tuple(NewEvent(f"s{chance.randrange(20)}", f"k{chance.randrange(5)}", "Happened", 1, "{}") for _ in range(chance.randrange(1, 4)))
+    events = tuple(
+        NewEvent(f"s{chance.randrange(20)}", f"k{chance.randrange(5)}", "Happened", 1, "{}")
+        for _ in range(chance.randrange(1, 4))
+    )
     try:
         outcome = store.append(Command(secrets.token_hex(16), Cause("w", "r"), datetime.now(UTC), events))
     except StoreError:
