@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
+from blobstore.interface import BlobStoreError
 from command_api.context import Context, new_event
 from domain import upload as uploads
 from domain.names import UploadId
@@ -98,7 +99,7 @@ def run(context: Context, stop: threading.Event, interval_s: float = INTERVAL_S)
     while not stop.wait(interval_s):
         try:
             swept = sweep(context)
-        except (StoreError, OSError):
+        except (StoreError, BlobStoreError, OSError):
             _log.exception("upkeep failed, it is tried again")
         else:
             if swept != Swept(0, 0, 0, 0):

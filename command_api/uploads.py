@@ -89,6 +89,17 @@ def finish(context: Context, request: Request) -> Answer:
     if upload.status == "committed" and upload.digest == str(digest):
         return _replay(context, request, upload, digest, version)
     _require_open(upload)
+    try:
+        return _finish_open(context, request, upload, digest)
+    except WireError:
+        # The same PUT, sent twice, may have been answered meanwhile: then both have succeeded.
+        version, upload = _find_upload(context, request)
+        if upload.status == "committed" and upload.digest == str(digest):
+            return _replay(context, request, upload, digest, version)
+        raise
+
+
+def _finish_open(context: Context, request: Request, upload: Upload, digest: Digest) -> Answer:
     announced = _chunk_range(request, upload)
     with _staged(context, request, upload) as (writer, version, upload):
         _require_next(announced, upload)

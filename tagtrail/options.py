@@ -196,7 +196,7 @@ OPTIONS: tuple[Option, ...] = (
         "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload this long idle is dropped.", "TIME"
     ),
     Option(
-        "upload_bodies_per_address", whole(1, 100_000), _is(256), "Bodies that one client may be sending at once.", "N"
+        "upload_bodies_per_address", whole(1, 100_000), _is(128), "Bodies that one client may be sending at once.", "N"
     ),
     Option(
         "upload_bodies_total",

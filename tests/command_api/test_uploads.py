@@ -201,3 +201,15 @@ def test_an_unknown_hint_is_refused(registry: Registry) -> None:
     """E14."""
     assert registry.post("/v2/u/app/blobs/uploads/?digest-algorithm=md5").status_code == 400
     start(registry, query="?digest-algorithm=sha512")
+
+
+def test_the_same_closing_put_sent_twice_at_once_succeeds_twice(registry: Registry) -> None:
+    """A client that gave up waiting may send it again while the first is under way."""
+    for _ in range(10):
+        location = start(registry)
+        path = f"{location}?digest={sha256(b'x')}"
+        with ThreadPoolExecutor(2) as pool:
+            answers = [each.result() for each in [pool.submit(registry.put, path, data=b"x") for _ in range(2)]]
+        assert 201 in {each.status_code for each in answers}
+        assert {each.status_code for each in answers} <= {201, 416}
+        assert registry.put(f"{location}?digest={sha256(b'x')}").status_code == 201
