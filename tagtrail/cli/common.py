@@ -16,7 +16,8 @@ from tagtrail.server.supervisor import settings_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-WRONG_USAGE = 2
+PROBLEM = 1
+STOPPED = 130
 
 
 class Problem(click.ClickException):
@@ -58,7 +59,11 @@ def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
     settings = resolved(values, config_file).settings
     if settings.database is not None:
         return settings.database
-    if is_held(settings.data):
+    try:
+        held = is_held(settings.data)
+    except OSError as problem:
+        raise Problem(f"{settings.data}: {problem.strerror}; run this as the user that runs the server") from problem
+    if held:
         try:
             return Settings.from_json(settings_file(settings.data).read_text()).database_url
         except (FileNotFoundError, WrongOption) as problem:

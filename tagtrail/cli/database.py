@@ -5,10 +5,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import click
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from eventstore import roles, schema
 from eventstore.types import StoreError
-from projections.setup import ensure_tables
 from tagtrail.cli.common import Problem
 
 OWNER = "tagtrail_owner"
@@ -21,33 +21,64 @@ def db() -> None:
 
 
 @db.command()
-@click.option("--admin-url", envvar="TAGTRAIL_ADMIN_URL", required=True, metavar="URL", help="Who may make roles.")
-@click.option("--database-name", default="tagtrail", show_default=True, help="Database to make.")
-@click.option("--owner-password", envvar="TAGTRAIL_OWNER_PASSWORD", help="Else one is made up.")
-@click.option("--app-password", envvar="TAGTRAIL_APP_PASSWORD", help="Else one is made up.")
-def init(admin_url: str, database_name: str, owner_password: str | None, app_password: str | None) -> None:
+@click.option(
+    "--admin-url",
+    envvar="TAGTRAIL_ADMIN_URL",
+    show_envvar=True,
+    required=True,
+    metavar="URL",
+    help="A role that may create roles and databases.",
+)
+@click.option("--database-name", default="tagtrail", show_default=True, metavar="NAME", help="Database to make.")
+@click.option("--owner-password", envvar="TAGTRAIL_OWNER_PASSWORD", show_envvar=True, help="Else one is made up.")
+@click.option("--app-password", envvar="TAGTRAIL_APP_PASSWORD", show_envvar=True, help="Else one is made up.")
+@click.option("--new-passwords", is_flag=True, help="Replace the passwords of roles that are there already.")
+def init(
+    admin_url: str,
+    database_name: str,
+    owner_password: str | None,
+    app_password: str | None,
+    new_passwords: bool,
+) -> None:
     """Make the owner's and the application's roles and the database, and migrate it.
 
-    Safe to run again; both passwords are then set anew. Prints the URLs to use.
+    Prints the URLs to use, passwords included, once. Safe to run again: roles that are there keep their passwords
+    unless some are given or --new-passwords is said.
     """
-    passwords = (owner_password or secrets.token_urlsafe(24), app_password or secrets.token_urlsafe(24))
+    if urlsplit(admin_url).scheme not in ("postgresql", "postgres"):
+        raise click.UsageError("--admin-url: must be a URL such as postgresql://postgres:PASSWORD@HOST:5432/postgres")
     try:
-        roles.create_roles(admin_url, database_name, OWNER, APPLICATION, passwords=passwords)
-        owner_url = _as_role(admin_url, OWNER, passwords[0], database_name)
-        app_url = _as_role(admin_url, APPLICATION, passwords[1], database_name)
-        schema.migrate(owner_url, app_role=APPLICATION)
-        schema.note_cluster(_as_admin(admin_url, database_name))
-        ensure_tables(app_url)
+        keep = not (owner_password or app_password or new_passwords) and _roles_stand(admin_url)
+        passwords = (owner_password or secrets.token_urlsafe(24), app_password or secrets.token_urlsafe(24))
+        roles.create_roles(admin_url, database_name, OWNER, APPLICATION, passwords=None if keep else passwords)
+        schema.migrate(make_conninfo(admin_url, dbname=database_name, options=f"-c role={OWNER}"), app_role=APPLICATION)
+        schema.note_cluster(make_conninfo(admin_url, dbname=database_name))
     except (StoreError, psycopg.Error) as problem:
         raise Problem(str(problem)) from problem
-    click.echo(f"Serve with:    TAGTRAIL_DATABASE={app_url}", err=False)
-    click.echo(f"Migrate with:  tagtrail db migrate --owner-url {owner_url}")
+    click.echo(f"The database {database_name} is ready, its schema is at {schema.REVISION}.")
+    if keep:
+        click.echo("Both roles were there and keep their passwords (--new-passwords replaces them).")
+        return
+    app_url, owner_url = (
+        _as_role(admin_url, role, password, database_name)
+        for role, password in ((APPLICATION, passwords[1]), (OWNER, passwords[0]))
+    )
+    click.echo("Keep these two; the passwords are not shown again.")
+    click.echo(f"  serve with:    TAGTRAIL_DATABASE={app_url}")
+    click.echo(f"  migrate with:  TAGTRAIL_OWNER_URL={owner_url}")
 
 
 @db.command()
-@click.option("--owner-url", envvar="TAGTRAIL_OWNER_URL", required=True, metavar="URL", help="The owner's role.")
+@click.option(
+    "--owner-url",
+    envvar="TAGTRAIL_OWNER_URL",
+    show_envvar=True,
+    required=True,
+    metavar="URL",
+    help="The database, as the owner's role (`tagtrail db init` printed it).",
+)
 def migrate(owner_url: str) -> None:
-    """Bring the schema to what this program needs."""
+    """Bring the schema to what this program needs. Run it before the new version is started."""
     try:
         revision = schema.migrate(owner_url, app_role=APPLICATION)
     except (StoreError, psycopg.Error) as problem:
@@ -55,11 +86,15 @@ def migrate(owner_url: str) -> None:
     click.echo(f"The schema is at {revision}.")
 
 
+def _roles_stand(admin_url: str) -> bool:
+    with schema.connected(admin_url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_roles WHERE rolname = ANY(%s)", ([OWNER, APPLICATION],)
+        ).fetchone()
+    return row is not None and row[0] == 2
+
+
 def _as_role(admin_url: str, role: str, password: str, database: str) -> str:
     parts = urlsplit(admin_url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{host}", path=f"/{database}"))
-
-
-def _as_admin(admin_url: str, database: str) -> str:
-    return urlunsplit(urlsplit(admin_url)._replace(path=f"/{database}"))

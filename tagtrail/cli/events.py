@@ -38,8 +38,6 @@ def tail(
         _print_after(store, after, repo, output, follow)
     except StoreError as problem:
         raise Problem(str(problem)) from problem
-    except KeyboardInterrupt:
-        return
     finally:
         store.close()
 
