@@ -47,8 +47,7 @@ _LOG_WITH_FACTS_FROM = (
 )
 _CONTENT = "SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s"
 _REFERRING = (
-    "SELECT r.from_stream FROM log.es_ref AS r"
-    " WHERE r.log_id = 0 AND r.target = %s ORDER BY r.from_stream LIMIT %s"
+    "SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = 0 AND r.target = %s ORDER BY r.from_stream LIMIT %s"
 )
 _HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
 
