@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tagtrail.config import Settings
+from tagtrail.server.lock import LOCK_FILE
 from tagtrail.server.supervisor import settings_file
 
 START_TIMEOUT_S = 60.0
@@ -51,6 +52,10 @@ class RunningServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
+                # Settings that a killed server left stand there until this one has the lock.
+                if (self.data / LOCK_FILE).read_text().strip() != str(self.process.pid):
+                    time.sleep(0.05)
+                    continue
                 self.settings = Settings.from_json(settings_file(self.data).read_text())
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
                     if answer.status == 200:
@@ -71,6 +76,10 @@ class RunningServer:
             if name is not None:
                 found[name] = pid
         return found
+
+    def workers(self) -> list[int]:
+        """The pids of the API's workers."""
+        return _children_of(self.children()["api"])
 
     def descendants(self) -> list[int]:
         """Every process below the supervisor."""
@@ -114,7 +123,6 @@ def is_alive(pid: int) -> bool:
 def start(data: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> RunningServer:
     """Start a supervisor on a free port; does not wait for it."""
     log = data.parent / f"{data.name}.log"
-    settings_file(data).unlink(missing_ok=True)  # a killed server's would be taken for this one's
     given = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
     with log.open("ab") as output:
         process = subprocess.Popen(

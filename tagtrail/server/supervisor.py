@@ -220,7 +220,7 @@ def reserve(settings: Settings) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM) as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind((settings.host, settings.port))
+            _bind(held, settings)
             held.listen(1)
         except OSError as problem:
             raise CannotServe(
@@ -230,6 +230,20 @@ def reserve(settings: Settings) -> Iterator[socket.socket]:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         held.shutdown(socket.SHUT_RD)
         yield held
+
+
+def _bind(held: socket.socket, settings: Settings) -> None:
+    """Bind to the address. A port that the kernel chose would be given back by shutdown: so it is asked, then named."""
+    for last in (False, False, False, True):
+        with socket.socket(held.family, socket.SOCK_STREAM) as probe:
+            probe.bind((settings.host, 0))
+            free = int(probe.getsockname()[1])
+        try:
+            held.bind((settings.host, settings.port or free))
+            return
+        except OSError:
+            if settings.port or last:
+                raise
 
 
 def _raise_file_limit() -> None:
