@@ -1,0 +1,135 @@
+"""The combiner under faults: lost answers, a held lock, a closed store (S6, S7)."""
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from eventstore.schema import APPEND_LOCK
+from eventstore.store import Store
+from eventstore.types import Appended, Cause, Command, NewEvent, StoreUnavailable
+from tests.postgres import Database
+
+
+class LosingConnection:
+    """A connection whose backend is ended after each of its first statements was committed, before the answer."""
+
+    losses_left = 3
+
+    def __init__(self, url: str, admin_url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._admin_url = admin_url
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        """Run the statement; perhaps lose its answer."""
+        cursor = self._connection.execute(*arguments, **options)
+        if LosingConnection.losses_left:
+            LosingConnection.losses_left -= 1
+            with psycopg.connect(self._admin_url, autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
+            self._connection.execute("SELECT 1")
+        return cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def command(stream: str = "a") -> Command:
+    """A command of one event."""
+    event = NewEvent(stream, "key", "Happened", 1, "{}")
+    return Command(secrets.token_hex(16), Cause("tester", "r"), datetime.now(UTC), (event,))
+
+
+@pytest.fixture
+def losing(database: Database) -> Iterator[Store]:
+    """A store that loses its first three answers."""
+    LosingConnection.losses_left = 3
+
+    def connect() -> Any:
+        return LosingConnection(database.app_url, database.admin_url)
+
+    made = Store(database.app_url, append_connect=connect)
+    yield made
+    made.close()
+
+
+def test_a_lost_answer_leads_to_one_append(losing: Store) -> None:
+    """The same id is sent again until the outcome is known; it was appended once."""
+    outcome = losing.append(command())
+    assert isinstance(outcome, Appended)
+    assert (outcome.repeated, outcome.positions) == (True, (1,))
+    assert LosingConnection.losses_left == 0
+    assert losing.head() == 1
+
+
+def test_lost_answers_of_many_writers_lead_to_one_append_each(losing: Store) -> None:
+    """Whole batches are repeated."""
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(lambda n: losing.append(command(f"s{n}")), range(64)))
+    assert sorted(each.last_position for each in outcomes if isinstance(each, Appended)) == list(range(1, 65))
+    assert losing.head() == 64
+
+
+def test_who_gives_up_is_not_appended_behind_his_back(database: Database) -> None:
+    """While another holds the lock: one command is under way, those behind it are withdrawn unsent."""
+    store = Store(database.app_url, append_timeout_s=1.0)
+    store.append(command())
+    with psycopg.connect(database.admin_url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s, 0)", (APPEND_LOCK,))
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(store.append, command()) for _ in range(8)]
+            errors = [each.exception() for each in futures]
+        assert all(isinstance(each, StoreUnavailable) for each in errors)
+        assert any("nothing was appended" in str(each) for each in errors)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert isinstance(store.append(command()), Appended)
+            break
+        except StoreUnavailable:
+            assert time.monotonic() < deadline
+    assert store.head() == 2
+    store.close()
+
+
+def test_a_batch_shares_one_call(database: Database) -> None:
+    """What queues while a call is under way goes together: far fewer transactions than commands."""
+    store = Store(database.app_url)
+    store.append(command())
+    go = threading.Event()
+
+    def append(number: int) -> None:
+        go.wait()
+        store.append(command(f"s{number}"))
+
+    with psycopg.connect(database.admin_url, autocommit=True) as holder, ThreadPoolExecutor(32) as pool:
+        holder.execute("SELECT pg_advisory_lock(%s, 0)", (APPEND_LOCK,))
+        futures = [pool.submit(append, number) for number in range(32)]
+        go.set()
+        queued = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%es_append%'"
+        deadline = time.monotonic() + 10
+        while holder.execute(queued).fetchone() == (0,):
+            assert time.monotonic() < deadline
+        holder.execute("SELECT pg_advisory_unlock(%s, 0)", (APPEND_LOCK,))
+        for each in futures:
+            each.result()
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        row = admin.execute("SELECT count(DISTINCT xmin::text) FROM log.es_event").fetchone()
+    assert row is not None
+    assert row[0] < 20
+    store.close()
+
+
+def test_a_closed_store_opens_again(database: Database) -> None:
+    """close() finishes what is under way; a later call starts anew."""
+    store = Store(database.app_url)
+    store.append(command())
+    store.close()
+    assert isinstance(store.append(command()), Appended)
+    store.close()
