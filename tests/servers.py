@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tagtrail.config import Settings
-from tagtrail.server.lock import LOCK_FILE
-from tagtrail.server.supervisor import settings_file
+from tagtrail.server.lock import LOCK_FILE, settings_file
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 
 from tagtrail.config import Resolved, Settings, WrongOption, resolve
 from tagtrail.options import OPTIONS
-from tagtrail.server.lock import is_held
-from tagtrail.server.supervisor import settings_file
+from tagtrail.server.lock import is_held, settings_file
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,21 +70,22 @@ def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
         except (FileNotFoundError, WrongOption) as problem:
             raise Problem(f"the server on {settings.data} is still starting; try again") from problem
     raise Problem(
-        f"no server runs on {settings.data}: start it with `tagtrail serve --data {_short(settings.data)}`, "
+        f"no server runs on {settings.data}: start it with `tagtrail serve --data {settings.data}`, "
         "or name a --database"
     )
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def console() -> Console:
     """Where tables go."""
     return Console(soft_wrap=True)
+
+
+def progress_bar() -> "Progress":
+    """A bar on standard error, gone when it is done; none where nobody watches."""
+    from rich.progress import Progress
+
+    shown = Console(stderr=True)
+    return Progress(console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def print_json(value: Any) -> None:

@@ -2,20 +2,44 @@
 
 import os
 import sys
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import version
 
 import click
 
 from tagtrail.cli.common import PROBLEM, STOPPED
-from tagtrail.cli.configuration import config
-from tagtrail.cli.database import db
-from tagtrail.cli.events import events
-from tagtrail.cli.history import blobs, history
-from tagtrail.cli.projections import projections
-from tagtrail.cli.serve import serve
+
+_COMMANDS = {
+    "serve": "tagtrail.cli.serve:serve",
+    "config": "tagtrail.cli.configuration:config",
+    "db": "tagtrail.cli.database:db",
+    "events": "tagtrail.cli.events:events",
+    "projections": "tagtrail.cli.projections:projections",
+    "history": "tagtrail.cli.history:history",
+    "blobs": "tagtrail.cli.history:blobs",
+}
+
+
+class _Commands(click.Group):
+    """Commands that are loaded when they are asked for: all together take longer to load than most to run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order in which they are shown."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one; ends with what may have been meant if there is none."""
+        if cmd_name not in _COMMANDS:
+            near = get_close_matches(cmd_name, _COMMANDS, n=1)
+            ctx.fail(f"no such command: {cmd_name}; " + (f"did you mean {near[0]}?" if near else "see --help"))
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(module), name)
+        return found
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit status: 0 well done, 1 a problem or a difference found, 2 wrong usage, 130 stopped by Ctrl-C.",
 )
@@ -25,10 +49,6 @@ def cli() -> None:
 
     `tagtrail serve` starts it. The other commands find the running server's database from --data or TAGTRAIL_DATA.
     """
-
-
-for each in (serve, config, db, events, projections, history, blobs):
-    cli.add_command(each)
 
 
 def main() -> None:

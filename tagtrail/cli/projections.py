@@ -6,13 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
 from projections import admin
 from projections.models import UnknownModel, models_named
-from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, setting_options
+from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, progress_bar, setting_options
 
 
 @click.group()
@@ -54,7 +53,7 @@ def verify(name: str, output: str, config_file: str | None, **values: Any) -> No
     """Compare read models with a fold of the log from nothing; exit status 1 if one differs."""
     database = database_of(values, config_file)
     differs = False
-    with _problems(), Progress(transient=True) as bar:
+    with _problems(), progress_bar() as bar:
         models_named(name)
         task = bar.add_task("folding the log", total=None)
         for found in admin.verify(database, name, lambda done, total: bar.update(task, completed=done, total=total)):
@@ -63,13 +62,11 @@ def verify(name: str, output: str, config_file: str | None, **values: Any) -> No
                 print_json({**asdict(found), "equal": found.equal})
                 continue
             state = "equal" if found.equal else "DIFFERS"
-            bar.console.print(f"{found.name:<16} {state} at {found.position}: {found.rows} rows", soft_wrap=True)
+            click.echo(f"{found.name:<16} {state} at {found.position}: {found.rows} rows")
             for kind, row in found.samples:
-                bar.console.print(f"  {kind}: {row}", soft_wrap=True)
+                click.echo(f"  {kind}: {row}")
             if not found.equal:
-                bar.console.print(
-                    f"  {found.missing} missing, {found.unexpected} unexpected, {found.differing} differing"
-                )
+                click.echo(f"  {found.missing} missing, {found.unexpected} unexpected, {found.differing} differing")
     click.get_current_context().exit(1 if differs else 0)
 
 
@@ -79,10 +76,10 @@ def verify(name: str, output: str, config_file: str | None, **values: Any) -> No
 def rebuild(name: str, config_file: str | None, **values: Any) -> None:
     """Delete a read model's rows (or those of all) and fold the log again; reads stay right meanwhile."""
     database = database_of(values, config_file)
-    with _problems(), Progress(transient=True) as bar:
+    with _problems(), progress_bar() as bar:
         models_named(name)
         task = bar.add_task("folding the log", total=None)
         for model, position in admin.rebuild(
             database, name, lambda done, total: bar.update(task, completed=done, total=total)
         ):
-            bar.console.print(f"{model:<16} rebuilt up to position {position}")
+            click.echo(f"{model:<16} rebuilt up to position {position}")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 LOCK_FILE = "lock"
+SETTINGS_FILE = "server.json"
 LEFTOVERS_TIMEOUT_S = 15.0
 
 
@@ -44,6 +45,11 @@ class DataFolderLock:
     def release(self) -> None:
         """Let another supervisor start."""
         os.close(self.file)
+
+
+def settings_file(data: Path) -> Path:
+    """Where a running server's settings stand, its database included; readable by its user alone."""
+    return data / SETTINGS_FILE
 
 
 def is_held(data: Path) -> bool:

@@ -11,19 +11,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 from blobstore.disk import DiskBlobStore
 from eventstore import roles, schema
-from eventstore.types import StoreError, StoreUnavailable
+from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 from projections.setup import ensure_tables
 from tagtrail import logs
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
 from tagtrail.server import embedded
 from tagtrail.server.children import Child, Watchdog
 from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
-from tagtrail.server.lock import DataFolderLock
+from tagtrail.server.lock import DataFolderLock, settings_file
 from tagtrail.server.processes import PARENT_VARIABLE
 
 POLL_S = 0.1
@@ -32,16 +31,10 @@ DATABASE_STOP_S = 1.5
 READY_TIMEOUT_S = 30.0
 DATABASE_TIMEOUT_S = 60.0
 FILES_WANTED = 16384
-SETTINGS_FILE = "server.json"
 
 
 class CannotServe(Exception):
     """Serving is not possible or not safe; the message says why and what to do."""
-
-
-def settings_file(data: Path) -> Path:
-    """Where a running server's settings stand, its database included; readable by its user alone."""
-    return data / SETTINGS_FILE
 
 
 class Supervisor:
@@ -121,6 +114,10 @@ class Supervisor:
             if problems:
                 raise CannotServe("the database is not safe to serve with:\n  " + "\n  ".join(problems))
             ensure_tables(url)
+        except SchemaOutdated as problem:
+            raise CannotServe(
+                f"{mask_url(url)}: {problem} (`tagtrail db init` makes a database, `tagtrail db migrate` renews one)"
+            ) from problem
         except StoreError as problem:
             raise CannotServe(f"{mask_url(url)}: {problem}") from problem
         return url
@@ -189,6 +186,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         """API and projector first, the database last; a second signal makes it quick."""
+        if not self._children:
+            return
         logs.get_logger().info("stopping")
         database = [each for each in self._children if each.name == "postgres"]
         others = [each for each in self._children if each.name != "postgres"]

@@ -19,7 +19,8 @@ import pytest
 import requests
 
 from tagtrail.config import resolve
-from tagtrail.server.supervisor import CannotServe, reserve, settings_file
+from tagtrail.server.lock import settings_file
+from tagtrail.server.supervisor import CannotServe, reserve
 from tests.servers import RunningServer, is_alive, serving, start
 
 pytestmark = pytest.mark.xdist_group("supervisor")
