@@ -11,8 +11,9 @@ wheels=$cache/wheelhouse-3.11
 work=$(mktemp -d /tmp/ttc-XXXXXX)
 export DOCKER_HOST=unix://$work/s DOCKER_BUILDKIT=0 DOCKER_CONFIG=$work/config
 export COMPOSE_PROJECT_NAME=ttcheck
-POSTGRES_PASSWORD=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')
-export POSTGRES_PASSWORD
+POSTGRES_PASSWORD=$(python3 -c 'import secrets; print(secrets.token_hex(24))')
+TAGTRAIL_APP_PASSWORD=$(python3 -c 'import secrets; print(secrets.token_hex(24))')
+export POSTGRES_PASSWORD TAGTRAIL_APP_PASSWORD
 engine=
 
 say() { printf '== %s\n' "$*"; }
@@ -50,7 +51,7 @@ crane() { "$(echo "$cache"/crane-*/crane)" --insecure "$@"; }
 if [ ! -d "$python_tree" ]; then
     say "making the stand-in of python:3.11-slim-bookworm"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/tree" \
-        http://deb.debian.org/debian >"$work/debootstrap.log" 2>&1 || { tail "$work/debootstrap.log"; exit 1; }
+        >"$work/debootstrap.log" 2>&1 || { tail "$work/debootstrap.log"; exit 1; }
     rm -rf "$work"/tree/var/cache/apt/archives/*.deb
     mv "$work/tree" "$python_tree"
 fi

@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 from eventstore import roles, schema
 from eventstore.types import StoreError
 from tagtrail.cli.common import Problem
+from tagtrail.config import mask_url
 
 OWNER = "tagtrail_owner"
 APPLICATION = "tagtrail_app"
@@ -63,7 +64,11 @@ def init(
         _as_role(admin_url, role, password, database_name)
         for role, password in ((APPLICATION, passwords[1]), (OWNER, passwords[0]))
     )
-    click.echo("Keep these two; the passwords are not shown again.")
+    if owner_password and app_password:
+        # Given by the caller, who knows them: what is printed may end in a log.
+        app_url, owner_url = mask_url(app_url), mask_url(owner_url)
+    else:
+        click.echo("Keep these two; the passwords are not shown again.")
     click.echo(f"  serve with:    TAGTRAIL_DATABASE={app_url}")
     click.echo(f"  migrate with:  TAGTRAIL_OWNER_URL={owner_url}")
 
