@@ -11,6 +11,7 @@ from eventstore import roles, schema
 from eventstore.types import StoreError
 from tagtrail.cli.common import Problem
 from tagtrail.config import mask_url
+from tagtrail.config import mask_url
 
 OWNER = "tagtrail_owner"
 APPLICATION = "tagtrail_app"
@@ -60,17 +61,14 @@ def init(
     if keep:
         click.echo("Both roles were there and keep their passwords (--new-passwords replaces them).")
         return
-    app_url, owner_url = (
-        _as_role(admin_url, role, password, database_name)
-        for role, password in ((APPLICATION, passwords[1]), (OWNER, passwords[0]))
-    )
-    if owner_password and app_password:
-        # Given by the caller, who knows them: what is printed may end in a log.
-        app_url, owner_url = mask_url(app_url), mask_url(owner_url)
-    else:
-        click.echo("Keep these two; the passwords are not shown again.")
-    click.echo(f"  serve with:    TAGTRAIL_DATABASE={app_url}")
-    click.echo(f"  migrate with:  TAGTRAIL_OWNER_URL={owner_url}")
+    click.echo("Keep these two; passwords that were made up are not shown again.")
+    for what, role, password, given in (
+        ("serve with:    TAGTRAIL_DATABASE=", APPLICATION, passwords[1], app_password),
+        ("migrate with:  TAGTRAIL_OWNER_URL=", OWNER, passwords[0], owner_password),
+    ):
+        url = _as_role(admin_url, role, password, database_name)
+        # What was given is known to whoever gave it, and what is printed may end in a log.
+        click.echo(f"  {what}{mask_url(url) if given else url}")
 
 
 @db.command()
