@@ -21,7 +21,7 @@ from tagtrail.options import BY_NAME, OPTIONS, InvalidValue, Option
 CONFIG_VARIABLE = "TAGTRAIL_CONFIG"
 DEFAULT_FILE = "tagtrail.toml"
 HANDED_VARIABLE = "TAGTRAIL_SETTINGS_FILE"
-# Variables that are no options: the tests' own, and those of single commands.
+# Variables that are no options: the tests' own, and those of single commands and of docker-compose.yml.
 _OTHER_VARIABLES = {
     CONFIG_VARIABLE,
     HANDED_VARIABLE,
@@ -30,6 +30,7 @@ _OTHER_VARIABLES = {
     "TAGTRAIL_APP_PASSWORD",
     "TAGTRAIL_OWNER_PASSWORD",
     "TAGTRAIL_OWNER_URL",
+    "TAGTRAIL_PORT",
 }
 _TESTS_PREFIX = "TAGTRAIL_TEST_"
 _PATHS = ("data", "test_clock")

@@ -11,7 +11,6 @@ from eventstore import roles, schema
 from eventstore.types import StoreError
 from tagtrail.cli.common import Problem
 from tagtrail.config import mask_url
-from tagtrail.config import mask_url
 
 OWNER = "tagtrail_owner"
 APPLICATION = "tagtrail_app"
