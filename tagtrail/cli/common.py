@@ -57,7 +57,8 @@ def resolved(values: Mapping[str, Any], config_file: str | None) -> Resolved:
 
 def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
     """The database that is named, else that of the server which runs on the data folder."""
-    settings = resolved(values, config_file).settings
+    # A command that only asks listens nowhere: the address of a server's own options is no concern of it.
+    settings = resolved({**values, "insecure_open": True}, config_file).settings
     if settings.database is not None:
         return settings.database
     try:
