@@ -1,5 +1,6 @@
 """Upload sessions over HTTP: start, chunk, finish, status, cancel (protocol section 2)."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,9 @@ from eventstore.types import KEEP, NONE_YET, Exact, NewEvent, Refused
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Headers, Request, digest_or_error, empty
 from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range, uploaded_range
+
+_COMMIT_WAIT_S = 2.0
+_COMMIT_LOOK_S = 0.02
 
 
 def start(context: Context, request: Request) -> Answer:
@@ -91,12 +95,25 @@ def finish(context: Context, request: Request) -> Answer:
     _require_open(upload)
     try:
         return _finish_open(context, request, upload, digest)
-    except WireError:
+    except WireError as problem:
         # The same PUT, sent twice, may have been answered meanwhile: then both have succeeded.
-        version, upload = _find_upload(context, request)
+        version, upload = _settled_upload(context, request, problem)
         if upload.status == "committed" and upload.digest == str(digest):
             return _replay(context, request, upload, digest, version)
         raise
+
+
+def _settled_upload(context: Context, request: Request, problem: WireError) -> tuple[int, Upload]:
+    """The session after a failed PUT. Bytes that are gone from an open session are being committed by another
+    request, which needs a moment for its append; or a crash lost them, and the session stays open.
+    """
+    version, upload = _find_upload(context, request)
+    deadline = time.monotonic() + _COMMIT_WAIT_S
+    gone = problem.problems[0].code is Code.BLOB_UPLOAD_UNKNOWN
+    while gone and upload.is_open and time.monotonic() < deadline:
+        time.sleep(_COMMIT_LOOK_S)
+        version, upload = _find_upload(context, request)
+    return version, upload
 
 
 def _finish_open(context: Context, request: Request, upload: Upload, digest: Digest) -> Answer:
