@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from eventstore.store import Store
-from eventstore.types import Cause, Command, NewEvent, RefIs
+from eventstore.types import Cause, Command, Exact, NewEvent, RefIs
 from tests.postgres import make_template, new_database, start_server, stop_server
 
 WRITERS = 64
@@ -23,10 +23,11 @@ SAMPLES = 300
 
 
 def append(store: Store, number: int) -> float:
-    """Move a tag of some repository on condition that another stream is dead; answers the seconds it took."""
+    """Move a tag, push a manifest, end an upload, if another stream is dead; answers the seconds it took."""
     events = (
         NewEvent(f"tag-r{number % 997}:t{number % 31}", f"r{number % 997}", "TagMoved", 1, "{}", ref=f"m{number}"),
         NewEvent(f"manifest-r{number % 997}@{number}", f"r{number % 997}", "ManifestPushed", 1, "{}", ref="present"),
+        NewEvent(f"upload-{number}", f"r{number % 997}", "UploadCommitted", 1, "{}", Exact(0), ref=None),
     )
     command = Command(
         secrets.token_hex(16), Cause("bench", "r"), datetime.now(UTC), events, (RefIs(((f"none-{number}", None),)),)
@@ -53,11 +54,11 @@ def main() -> None:
         at_short = store.head()
         started = time.perf_counter()
         with ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(lambda number: append(store, number), range(10_000, 10_000 + events // 2)))
+            list(pool.map(lambda number: append(store, number), range(10_000, 10_000 + events // 3)))
         filled = time.perf_counter() - started
         long = median_ms(store, 10_000 + events)
-        print(f"{SAMPLES} single appends of 2 events at {at_short} events: median {short:.2f} ms")
-        print(f"{SAMPLES} single appends of 2 events at {store.head()} events: median {long:.2f} ms")
+        print(f"{SAMPLES} single appends of 3 events at {at_short} events: median {short:.2f} ms")
+        print(f"{SAMPLES} single appends of 3 events at {store.head()} events: median {long:.2f} ms")
         print(f"ratio {long / short:.2f}")
         print(f"combined, {WRITERS} writers: {events / filled:.0f} events/s")
         store.close()

@@ -128,7 +128,7 @@ def _conditions(conditions: Iterable[Condition]) -> dict[str, list[list[Any]]]:
                 kinds["is_not"].append([index, stream, ref])
             case _:
                 kinds["unreferenced"].append([index, condition.target])
-    return kinds
+    return {kind: rows for kind, rows in kinds.items() if rows}
 
 
 def _versions(events: Iterable[NewEvent | Expand]) -> list[tuple[str, int]]:
@@ -152,7 +152,7 @@ def decode_outcome(answer: dict[str, Any]) -> Outcome:
     refused = answer.get("refused")
     if refused is not None:
         return Refused(
-            failed_conditions=tuple(refused["failed"] or ()),
+            failed_conditions=tuple(sorted(refused["failed"] or ())),
             conflicts=tuple(
                 StreamState(stream, version, ref, state, None if moment is None else _time(moment))
                 for stream, version, ref, state, moment in refused["conflicts"] or ()

@@ -7,7 +7,8 @@ import psycopg
 # Of server errors after which nothing was done and the same call may go through later: connection and shutdown,
 # deadlock and serialization, resources, locks and cancelled statements, input/output.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
-_LOST_STATES = ("57P01", "57P02", "57P03", "57P05")
+# The session is of no use any more; 25006: the server turned into a standby, the primary is elsewhere.
+_LOST_STATES = ("57P01", "57P02", "57P03", "57P05", "25006")
 
 
 class Failure(Enum):

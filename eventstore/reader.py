@@ -15,6 +15,7 @@ Row = tuple[Any, ...]
 # After an outage the pool must not wait out a long back-off before it connects again.
 _RECONNECT_TIMEOUT_S = 1.0
 _CONNECT_TIMEOUT_S = 3
+_RETRY_PAUSE_S = 0.005
 
 
 class Reader:
@@ -49,13 +50,20 @@ class Reader:
                     try:
                         return connection.execute(query, parameters).fetchall()
                     except psycopg.Error as error:
-                        failure = failure_of(error, connection)
-                        if failure is Failure.WRONG:
-                            raise StoreError(str(error)) from error
-                        if failure is Failure.BUSY or time.monotonic() > deadline:
-                            raise StoreUnavailable(f"the database did not answer: {error}") from error
+                        self._judge(error, connection, deadline)
             except PoolTimeout as error:
                 raise StoreUnavailable("the database cannot be reached") from error
+            time.sleep(_RETRY_PAUSE_S)
+
+    def _judge(self, error: psycopg.Error, connection: psycopg.Connection, deadline: float) -> None:
+        """Return if the question may be asked again on another connection, otherwise raise what the caller gets."""
+        failure = failure_of(error, connection)
+        if failure is Failure.WRONG:
+            raise StoreError(str(error)) from error
+        if failure is Failure.BUSY or time.monotonic() > deadline:
+            raise StoreUnavailable(f"the database did not answer: {error}") from error
+        # The pool throws a closed connection away.
+        connection.close()
 
     def row(self, query: str, parameters: Sequence[object] = ()) -> Row:
         """The only row of a statement that always has one."""
@@ -68,3 +76,5 @@ class Reader:
 
     def _configure(self, connection: psycopg.Connection) -> None:
         set_limits(connection, statement_timeout_s=self._timeout_s, lock_timeout_s=self._timeout_s)
+        # Every question has its index; a plan kept since the log was empty must use it too.
+        connection.execute("SET enable_seqscan = off")

@@ -13,7 +13,7 @@ import psycopg
 
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 
-REVISION = "0001"
+REVISION = "0002"
 APPEND_LOCK = 4711
 MIGRATION_LOCK = 4712
 _CONNECT_TIMEOUT_S = 10
@@ -23,18 +23,21 @@ _alembic_lock = Lock()
 @contextmanager
 def connected(url: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection for a task of upkeep; raises StoreUnavailable if there is none to be had."""
+    with _connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def _connect(url: str, *, autocommit: bool) -> psycopg.Connection:
     try:
-        connection = psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True)
+        return psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database cannot be reached: {error}") from error
-    with connection:
-        yield connection
 
 
 def migrate(owner_url: str, *, app_role: str) -> str:
     """Bring the schema to the newest revision and return it.
 
-    Any number of processes may do this at once; the others wait and find nothing to do.
+    Any number of processes may do this at once; the others wait and find nothing to do. Raises StoreUnavailable.
     """
     import sqlalchemy as sa
     from alembic import command
@@ -42,7 +45,7 @@ def migrate(owner_url: str, *, app_role: str) -> str:
 
     engine = sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(owner_url, connect_timeout=_CONNECT_TIMEOUT_S),
+        creator=lambda: _connect(owner_url, autocommit=False),
         poolclass=sa.NullPool,
     )
     config = Config()

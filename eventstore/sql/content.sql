@@ -11,7 +11,8 @@ END $$;
 -- Deletes up to `most` content rows stored before `before` that no event names; answers how many. They are looked
 -- for without the lock, so that appends wait only for the deletion of the few found, which looks again.
 CREATE OR REPLACE FUNCTION log.es_sweep_content(before timestamptz, most integer) RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     candidates text[];
     swept integer;

@@ -1,5 +1,7 @@
 -- What speaks against a command, judged on what stands before its own events: null if nothing does (S4, S5, S12).
--- Scalar subqueries keep every check an index probe, whatever the planner knew when the plan was cached.
+-- Plans are cached while the tables are small, and must be right when they are not (S8). So: subqueries, not joins (LIMIT
+-- keeps the planner from making a join of one); and where a table has two indexes that would do on a few rows, EXECUTE,
+-- which plans for the size of the day.
 CREATE OR REPLACE FUNCTION log.es_refusal(in_log smallint, command jsonb) RETURNS json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -8,7 +10,7 @@ DECLARE
     missing text[];
 BEGIN
     IF command ? 'conditions' THEN
-        SELECT array_agg(broken.condition ORDER BY broken.condition) INTO failed FROM (
+        SELECT array_agg(broken.condition) INTO failed FROM (
             SELECT (c->>0)::integer AS condition
               FROM jsonb_array_elements(command->'conditions'->'is') AS c
              GROUP BY 1
@@ -19,18 +21,22 @@ BEGIN
               FROM jsonb_array_elements(command->'conditions'->'is_not') AS c
              WHERE c->>2 IS NOT DISTINCT FROM
                        (SELECT s.ref FROM log.es_stream AS s WHERE s.log_id = in_log AND s.stream = c->>1)
-            UNION ALL
-            SELECT (c->>0)::integer
-              FROM jsonb_array_elements(command->'conditions'->'unreferenced') AS c
-             WHERE (SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = in_log AND r.target = c->>1 LIMIT 1)
-                       IS NOT NULL
         ) AS broken;
+        IF command->'conditions' ? 'unreferenced' THEN
+            EXECUTE $q$
+                SELECT array_cat($3, array_agg((c->>0)::integer))
+                  FROM jsonb_array_elements($2) AS c
+                 WHERE (SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = $1 AND r.target = c->>1 LIMIT 1)
+                           IS NOT NULL
+            $q$ INTO failed USING in_log, command->'conditions'->'unreferenced', failed;
+        END IF;
     END IF;
     IF command ? 'versions' THEN
         SELECT json_agg(json_build_array(v->>0, coalesce(s.version, 0), s.ref, s.state::text, s.recorded_at))
           INTO conflicts
           FROM jsonb_array_elements(command->'versions') AS v
-          LEFT JOIN log.es_stream AS s ON s.log_id = in_log AND s.stream = v->>0
+          LEFT JOIN LATERAL (SELECT t.version, t.ref, t.state, t.recorded_at FROM log.es_stream AS t
+                              WHERE t.log_id = in_log AND t.stream = v->>0 LIMIT 1) AS s ON true
          WHERE coalesce(s.version, 0) <> (v->>1)::integer;
     END IF;
     IF command ? 'contents' THEN

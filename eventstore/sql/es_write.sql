@@ -20,10 +20,10 @@ DECLARE
 BEGIN
     FOR event IN SELECT e FROM jsonb_array_elements(command->'events') AS e LOOP
         IF event ? 'target' THEN
-            names := ARRAY(SELECT s.stream FROM log.es_stream AS s
-                            WHERE s.log_id = in_log AND s.ref = event->>'target'
-                              AND starts_with(s.stream, event->>'prefix')
-                            ORDER BY s.stream);
+            -- EXECUTE here and below: see es_refusal.
+            EXECUTE 'SELECT array_agg(s.stream ORDER BY s.stream) FROM log.es_stream AS s'
+                    ' WHERE s.log_id = $1 AND s.ref = $2 AND starts_with(s.stream, $3)'
+               INTO names USING in_log, event->>'target', event->>'prefix';
         ELSE
             names := ARRAY[event->>'stream'];
         END IF;
@@ -31,7 +31,7 @@ BEGIN
         IF event ? 'refers_to' THEN
             targets := ARRAY(SELECT DISTINCT t FROM jsonb_array_elements_text(event->'refers_to') AS t);
         END IF;
-        FOREACH name IN ARRAY names LOOP
+        FOREACH name IN ARRAY coalesce(names, '{}') LOOP
             SELECT s.version, s.ref INTO was_version, was_ref
               FROM log.es_stream AS s WHERE s.log_id = in_log AND s.stream = name;
             CONTINUE WHEN event ? 'ensure' AND was_ref IS NOT DISTINCT FROM event->>'ref';
@@ -63,7 +63,10 @@ BEGIN
                  WHERE s.log_id = in_log AND s.stream = name;
             END IF;
             IF targets IS NOT NULL THEN
-                DELETE FROM log.es_ref AS r WHERE r.log_id = in_log AND r.from_stream = name;
+                IF was_version IS NOT NULL THEN
+                    EXECUTE 'DELETE FROM log.es_ref AS r WHERE r.log_id = $1 AND r.from_stream = $2'
+                      USING in_log, name;
+                END IF;
                 INSERT INTO log.es_ref (log_id, target, from_stream) SELECT in_log, t, name FROM unnest(targets) AS t;
             END IF;
             previous := jsonb_build_object(name, was_ref) || previous;

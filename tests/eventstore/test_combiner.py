@@ -1,5 +1,6 @@
 """The combiner under faults: lost answers, a held lock, a closed store (S6, S7)."""
 
+import contextlib
 import secrets
 import threading
 import time
@@ -96,6 +97,30 @@ def test_who_gives_up_is_not_appended_behind_his_back(database: Database) -> Non
         except StoreUnavailable:
             assert time.monotonic() < deadline
     assert {each.version for each in store.stream_states(withdrawn).values()} == {0}
+    store.close()
+
+
+def test_what_was_given_up_is_not_sent_when_the_database_comes_back(database: Database) -> None:
+    """The time of those that wait runs out while nobody can connect; later ones are appended without them."""
+    away = threading.Event()
+    away.set()
+
+    def connect() -> psycopg.Connection:
+        if away.is_set():
+            raise psycopg.OperationalError("nobody there")
+        return psycopg.connect(database.app_url, autocommit=True)
+
+    store = Store(database.app_url, append_timeout_s=0.3, append_connect=connect)
+    with ThreadPoolExecutor(4) as pool:
+        errors = [pool.submit(store.append, command("given up")).exception() for _ in range(4)]
+    assert {type(each) for each in errors} == {StoreUnavailable}
+    away.clear()
+    deadline = time.monotonic() + 10
+    while store.stream_state("later").version == 0:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(StoreUnavailable):
+            store.append(command("later"))
+    assert store.stream_state("given up").version == 0
     store.close()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from eventstore.types import (
     Refused,
     Unreferenced,
 )
+from tests.eventstore.making import append_batch
 from tests.postgres import Database
 
 STREAMS = ["t:a", "t:b", "u:c"]
@@ -118,17 +120,29 @@ def store(database: Database) -> Iterator[Store]:
 _numbers = itertools.count()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(batch=st.lists(commands, min_size=1, max_size=8))
-def test_the_function_does_what_the_model_does(store: Store, batch: list[tuple[Any, Any]]) -> None:
-    """Each example plays in streams of its own: names carry its number."""
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batch=st.lists(commands, min_size=1, max_size=8), together=st.booleans())
+def test_the_function_does_what_the_model_does(
+    database: Database, store: Store, batch: list[tuple[Any, Any]], together: bool
+) -> None:
+    """One by one and in one call. Each example plays in streams of its own: names carry its number."""
     number = next(_numbers)
     model = Model()
     before = store.head()
-    for given_events, needs in batch:
-        own_events = tuple(_renamed(each, number) for each in given_events)
-        own_needs = tuple(_renamed(each, number) for each in needs)
-        outcome = store.append(Command(f"{number}-{next(_numbers)}", Cause("m", "r"), NOW, own_events, own_needs))
+    given_commands = [
+        Command(
+            f"{number}-{next(_numbers)}",
+            Cause("m", "r"),
+            NOW,
+            tuple(_renamed(each, number) for each in given_events),
+            tuple(_renamed(each, number) for each in needs),
+        )
+        for given_events, needs in batch
+    ]
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        calls = [given_commands] if together else [[each] for each in given_commands]
+        outcomes = [outcome for call in calls for outcome in append_batch(connection, call)]
+    for (given_events, needs), outcome in zip(batch, outcomes, strict=True):
         assert isinstance(outcome, Appended) is model.append(given_events, needs)
         if isinstance(outcome, Refused):
             assert outcome.failed_conditions == tuple(n for n, each in enumerate(needs) if not model.holds(each))
@@ -142,6 +156,9 @@ def test_the_function_does_what_the_model_does(store: Store, batch: list[tuple[A
         assert standing.version == model.versions.get(stream, 0)
         ref = model.refs.get(stream)
         assert standing.ref == (None if ref is None else f"{ref}#{number}")
+    for target in ("r1", "r2"):
+        referring = sorted(stream for stream, targets in model.referring.items() if target in targets)
+        assert store.referring_streams(f"{target}#{number}", 10) == [f"{stream}#{number}" for stream in referring]
 
 
 def _renamed(value: Any, number: int) -> Any:
