@@ -17,6 +17,10 @@ class UnknownEvent(ValueError):
     """An event type or schema version that this program does not know: whoever reads it must stop."""
 
 
+class MalformedEvent(ValueError):
+    """Data that do not fit their event type: an event that nobody can take."""
+
+
 class Event:
     """Base of all events. `TYPE` is the stored name, `SCHEMA_VERSION` the version that is written today."""
 
@@ -75,12 +79,17 @@ def encode(happened: Event) -> str:
 def decode(name: str, version: int, data: str) -> Event:
     """The event that `data` holds, upcast to today's schema version.
 
-    Raises UnknownEvent for a type or version that is not declared here, and for data that does not fit.
+    Raises UnknownEvent for a type or version that is not declared here, MalformedEvent for data that do not fit.
     """
     cls = _TYPES.get(name)
     if cls is None:
         raise UnknownEvent(f"unknown event type {name!r}")
-    values: dict[str, Any] = json.loads(data)
+    try:
+        values: dict[str, Any] = json.loads(data)
+    except ValueError as problem:
+        raise MalformedEvent(f"the data of {name} are not JSON: {problem}") from problem
+    if not isinstance(values, dict):
+        raise MalformedEvent(f"the data of {name} are not a JSON object")
     while version < cls.SCHEMA_VERSION:
         step = _UPCASTERS.get((name, version))
         if step is None:
@@ -92,8 +101,8 @@ def decode(name: str, version: int, data: str) -> Event:
     known = {each.name for each in fields(cls)}  # type: ignore[arg-type]
     unknown = values.keys() - known
     if unknown:
-        raise UnknownEvent(f"{name} has unknown members: {', '.join(sorted(unknown))}")
+        raise MalformedEvent(f"{name} has unknown members: {', '.join(sorted(unknown))}")
     try:
         return cls(**values)
     except TypeError as error:
-        raise UnknownEvent(f"{name} lacks members: {error}") from error
+        raise MalformedEvent(f"{name} lacks members: {error}") from error

@@ -6,11 +6,12 @@ from domain.names import RepositoryName, TagName, UploadId
 LIVE = "live"
 PRESENT = "present"
 OPEN = "open"
+UPLOAD_PREFIX = "upload-"
 
 
 def upload_stream(upload: UploadId | str) -> str:
     """The stream of one upload session; its ref is OPEN until it is committed, cancelled or expired."""
-    return f"upload-{upload}"
+    return f"{UPLOAD_PREFIX}{upload}"
 
 
 def blob_stream(digest: Digest | str) -> str:

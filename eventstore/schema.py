@@ -13,7 +13,7 @@ import psycopg
 
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 
-REVISION = "0002"
+REVISION = "0003"
 APPEND_LOCK = 4711
 MIGRATION_LOCK = 4712
 _CONNECT_TIMEOUT_S = 10
@@ -147,30 +147,16 @@ def _disabled_guards(connection: psycopg.Connection) -> list[str]:
     return [f"trigger {name} is missing or not enabled always: events could be changed" for (name,) in rows]
 
 
-def note_cluster(owner_url: str) -> int:
-    """Record which cluster and timeline the log lives in, and return the log's epoch (S10).
+def note_cluster(url: str) -> int:
+    """Record where the log lives, and return its epoch (S10); any role of ours may ask.
 
-    The epoch is raised if either changed since it was noted: positions may then have been used twice. Call it at
-    start, before anything is appended. The first note of a new log keeps epoch 1.
+    The epoch is raised if the cluster, its timeline, the database or the table changed since they were noted: after a
+    restore or a failover positions may have been used twice. Call it at start and on every new connection of whoever
+    compares positions, before they are used. The first note of a new log keeps epoch 1.
     """
-    with connected(owner_url) as connection:
+    with connected(url) as connection:
         connection.execute("SET statement_timeout = '30s'")
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (APPEND_LOCK,))
-            row = connection.execute(
-                """
-                UPDATE log.es_log AS l
-                   SET epoch = l.epoch + CASE
-                           WHEN l.system_identifier IN ('', here.system) AND l.timeline IN (0, here.line) THEN 0
-                           ELSE 1 END,
-                       system_identifier = here.system, timeline = here.line
-                  FROM (SELECT system_identifier::text AS system,
-                               ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer AS line
-                          FROM pg_control_system()) AS here
-                 WHERE l.log_id = 0
-                RETURNING l.epoch
-                """
-            ).fetchone()
-    if row is None:
+        row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()
+    if row is None or row[0] is None:
         raise StoreError("the log has no row in es_log")
     return int(row[0])

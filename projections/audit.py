@@ -14,6 +14,7 @@ from domain.streams import PRESENT, digest_of_manifest_stream
 from domain.tag import TagDeleted, TagMoved
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
+from projections.set_fold import set_fold
 
 table = sa.Table(
     "audit_s1",
@@ -108,7 +109,32 @@ TYPES = frozenset(
         BlobUnlinked,
     )
 )
-model = Model("audit", 1, table, AuditRow, TYPES, _touched, _fold)
+_BEFORE = "CASE WHEN e.prev_ref LIKE '%%@%%' THEN substring(e.prev_ref FROM '[^@]*$') END"
+_SET_FOLD = f"""
+SELECT e.key, e.position, e.recorded_at, e.actor,
+       CASE e.type
+            WHEN 'RepositoryCreated' THEN 'repository-created'
+            WHEN 'TagMoved' THEN CASE WHEN {_BEFORE} IS NULL THEN 'tag-created'
+                                      WHEN {_BEFORE} = e.data->>'digest' THEN 'tag-repeated'
+                                      ELSE 'tag-moved' END
+            WHEN 'TagDeleted' THEN 'tag-deleted'
+            WHEN 'ManifestPushed' THEN CASE e.prev_ref WHEN 'present' THEN 'manifest-repeated'
+                                                       ELSE 'manifest-pushed' END
+            WHEN 'ManifestDeleted' THEN 'manifest-deleted'
+            WHEN 'BlobLinked' THEN CASE e.data->>'source' WHEN 'mount' THEN 'blob-mounted' ELSE 'blob-uploaded' END
+            WHEN 'BlobUnlinked' THEN 'blob-unlinked'
+       END,
+       CASE WHEN e.type IN ('TagMoved', 'TagDeleted') THEN e.data->>'tag' END,
+       CASE WHEN e.type IN ('TagMoved', 'TagDeleted') THEN {_BEFORE}
+            WHEN e.type IN ('ManifestDeleted', 'BlobUnlinked') THEN e.data->>'digest' END,
+       CASE WHEN e.type IN ('TagMoved', 'ManifestPushed', 'BlobLinked') THEN e.data->>'digest' END,
+       e.request_id
+  FROM log.es_event AS e
+ WHERE e.type IN ('RepositoryCreated', 'TagMoved', 'TagDeleted', 'ManifestPushed', 'ManifestDeleted', 'BlobLinked',
+                  'BlobUnlinked')
+   AND {{in_range}}
+"""  # noqa: S608 - put together from constants; values go as parameters
+model = Model("audit", 1, table, AuditRow, TYPES, _touched, _fold, set_fold(_SET_FOLD))
 
 _HISTORY = """
 SELECT (SELECT json_agg(json_build_array(p.repository, p.position, p.recorded_at, p.actor, p.what, p.tag,

@@ -9,6 +9,7 @@ from domain.manifest import ManifestDeleted, ManifestPushed
 from projections import links
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, log_tail
+from projections.set_fold import set_fold
 
 table = sa.Table(
     "blob_references_s1",
@@ -50,6 +51,16 @@ def _fold(rows: Rows, happened: Happened) -> None:
                 rows[each.digest, repository, digest] = None
 
 
+_SET_FOLD = """
+SELECT named.digest, e.key, e.data->>'digest', named.role
+  FROM log.es_event AS e
+  JOIN log.es_content AS c ON c.digest = e.content
+ CROSS JOIN LATERAL (
+       SELECT DISTINCT ON (each.one->>'digest') each.one->>'digest' AS digest, each.one->>'role' AS role
+         FROM json_array_elements(c.facts->'references') WITH ORDINALITY AS each(one, place)
+        ORDER BY each.one->>'digest', each.place) AS named
+ WHERE e.type = 'ManifestPushed' AND {in_range} AND {is_last}
+"""
 model = Model(
     "blob_references",
     1,
@@ -58,6 +69,7 @@ model = Model(
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
+    set_fold(_SET_FOLD),
     needs_facts=True,
 )
 
@@ -75,7 +87,7 @@ class BlobReferences:
 
 _REFERENCES = f"""
 WITH tail AS MATERIALIZED (
-{log_tail("blob_references_s1", with_facts=True)} AND e.type IN ('ManifestPushed', 'ManifestDeleted')
+{log_tail("blob_references_s1", "e.type IN ('ManifestPushed', 'ManifestDeleted')", with_facts=True)}
 )
 SELECT (SELECT count(*) FROM readmodel.blob_references_s1 AS b WHERE b.digest = %(digest)s),
        (SELECT json_agg(json_build_array(p.repository, p.manifest, p.role)) FROM (
@@ -99,8 +111,7 @@ def references(reader: Reader, digest: str, after: tuple[str, str] | None, limit
     )
     before = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in touched or ()}
     rows: Rows = dict(before)
-    for happened in reader.tail_of(tail):
-        model.apply(rows, happened)
+    reader.overlay(model, rows, tail)
     changed = {key: row for key, row in rows.items() if key[0] == digest}
     count += sum(row is not None for row in changed.values()) - len(before)
     standing = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in found or ()} | changed

@@ -11,6 +11,7 @@ from domain.repository import RepositoryCreated
 from domain.streams import PRESENT
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, log_tail
+from projections.set_fold import set_fold
 
 table = sa.Table(
     "catalog_s1",
@@ -53,6 +54,14 @@ def _count(rows: Rows, repository: str, change: int) -> None:
     rows[repository,] = replace(row, manifests=row.manifests + change)
 
 
+_SET_FOLD = """
+SELECT e.key, e.recorded_at,
+       (SELECT count(*) FROM log.es_event AS m
+         WHERE m.log_id = 0 AND m.key = e.key AND m.type = 'ManifestPushed'
+           AND m.position <= (%(limits)s::bigint[])[m.partition + 1] AND {also_is_last})
+  FROM log.es_event AS e
+ WHERE e.type = 'RepositoryCreated' AND {in_range}
+"""
 model = Model(
     "catalog",
     1,
@@ -61,11 +70,12 @@ model = Model(
     frozenset({RepositoryCreated.TYPE, ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
+    set_fold(_SET_FOLD),
 )
 
 _PAGE = f"""
 WITH tail AS MATERIALIZED (
-{log_tail("catalog_s1")} AND e.type IN ('RepositoryCreated', 'ManifestPushed', 'ManifestDeleted')
+{log_tail("catalog_s1", "e.type IN ('RepositoryCreated', 'ManifestPushed', 'ManifestDeleted')")}
 )
 SELECT (SELECT array_agg(p.repository) FROM (
             SELECT c.repository FROM readmodel.catalog_s1 AS c
@@ -85,8 +95,7 @@ def page(reader: Reader, after: str | None, limit: int) -> tuple[list[str], bool
         (name,): CatalogRow(name, datetime.fromisoformat(created_at), manifests)
         for name, created_at, manifests in touched or ()
     }
-    for happened in reader.tail_of(tail):
-        model.apply(rows, happened)
+    reader.overlay(model, rows, tail)
     for (name,), row in rows.items():
         listed.discard(name)
         if row is not None and row.manifests > 0:

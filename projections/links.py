@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from domain.link import BlobLinked, BlobUnlinked
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail, log_tail
+from projections.set_fold import set_fold
 
 table = sa.Table(
     "links_s1",
@@ -54,7 +55,15 @@ def _fold(rows: Rows, happened: Happened) -> None:
             rows[repository, digest] = None
 
 
-model = Model("links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold)
+_SET_FOLD = """
+SELECT e.key, e.data->>'digest', (e.data->>'size')::bigint, (e.data->>'generation')::integer, e.data->>'source',
+       e.recorded_at, e.position
+  FROM log.es_event AS e
+ WHERE e.type = 'BlobLinked' AND {in_range} AND {is_last}
+"""
+model = Model(
+    "links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold, set_fold(_SET_FOLD)
+)
 
 _FIND = f"""
 SELECT l.repository, l.digest, l.size, l.generation, l.source, l.linked_at, l.position, (
@@ -80,7 +89,7 @@ def find(reader: Reader, repository: str, digest: str) -> LinkRow | None:
 
 _REPOSITORIES = f"""
 WITH tail AS MATERIALIZED (
-{log_tail("links_s1")} AND e.type IN ('BlobLinked', 'BlobUnlinked') AND e.stream = 'link-' || e.key || '@' || %(digest)s
+{log_tail("links_s1", "e.type IN ('BlobLinked', 'BlobUnlinked') AND e.stream = 'link-' || e.key || '@' || %(digest)s")}
 )
 SELECT (SELECT array_agg(p.repository) FROM (
             SELECT l.repository FROM readmodel.links_s1 AS l WHERE l.digest = %(digest)s AND l.repository > %(after)s
@@ -94,6 +103,5 @@ def repositories_of(reader: Reader, digest: str, after: str, limit: int) -> list
     """At most `limit` repositories after `after` that link the blob, in bytewise order."""
     found, tail = reader.one(_REPOSITORIES, {"digest": digest, "after": after, "limit": limit})
     rows: Rows = {(each, digest): each for each in found or ()}
-    for happened in reader.tail_of(tail):
-        model.apply(rows, happened)
+    reader.overlay(model, rows, tail)
     return sorted(name for (name, _), row in rows.items() if row is not None and name > after)[:limit]

@@ -13,6 +13,7 @@ from domain.manifest import ManifestDeleted, ManifestPushed
 from projections import tags
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
+from projections.set_fold import set_fold
 
 table = sa.Table(
     "manifests_s1",
@@ -92,6 +93,19 @@ def _row(pushed: ManifestPushed, happened: Happened) -> ManifestRow:
     )
 
 
+_SET_FOLD = """
+SELECT e.key, e.data->>'digest', e.data->>'media_type', (e.data->>'size')::bigint, nullif(f.kind, ''),
+       e.data->>'subject', f.artifact_type, f.platform, f.created,
+       (SELECT named.one->>'digest' FROM json_array_elements(f."references") WITH ORDINALITY AS named(one, place)
+         WHERE named.one->>'role' = 'config' ORDER BY named.place LIMIT 1),
+       coalesce(f.size, 0), coalesce(f.annotations::text, '{{}}'), e.recorded_at, e.position
+  FROM log.es_event AS e
+  LEFT JOIN log.es_content AS c ON c.digest = e.content
+  LEFT JOIN LATERAL json_to_record(c.facts) AS f(
+       kind text, artifact_type text, platform text, created text, "references" json, size bigint, annotations json
+  ) ON true
+ WHERE e.type = 'ManifestPushed' AND {in_range} AND {is_last}
+"""
 model = Model(
     "manifests",
     1,
@@ -100,6 +114,7 @@ model = Model(
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
+    set_fold(_SET_FOLD),
     needs_facts=True,
 )
 

@@ -1,6 +1,7 @@
 """What a read model is: a table, the event types it takes, and a pure fold that all its readers and writers share.
 
-The same fold serves the projector, the overlay of a GET, verify and rebuild. It knows no SQL.
+The same fold serves the projector and the overlay of a GET. It knows no SQL. Beside it stands a second fold of the
+same meaning, one SELECT over the whole log (`set_fold`), which rebuilds the model and is compared with the first.
 """
 
 from collections.abc import Callable, Iterable, MutableMapping
@@ -11,29 +12,31 @@ from typing import Any
 import sqlalchemy as sa
 
 from domain import events as _declared  # noqa: F401 - decoding needs every event type declared
-from domain.event import Event, decode
+from domain.event import Event, UnknownEvent, decode
 from domain.facts import Facts, facts_from_json
+from eventstore.types import Recorded
 
 SCHEMA = "readmodel"
+# Shapes only: what stands in the database are versions of them (see builds).
 metadata = sa.MetaData(schema=SCHEMA)
 
 Key = tuple[Any, ...]
 Rows = MutableMapping[Key, Any]
 
-checkpoint = sa.Table(
-    "checkpoint",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("partition", sa.SmallInteger, primary_key=True),
-    sa.Column("position", sa.BigInteger, nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    postgresql_with={"fillfactor": "50"},
-)
-
 
 def name_column(name: str, *, primary_key: bool = False, nullable: bool = False) -> sa.Column[str]:
     """A column of names, compared as bytes (T1)."""
     return sa.Column(name, sa.Text(collation="C"), primary_key=primary_key, nullable=nullable)
+
+
+class FoldFailed(Exception):
+    """A fold cannot take an event: the key is parked, and what depends on it is answered 503 (S22)."""
+
+    def __init__(self, model: str, key: str, position: int) -> None:
+        super().__init__(f"read model {model} cannot take the event at position {position} of {key}")
+        self.model = model
+        self.key = key
+        self.position = position
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,11 @@ class Model:
     """One read model. `row` is the data class of its rows; its fields are the table's columns.
 
     `touched` gives the keys of the rows that an event may change; `fold` changes them in `rows`, where None is a
-    row that does not stand. `shape` changes with the table: a new shape is a new table, filled from the log.
+    row that does not stand. Each row belongs to one event key, the repository. `shape` changes with the table: a new
+    shape is a new table, filled from the log.
+
+    `set_fold` is SQL of the form SELECT columns FROM … WHERE …, in the order of the row's fields: see `set_fold.py`
+    for the names it may use.
     """
 
     name: str
@@ -65,11 +72,12 @@ class Model:
     types: frozenset[str]
     touched: Callable[[Happened], Iterable[Key]]
     fold: Callable[[Rows, Happened], None]
+    set_fold: str
     needs_facts: bool = False
 
     @property
     def id(self) -> str:
-        """The name by which its checkpoint is kept: name and shape."""
+        """The name by which readers ask for it: name and shape."""
         return f"{self.name}_s{self.shape}"
 
     @property
@@ -83,9 +91,16 @@ class Model:
         return tuple(each.name for each in self.table.primary_key.columns)
 
     def apply(self, rows: Rows, happened: Happened) -> None:
-        """Fold one event if the model takes its type; every row that it may touch must be in `rows` or not stand."""
-        if happened.event.TYPE in self.types:
+        """Fold one event if the model takes its type; every row that it may touch must be in `rows` or not stand.
+
+        Raises FoldFailed, from whatever the fold raised.
+        """
+        if happened.event.TYPE not in self.types:
+            return
+        try:
             self.fold(rows, happened)
+        except Exception as problem:
+            raise FoldFailed(self.name, happened.key, happened.position) from problem
 
 
 def happened_from(
@@ -100,14 +115,32 @@ def happened_from(
     data: str,
     facts: str | None = None,
 ) -> Happened:
-    """The event of a row of the log. Raises UnknownEvent for one that this program does not know: the reader stops."""
-    return Happened(
-        position,
-        key,
-        recorded_at,
-        actor,
-        request_id,
-        prev_ref,
-        decode(event_type, schema_version, data),
-        None if facts is None else facts_from_json(facts),
+    """The event of a row of the log.
+
+    Raises UnknownEvent for a type or version that this program does not know: the reader stops. Raises FoldFailed for
+    what does not fit its type: the key is parked.
+    """
+    try:
+        event = decode(event_type, schema_version, data)
+        known = None if facts is None else facts_from_json(facts)
+    except UnknownEvent:
+        raise
+    except (ValueError, TypeError, KeyError) as problem:
+        raise FoldFailed("any", key, position) from problem
+    return Happened(position, key, recorded_at, actor, request_id, prev_ref, event, known)
+
+
+def happened_of(recorded: Recorded) -> Happened:
+    """The event that the store or the feed gave; raises as `happened_from` does."""
+    return happened_from(
+        recorded.position,
+        recorded.key,
+        recorded.recorded_at,
+        recorded.actor,
+        recorded.request_id,
+        recorded.prev_ref,
+        recorded.type,
+        recorded.schema_version,
+        recorded.data,
+        recorded.facts,
     )

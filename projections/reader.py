@@ -12,7 +12,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventstore.partition import partition_of
 from eventstore.types import StoreUnavailable
-from projections.model import Happened, happened_from
+from projections.model import FoldFailed, Happened, Model, Rows, happened_from
 
 _ITEM = (
     "json_build_array(e.position, e.key, e.recorded_at, e.actor, e.request_id, e.prev_ref, e.type,"
@@ -29,23 +29,34 @@ def _select(with_facts: bool) -> str:
 
 
 def key_tail(models: Sequence[str], *, with_facts: bool = False) -> str:
-    """SQL of the events of the key %(key)s past the checkpoint of its partition, lowest of the named models."""
-    names = ", ".join(f"'{each}'" for each in models)
+    """SQL of the events of the key %(key)s that one of the named models has not folded.
+
+    Past the lowest checkpoint of its partition, or from where the key is parked.
+    """
+    known = [f"coalesce((SELECT c.position FROM readmodel.{each}_checkpoint AS c"  # noqa: S608 - constants
+             " WHERE c.partition = %(partition)s), 0)" for each in models]  # fmt: skip
+    parked = [f"(SELECT p.position - 1 FROM readmodel.{each}_parked AS p WHERE p.key = %(key)s)" for each in models]  # noqa: S608
     return (
-        f"{_select(with_facts)} FROM log.es_event AS e{_FACTS_JOIN if with_facts else ''}"  # noqa: S608 - constants
-        " WHERE e.log_id = 0 AND e.key = %(key)s AND %(tail)s AND e.position >"
-        " (SELECT min(k.position) FROM readmodel.checkpoint AS k"
-        f" WHERE k.model IN ({names}) AND k.partition = %(partition)s)"
+        f"{_select(with_facts)} FROM log.es_event AS e{_FACTS_JOIN if with_facts else ''}"
+        f" WHERE e.log_id = 0 AND e.key = %(key)s AND %(tail)s AND e.position > least({', '.join(known + parked)})"
     )
 
 
-def log_tail(model: str, *, with_facts: bool = False) -> str:
-    """SQL of the events of all keys, per partition past its checkpoint (S14)."""
-    return (
-        f"{_select(with_facts)} FROM readmodel.checkpoint AS k"
-        " JOIN log.es_event AS e ON e.log_id = 0 AND e.partition = k.partition AND e.position > k.position"
-        f"{_FACTS_JOIN if with_facts else ''} WHERE k.model = '{model}' AND %(tail)s"
-    )
+def log_tail(model: str, condition: str, *, with_facts: bool = False) -> str:
+    """SQL of the events `e` of all keys that the model has not folded and `condition` holds of (S14).
+
+    Per partition past its checkpoint, and of parked keys from where they are parked.
+    """
+    facts = _FACTS_JOIN if with_facts else ""
+    return f"""
+{_select(with_facts)} FROM readmodel.{model}_checkpoint AS k
+  JOIN log.es_event AS e ON e.log_id = 0 AND e.partition = k.partition AND e.position > k.position{facts}
+ WHERE %(tail)s AND {condition}
+UNION ALL
+{_select(with_facts)} FROM readmodel.{model}_parked AS p
+  JOIN readmodel.{model}_checkpoint AS k ON k.partition = p.partition
+  JOIN log.es_event AS e ON e.log_id = 0 AND e.key = p.key AND e.position BETWEEN p.position AND k.position{facts}
+ WHERE %(tail)s AND {condition}"""
 
 
 class Reader:
@@ -115,6 +126,18 @@ class Reader:
         for position, key, recorded_at, *rest in tail or ():
             self.tail_events += 1
             yield happened_from(position, key, datetime.fromisoformat(recorded_at), *rest)
+
+    def overlay(self, model: Model, rows: Rows, tail: list[list[Any]] | None) -> None:
+        """Fold a tail of many keys over `rows`. A key whose fold fails stays as it stood (S22)."""
+        failed: set[str] = set()
+        for position, key, recorded_at, *rest in tail or ():
+            self.tail_events += 1
+            if key in failed:
+                continue
+            try:
+                model.apply(rows, happened_from(position, key, datetime.fromisoformat(recorded_at), *rest))
+            except FoldFailed:
+                failed.add(key)
 
     def close(self) -> None:
         """Close all connections."""

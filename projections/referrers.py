@@ -11,6 +11,7 @@ from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
+from projections.set_fold import set_fold
 
 table = sa.Table(
     "referrers_s1",
@@ -69,6 +70,14 @@ def _fold(rows: Rows, happened: Happened) -> None:
             rows[repository, digest] = None
 
 
+_SET_FOLD = """
+SELECT e.key, e.data->>'digest', e.data->>'subject', e.data->>'media_type', (e.data->>'size')::bigint,
+       f.artifact_type, coalesce(f.annotations::text, '{{}}')
+  FROM log.es_event AS e
+  LEFT JOIN log.es_content AS c ON c.digest = e.content
+  LEFT JOIN LATERAL json_to_record(c.facts) AS f(artifact_type text, annotations json) ON true
+ WHERE e.type = 'ManifestPushed' AND e.data->>'subject' IS NOT NULL AND {in_range} AND {is_last}
+"""
 model = Model(
     "referrers",
     1,
@@ -77,6 +86,7 @@ model = Model(
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
+    set_fold(_SET_FOLD),
     needs_facts=True,
 )
 

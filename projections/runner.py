@@ -1,15 +1,23 @@
-"""The projector: feeds every read model from the store, in batches, rows and position in one transaction."""
+"""The projector: keeps every build of its read models up with the log, fed by the store itself or by Kafka."""
 
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from projections.folding import fold_into, read_range
-from projections.model import Model, checkpoint
+from domain.event import event_types
+from eventstore.feed.kafka import KafkaSettings
+from eventstore.feed.members import Member, Membership
+from eventstore.feed.metrics import EVENTS_CONSUMED
+from projections import builds, housekeeping, kafka_feed
+from projections.attempts import Attempts
+from projections.builds import Build
+from projections.feeding import Moved, apply, lock
+from projections.folding import read_range
+from projections.model import Model
 from projections.models import MODELS
 from projections.setup import engine_for, ensure_tables
 
@@ -18,94 +26,95 @@ POLL_S = 0.005
 POLL_MAX_S = 0.1
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
+REFRESH_S = 0.5
 
 _HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far a model is known to be, and when it is tried again after a failure."""
-
-    position: int = 0
-    retry_at: float = 0.0
-    retry_s: float = RETRY_S
-    failed: set[str] = field(default_factory=set)
-
-
-def run(database_url: str, stop: threading.Event, *, batch: int = BATCH_EVENTS) -> None:
-    """Project until stopped; reconnects by itself while the database is away.
-
-    A model whose fold fails stops, loudly, and is tried again; the others go on.
-    """
+def run(
+    database_url: str,
+    stop: threading.Event,
+    *,
+    models: Iterable[Model] = MODELS,
+    kafka: KafkaSettings | None = None,
+    batch: int = BATCH_EVENTS,
+) -> None:
+    """Project until stopped; reconnects by itself while the database is away."""
+    models = tuple(models)
+    member = Member("projector", frozenset(each.id for each in models), frozenset(event_types()))
+    members = Membership(database_url, member, kafka_feed.wants(models) if kafka else None).start()
+    keeper = housekeeping.Keeper(database_url, models, stop).start()
     retry_s = RETRY_S
-    while not stop.is_set():
-        try:
-            ensure_tables(database_url)
-            with engine_for(database_url).connect() as connection:
-                # Rows and position are lost together or not at all, and both can be folded again.
-                connection.exec_driver_sql("SET synchronous_commit = off")
-                connection.commit()
-                retry_s = RETRY_S
-                _project(connection, stop, batch)
-        except DBAPIError as problem:
-            _log.warning("the database is away, trying again in %.1f s: %s", retry_s, problem.orig)
-            stop.wait(retry_s)
-            retry_s = min(2 * retry_s, RETRY_MAX_S)
+    try:
+        while not stop.is_set():
+            try:
+                ensure_tables(database_url, models)
+                with engine_for(database_url).connect() as connection:
+                    _prepare(connection)
+                    retry_s = RETRY_S
+                    if kafka is None:
+                        _follow_store(connection, models, stop, batch)
+                    else:
+                        kafka_feed.KafkaFeed(connection, models, kafka, members, batch).run(stop)
+            except DBAPIError as problem:
+                _log.warning("the database is away, trying again in %.1f s: %s", retry_s, problem.orig)
+                stop.wait(retry_s)
+                retry_s = min(2 * retry_s, RETRY_MAX_S)
+    finally:
+        members.close()
+        keeper.join()
 
 
-def _project(connection: sa.Connection, stop: threading.Event, batch: int) -> None:
-    progress = {model.id: _Progress() for model in MODELS}
-    pause = POLL_S
+def _prepare(connection: sa.Connection) -> None:
+    # Rows and position are lost together or not at all, and both can be folded again.
+    connection.exec_driver_sql("SET synchronous_commit = off")
+    # A new connection may be to a database that was restored (S10).
+    connection.exec_driver_sql("SELECT log.es_note_cluster(0::smallint)")
+    connection.commit()
+
+
+def _follow_store(connection: sa.Connection, models: Sequence[Model], stop: threading.Event, batch: int) -> None:
+    attempts = Attempts()
+    positions: dict[str, int] = {}
+    fed: list[Build] = []
+    refresh_at, pause = 0.0, POLL_S
     while not stop.is_set():
+        if time.monotonic() >= refresh_at:
+            fed = builds.listed(connection, models)
+            refresh_at = time.monotonic() + REFRESH_S
+            # An epoch that changed moves positions back.
+            positions.clear()
         head = connection.exec_driver_sql(_HEAD).scalar_one()
         connection.commit()
         moved = False
-        for model in MODELS:
-            standing = progress[model.id]
-            if standing.position < head and time.monotonic() >= standing.retry_at:
-                moved |= _step(connection, model, standing, head, batch)
+        for build in fed:
+            if positions.get(build.id, -1) < head and attempts.may(build):
+
+                def step(isolate: bool, build: Build = build, head: int = head) -> bool:
+                    positions[build.id] = advance(connection, build, head, batch, isolate=isolate)
+                    return True
+
+                moved |= attempts.run(connection, build, step)
         pause = POLL_S if moved else min(2 * pause, POLL_MAX_S)
         if not moved:
             stop.wait(pause)
 
 
-def _step(connection: sa.Connection, model: Model, standing: _Progress, head: int, batch: int) -> bool:
-    try:
-        standing.position = advance(connection, model, head, batch)
-    except DBAPIError:
-        raise
-    except Exception:  # noqa: BLE001 - whatever a fold raises stops its model alone, loudly
-        connection.rollback()
-        _log.exception("read model %s stopped after position %d", model.name, standing.position)
-        standing.retry_at = time.monotonic() + standing.retry_s
-        standing.retry_s = min(2 * standing.retry_s, RETRY_MAX_S)
-        return False
-    standing.retry_s = RETRY_S
-    return True
-
-
-def advance(connection: sa.Connection, model: Model, head: int, batch: int = BATCH_EVENTS) -> int:
-    """Fold the next batch into one model and answer its new position.
-
-    The checkpoint's rows are locked first: of two projectors the later one finds the work done (S21).
-    """
+def advance(
+    connection: sa.Connection, build: Build, head: int, batch: int = BATCH_EVENTS, *, isolate: bool = False
+) -> int:
+    """Fold the next batch of the store's events into a build, in all partitions; answers its new position."""
     with connection.begin():
-        locked = connection.execute(
-            sa.select(checkpoint.c.partition, checkpoint.c.position)
-            .where(checkpoint.c.model == model.id)
-            .order_by(checkpoint.c.partition)
-            .with_for_update()
-        )
-        positions: dict[int, int] = {row.partition: row.position for row in locked}
-        after = min(positions.values())
-        upto = min(head, after + batch)
+        standing = lock(connection, build)
+        if standing is None:
+            return head
+        after = min(standing.positions.values())
+        upto = min(head, standing.head, after + batch)
         if upto <= after:
             return after
-        fold_into(connection, model, model.table, read_range(connection, model, after, upto, positions))
-        connection.execute(
-            sa.update(checkpoint)
-            .where(checkpoint.c.model == model.id, checkpoint.c.position < upto)
-            .values(position=upto)
-        )
+        events = read_range(connection, build.model, after, upto, positions=standing.positions)
+        moved = {partition: Moved(upto) for partition, position in standing.positions.items() if position < upto}
+        apply(connection, build, events, moved, isolate=isolate)
+    EVENTS_CONSUMED.labels("store").inc(len(events))
     return upto

@@ -1,9 +1,11 @@
-"""Making the tables of the read models and their checkpoints where they are missing."""
+"""Making what read models need where it is missing."""
+
+from collections.abc import Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from projections.model import checkpoint, metadata
+from projections import builds
+from projections.model import Model
 from projections.models import MODELS
 
 SETUP_LOCK = 4713
@@ -20,15 +22,15 @@ def engine_for(database_url: str) -> sa.Engine:
     )
 
 
-def ensure_tables(database_url: str) -> None:
-    """Create what is missing; a new model starts at position 0. Any number of processes may do it at once."""
+def ensure_tables(database_url: str, models: Iterable[Model] = MODELS) -> None:
+    """Give each model that has none an empty live build at position 0: right at once, and fast when it is folded.
+
+    Any number of processes may do it at once.
+    """
     with engine_for(database_url).begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SETUP_LOCK})
-        metadata.create_all(connection)
-        log = connection.execute(sa.text("SELECT partitions, epoch FROM log.es_log WHERE log_id = 0")).one()
-        rows = [
-            {"model": model.id, "partition": partition, "position": 0, "epoch": log.epoch}
-            for model in MODELS
-            for partition in range(log.partitions)
-        ]
-        connection.execute(insert(checkpoint).on_conflict_do_nothing(), rows)
+        builds.prepare(connection)
+        for model in models:
+            if not builds.listed(connection, [model], [builds.LIVE]):
+                made = builds.create(connection, model, builds.FILLING, 0)
+                builds.show(connection, builds.finish(connection, made, builds.LIVE))

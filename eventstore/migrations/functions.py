@@ -5,7 +5,7 @@ from importlib.resources import files
 from sqlalchemy import Connection
 
 SCHEMA = "log"
-SQL_FILES = ("es_refusal", "es_write", "es_append", "guards", "content", "upkeep", "rebuilt")
+SQL_FILES = ("es_refusal", "es_write", "es_append", "guards", "content", "upkeep", "rebuilt", "epoch")
 PUBLIC_FUNCTIONS = (
     "es_append(smallint, jsonb, boolean)",
     "es_put_content(text, bytea, text, timestamptz)",
@@ -13,6 +13,8 @@ PUBLIC_FUNCTIONS = (
     "es_position_at(smallint, timestamptz)",
     "es_forget_commands(smallint, timestamptz)",
     "es_erase_clients(smallint, timestamptz)",
+    "es_note_cluster(smallint)",
+    "es_raise_epoch(smallint, integer)",
 )
 
 

@@ -83,10 +83,16 @@ def console() -> Console:
 
 def progress_bar() -> "Progress":
     """A bar on standard error, gone when it is done; none where nobody watches."""
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
     shown = Console(stderr=True)
-    return Progress(console=shown, transient=True, disable=not shown.is_terminal)
+    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def print_json(value: Any) -> None:

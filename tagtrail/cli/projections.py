@@ -3,15 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
-from projections import admin
+from projections import admin, parking, rebuild, verify
+from projections.compare import Difference
 from projections.models import UnknownModel, models_named
 from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, progress_bar, setting_options
+from tagtrail.options import InvalidValue, duration
+
+if TYPE_CHECKING:
+    from projections.admin import Status
 
 
 @click.group()
@@ -25,61 +30,164 @@ def _problems() -> Iterator[None]:
         yield
     except UnknownModel as problem:
         raise click.UsageError(str(problem)) from problem
+    except rebuild.RebuildRefused as problem:
+        raise Problem(str(problem)) from problem
     except DBAPIError as problem:
         raise Problem(f"the database did not answer: {problem.orig}") from problem
 
 
+def _seconds(_: click.Context, __: click.Parameter, given: str) -> float:
+    try:
+        return duration(0, 365 * 86400)(given)
+    except InvalidValue as problem:
+        raise click.BadParameter(str(problem)) from problem
+
+
+keep_option = click.option(
+    "--keep",
+    "keep_s",
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    callback=_seconds,
+    help="How long the build that was live before is fed and can be gone back to.",
+)
+
+
 @projections.command()
+@click.option("--partitions", is_flag=True, help="Also each partition, with the projector that feeds it.")
 @output_option
 @setting_options("data", "database")
-def status(output: str, config_file: str | None, **values: Any) -> None:
-    """Print the position of the log and of each read model, and its lag in events."""
+def status(partitions: bool, output: str, config_file: str | None, **values: Any) -> None:
+    """Print where the log, the relay and each read model stand, their lag, and what is parked."""
     with _problems():
         found = admin.status(database_of(values, config_file))
     if output == "json":
         print_json(asdict(found))
         return
-    table = Table("read model", "position", "lag", caption=f"the log stands at {found.head}")
-    for each in found.models:
-        table.add_row(each.name, str(each.position), str(each.lag))
+    table = Table(
+        *("read model", "build", "state", "position", "lag", "seconds", "owners"),
+        caption=f"the log stands at {found.head}, epoch {found.epoch}",
+    )
+    for each in found.builds:
+        owners = {part.owner for part in each.partitions if part.owner is not None}
+        state = each.state if each.filled >= each.target else f"{each.state} {each.filled}/{each.target}"
+        table.add_row(
+            *(each.name, each.id, state, str(each.position), str(each.lag), f"{each.lag_s:.1f}"),
+            ", ".join(sorted(owners)) or "-",
+        )
+    console().print(table)
+    if partitions:
+        _print_partitions(found)
+    relay = found.relay
+    if relay.published_at is not None or relay.problem is not None:
+        click.echo(f"relay: published up to {relay.position}, lag {relay.lag}, by {relay.owner or 'nobody'}")
+        if relay.problem is not None:
+            click.echo(f"relay: {relay.problem}")
+    for parked in found.parked:
+        click.echo(
+            f"PARKED: {parked.key} in {parked.build} from position {parked.position} ({parked.type}): {parked.problem}"
+        )
+
+
+def _print_partitions(found: "Status") -> None:
+    table = Table("build", "partition", "position", "lag", "seconds", "owner")
+    for build in found.builds:
+        for each in build.partitions:
+            table.add_row(
+                *(build.id, str(each.partition), str(each.position), str(each.lag), f"{each.lag_s:.1f}"),
+                each.owner or "-",
+            )
     console().print(table)
 
 
-@projections.command()
+@projections.command("verify")
 @click.argument("name", default="all")
 @output_option
 @setting_options("data", "database")
-def verify(name: str, output: str, config_file: str | None, **values: Any) -> None:
-    """Compare read models with a fold of the log from nothing; exit status 1 if one differs."""
+def verify_command(name: str, output: str, config_file: str | None, **values: Any) -> None:
+    """Compare read models with a fold of the whole log, by 256 buckets; exit status 1 if one differs."""
     database = database_of(values, config_file)
     differs = False
     with _problems(), progress_bar() as bar:
         models_named(name)
         task = bar.add_task("folding the log", total=None)
-        for found in admin.verify(database, name, lambda done, total: bar.update(task, completed=done, total=total)):
+        for found in verify.verify(database, name, lambda done, total: bar.update(task, completed=done, total=total)):
             differs |= not found.equal
             if output == "json":
-                print_json({**asdict(found), "equal": found.equal})
+                print_json({**asdict(found), "keys": sorted(found.keys), "equal": found.equal})
                 continue
             state = "equal" if found.equal else "DIFFERS"
-            click.echo(f"{found.name:<16} {state} at {found.position}: {found.rows} rows")
-            for kind, row in found.samples:
-                click.echo(f"  {kind}: {row}")
-            if not found.equal:
-                click.echo(f"  {found.missing} missing, {found.unexpected} unexpected, {found.differing} differing")
+            click.echo(f"{found.name:<16} {state} at {found.position}: {found.total} rows")
+            _print_difference(found)
     click.get_current_context().exit(1 if differs else 0)
 
 
-@projections.command()
+def _print_difference(found: Difference) -> None:
+    for kind, row in found.samples:
+        click.echo(f"  {kind}: {row}")
+    if not found.equal:
+        click.echo(
+            f"  in {found.buckets} of 256 buckets: {found.missing} missing, {found.unexpected} unexpected, "
+            f"{found.differing} differing"
+        )
+
+
+@projections.command("rebuild")
 @click.argument("name")
+@keep_option
 @setting_options("data", "database")
-def rebuild(name: str, config_file: str | None, **values: Any) -> None:
-    """Delete a read model's rows (or those of all) and fold the log again; reads stay right meanwhile."""
+def rebuild_command(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
+    """Fold a read model (or "all") anew from the log and swap it in; reads and writes go on meanwhile.
+
+    Ctrl-C does no harm: the same command goes on where this one was broken off.
+    """
     database = database_of(values, config_file)
     with _problems(), progress_bar() as bar:
-        models_named(name)
-        task = bar.add_task("folding the log", total=None)
-        for model, position in admin.rebuild(
-            database, name, lambda done, total: bar.update(task, completed=done, total=total)
-        ):
-            click.echo(f"{model:<16} rebuilt up to position {position}")
+        for model in models_named(name):
+            task = bar.add_task(f"folding {model.name}", total=None)
+            done = rebuild.rebuild(
+                database,
+                model,
+                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
+                keep_s=keep_s,
+            )
+            bar.remove_task(task)
+            rate = f", {done.position / done.fill_s:,.0f} events/s" if done.fill_s else ""
+            click.echo(
+                f"{model.name:<16} rebuilt up to position {done.position}: {done.rows} rows in {done.fill_s:.1f} s"
+                f"{rate}; swapped in {done.swap_s * 1000:.0f} ms"
+            )
+            if not done.mended.equal:
+                click.echo(f"  the build that was live had {done.mended.rows} wrong rows:")
+                _print_difference(done.mended)
+
+
+@projections.command("swap-back")
+@click.argument("name")
+@keep_option
+@setting_options("data", "database")
+def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
+    """Make the build that was live before the last rebuild live again, while it is kept."""
+    database = database_of(values, config_file)
+    with _problems():
+        for model in models_named(name):
+            click.echo(f"{model.name:<16} {rebuild.swap_back(database, model, keep_s=keep_s)} is live")
+
+
+@projections.command("replay-parked")
+@output_option
+@setting_options("data", "database")
+def replay_parked(output: str, config_file: str | None, **values: Any) -> None:
+    """Go on with every parked key, in order; exit status 1 if one cannot go on."""
+    database = database_of(values, config_file)
+    stuck = False
+    with _problems():
+        for each in parking.replay(database):
+            stuck |= each.problem is not None
+            if output == "json":
+                print_json(asdict(each))
+            else:
+                state = "goes on" if each.problem is None else f"stays parked: {each.problem}"
+                click.echo(f"{each.key} in {each.build}: {each.events} events folded, {state}")
+    click.get_current_context().exit(1 if stuck else 0)

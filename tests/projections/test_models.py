@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.event import UnknownEvent
-from projections import admin, runner
+from projections import admin, builds, runner
 from projections.models import MODELS, UnknownModel, models_named
+from projections.rebuild import rebuild
 from projections.setup import engine_for, ensure_tables
+from projections.verify import verify
 from tests.api import Registry, sha256
 from tests.postgres import Database
 
@@ -45,6 +47,13 @@ def answers(registry: Registry) -> dict[str, Any]:
     return found
 
 
+def live(connection: sa.Connection, number: int) -> builds.Build:
+    """The live build of a model, given its number."""
+    found = builds.live(connection, MODELS[number])
+    connection.commit()
+    return found
+
+
 def step(registry: Registry, url: str, what: str, name: str, number: int) -> None:
     """One random thing; refusals are as good as successes."""
     layer = f"layer{number}".encode()
@@ -65,7 +74,7 @@ def step(registry: Registry, url: str, what: str, name: str, number: int) -> Non
     elif what == "step":
         # Models move at their own pace: a random one goes a little further.
         with engine_for(url).connect() as connection:
-            runner.advance(connection, MODELS[number], registry.head_position(), batch=3)
+            runner.advance(connection, live(connection, number), registry.head_position(), batch=3)
     else:
         registry.project()
 
@@ -86,7 +95,7 @@ def test_any_history_gives_the_same_answers_however_far_each_model_is(
         assert answers(registry) == overlaid
     finally:
         registry.rooms.reader._tail = True
-    assert [each.name for each in admin.verify(database.app_url) if not each.equal] == []
+    assert [each.name for each in verify(database.app_url) if not each.equal] == []
 
 
 @pytest.fixture
@@ -114,11 +123,13 @@ def test_verify_finds_what_was_tampered_with_and_rebuild_mends_it(registry: Regi
     """The model is named, with rows; the others are equal."""
     with psycopg.connect(full, autocommit=True) as connection:
         connection.execute(TAMPERED[name])
-    differing = [each for each in admin.verify(full) if not each.equal]
+    differing = [each for each in verify(full) if not each.equal]
     assert [each.name for each in differing] == [name]
     assert differing[0].samples
-    assert list(admin.rebuild(full, name)) == [(name, registry.head_position())]
-    assert all(each.equal for each in admin.verify(full))
+    done = rebuild(full, models_named(name)[0])
+    assert (done.name, done.position) == (name, registry.head_position())
+    assert done.mended.rows == differing[0].rows > 0
+    assert all(each.equal for each in verify(full))
 
 
 def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str) -> None:
@@ -134,7 +145,8 @@ def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(5):
-        list(admin.rebuild(full))
+        for model in MODELS:
+            rebuild(full, model)
     done.set()
     reader.join()
     assert found == {(200, 4)}
@@ -154,7 +166,7 @@ def test_two_projectors_leave_right_rows(registry: Registry, database: Database)
     stop.set()
     for each in threads:
         each.join()
-    assert all(each.equal for each in admin.verify(database.app_url))
+    assert all(each.equal for each in verify(database.app_url))
 
 
 def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registry, database: Database) -> None:
@@ -187,7 +199,7 @@ def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database:
         )
     head = registry.head_position()
     with engine_for(full).connect() as connection, pytest.raises(UnknownEvent, match="FutureEvent"):
-        runner.advance(connection, MODELS[0], head)
+        runner.advance(connection, live(connection, 0), head)
     assert admin.status(full).models[0].lag == 1
 
 

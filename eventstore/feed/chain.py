@@ -1,0 +1,62 @@
+"""From what Kafka gives to what the log says: duplicates out, holes filled from the store, in order (S20)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from eventstore.feed.records import FeedRecord
+from eventstore.types import Recorded
+
+# Events of (after, upto] from the store, at most a batch, and how far they reach.
+ReadStore = Callable[[int, int], tuple[list[Recorded], int]]
+
+
+@dataclass(slots=True)
+class Run:
+    """What follows a position without a gap, and what had to be done for it.
+
+    Everything up to `position` is in `events`; `next_offset` is where the topic goes on. `complete` is False if a hole
+    was larger than a batch: give the same records again after this run was taken.
+    """
+
+    position: int
+    events: list[Recorded] = field(default_factory=list)
+    next_offset: int | None = None
+    duplicates: int = 0
+    holes: int = 0
+    repaired: int = 0
+    discarded: int = 0
+    complete: bool = True
+
+
+def follow(last: int, records: Sequence[FeedRecord], epoch: int, head: int, read_store: ReadStore) -> Run:
+    """What the records of one partition add to a reader that stands at `last`.
+
+    A record of another epoch, or beyond the head of the log, tells of a log that is no more: it is left out, and what
+    stands there now comes from the store.
+    """
+    run = Run(last)
+    for record in records:
+        if record.epoch != epoch or record.position > head:
+            run.discarded += 1
+        elif record.position <= run.position:
+            run.duplicates += 1
+        elif not _take(run, record, read_store):
+            run.complete = False
+            return run
+        run.next_offset = record.offset + 1
+    return run
+
+
+def _take(run: Run, record: FeedRecord, read_store: ReadStore) -> bool:
+    if record.prev > run.position:
+        missing, reached = read_store(run.position, record.prev)
+        run.holes += 1
+        run.repaired += len(missing)
+        run.events += missing
+        run.position = reached
+        if reached < record.prev:
+            return False
+    if record.event is not None:
+        run.events.append(record.event)
+    run.position = record.position
+    return True

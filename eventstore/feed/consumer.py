@@ -1,0 +1,205 @@
+"""Reading the feed: assigned partitions, from offsets that are ours, in a thread that Kafka may block as it likes."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from eventstore.feed import topics
+from eventstore.feed.kafka import EVENTS, KafkaSettings, make_admin, make_consumer
+from eventstore.feed.metrics import FEED_FAILURES
+from eventstore.feed.records import FeedRecord, NotOurs, record_of
+
+POLL_S = 0.2
+IDENTITY_S = 5.0
+RETRY_S = 0.2
+RETRY_MAX_S = 5.0
+BATCHES_MAX = 32
+_LAST_TIMEOUT_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records by partition, in the order of the topic, and the topic's id."""
+
+    topic_id: str
+    records: Mapping[int, list[FeedRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reader goes on: `next_offset` in the topic of this id; in any other topic it begins at the beginning."""
+
+    topic_id: str | None = None
+    next_offset: int | None = None
+
+
+class FeedReader:
+    """The records of some partitions, in batches; silent while Kafka is away, and then goes on by itself.
+
+    Whoever reads must not believe that nothing is missing: a topic may come back empty, or cut.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._topic = settings.topic(EVENTS)
+        self._batches: queue.Queue[Batch] = queue.Queue(BATCHES_MAX)
+        self._wanted: dict[int, Place] = {}
+        self._places: dict[int, Place] = {}
+        self._changed = threading.Event()
+        self._stop = threading.Event()
+        self._topic_id = ""
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def start(self) -> "FeedReader":
+        """Begin to read what is assigned."""
+        self._thread.start()
+        return self
+
+    def assign(self, wanted: Mapping[int, Place]) -> None:
+        """Read these partitions from now on, new ones from their places."""
+        self._wanted = dict(wanted)
+        self._changed.set()
+
+    def get(self, timeout_s: float) -> Batch | None:
+        """The next batch, None if there is none in time."""
+        try:
+            return self._batches.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a batch is there already."""
+        return not self._batches.empty()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        retry_s = RETRY_S
+        while not self._stop.is_set():
+            if not self._wanted:
+                self._changed.wait(POLL_S)
+                continue
+            try:
+                self._topic_id = self._identify()
+                consumer = make_consumer(self._settings)
+                try:
+                    self._changed.set()
+                    self._read(consumer)
+                finally:
+                    consumer.close()
+                retry_s = RETRY_S
+            except (KafkaError, topics.WrongTopic) as problem:
+                FEED_FAILURES.inc()
+                _log.warning("Kafka is away, trying again in %.1f s: %s: %s", retry_s, type(problem).__name__, problem)
+                self._stop.wait(retry_s)
+                retry_s = min(2 * retry_s, RETRY_MAX_S)
+
+    def _identify(self) -> str:
+        admin = make_admin(self._settings)
+        try:
+            found = topics.describe(admin, [self._topic])
+        finally:
+            admin.close()
+        if self._topic not in found:
+            raise topics.WrongTopic(f"topic {self._topic} is not there (yet): the relay makes it")
+        return found[self._topic][0]
+
+    def _read(self, consumer: KafkaConsumer) -> None:
+        identify_at = time.monotonic() + IDENTITY_S
+        while not self._stop.is_set() and self._wanted:
+            if self._changed.is_set():
+                self._changed.clear()
+                self._assign(consumer)
+            try:
+                polled = consumer.poll(timeout_ms=int(POLL_S * 1000))
+            except (OffsetOutOfRangeError, NoOffsetForPartitionError) as problem:
+                self._begin_again(consumer, problem)
+                continue
+            if polled:
+                self._put({part.partition: messages for part, messages in polled.items()})
+            if time.monotonic() > identify_at:
+                identify_at = time.monotonic() + IDENTITY_S
+                if self._identify() != self._topic_id:
+                    _log.error("topic %s was made anew: reading it from its beginning", self._topic)
+                    self._places.clear()
+                    return
+
+    def _assign(self, consumer: KafkaConsumer) -> None:
+        wanted = dict(self._wanted)
+        self._places = {each: self._places.get(each, place) for each, place in wanted.items()}
+        parts = {each: TopicPartition(self._topic, each) for each in wanted}
+        consumer.assign(list(parts.values()))
+        if not parts:
+            return
+        first, end = (ask(list(parts.values())) for ask in (consumer.beginning_offsets, consumer.end_offsets))
+        for partition, part in parts.items():
+            place = self._places[partition]
+            offset = place.next_offset if place.topic_id == self._topic_id else None
+            if offset is None or not first[part] <= offset <= end[part]:
+                if offset is not None:
+                    _log.error(
+                        "partition %d goes on at offset %d, but the topic has %d to %d: reading from its beginning",
+                        *(partition, offset, first[part], end[part]),
+                    )
+                offset = first[part]
+            consumer.seek(part, offset)
+            self._places[partition] = Place(self._topic_id, offset)
+
+    def _begin_again(self, consumer: KafkaConsumer, problem: KafkaError) -> None:
+        _log.error("offsets are gone (%s): reading on from the beginning of what is there", problem)
+        parts = [TopicPartition(self._topic, each) for each in self._places]
+        for part, offset in consumer.beginning_offsets(parts).items():
+            consumer.seek(part, offset)
+
+    def _put(self, polled: Mapping[int, list[object]]) -> None:
+        records: dict[int, list[FeedRecord]] = {}
+        for partition, messages in polled.items():
+            for message in messages:
+                try:
+                    records.setdefault(partition, []).append(record_of(message))
+                except NotOurs as problem:
+                    _log.error("a record that no relay wrote is left out: %s", problem)
+            if records.get(partition):
+                self._places[partition] = Place(self._topic_id, records[partition][-1].offset + 1)
+        batch = Batch(self._topic_id, records)
+        while not self._stop.is_set():
+            try:
+                self._batches.put(batch, timeout=POLL_S)
+                return
+            except queue.Full:
+                continue
+
+
+def last_records(settings: KafkaSettings, topic: str, partitions: int) -> list[FeedRecord]:
+    """The last record of each partition of a topic that has any. Raises KafkaError."""
+    consumer = make_consumer(settings)
+    try:
+        parts = [TopicPartition(topic, each) for each in range(partitions)]
+        consumer.assign(parts)
+        first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+        waiting = {part for part in parts if end[part] > first[part]}
+        for part in parts:
+            consumer.seek(part, max(first[part], end[part] - 1))
+        found: list[FeedRecord] = []
+        deadline = time.monotonic() + _LAST_TIMEOUT_S
+        while waiting and time.monotonic() < deadline:
+            for part, messages in consumer.poll(timeout_ms=200).items():
+                waiting.discard(part)
+                try:
+                    found.append(record_of(messages[-1]))
+                except NotOurs as problem:
+                    _log.error("a record that no relay wrote: %s", problem)
+        return found
+    finally:
+        consumer.close()

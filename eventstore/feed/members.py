@@ -1,0 +1,129 @@
+"""Live processes and what each of them holds: heartbeats and leases in Postgres, by the database's clock.
+
+Leases spread the work; they are no proof. A process that was stopped may believe in a lease that another one has by
+now, so what it writes is guarded by the positions that it found (S21).
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+LEASE_S = 6.0
+BEAT_S = 1.0
+_FORGET_S = 600.0
+
+_BEAT = """
+INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)
+VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())
+ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, shapes = excluded.shapes
+"""
+_ALIVE = """
+SELECT p.id, p.shapes FROM feed.process AS p
+ WHERE p.kind = %s AND p.seen_at > clock_timestamp() - %s * interval '1 second' ORDER BY p.id
+"""
+_TAKE = """
+INSERT INTO feed.lease AS l (name, holder, token, until)
+SELECT n, %(me)s, 1, clock_timestamp() + %(ttl)s * interval '1 second' FROM unnest(%(names)s::text[]) AS n ORDER BY n
+ON CONFLICT (name) DO UPDATE
+   SET holder = excluded.holder, until = excluded.until, token = l.token + (l.holder <> excluded.holder)::integer
+ WHERE l.holder = excluded.holder OR l.until < clock_timestamp()
+RETURNING name
+"""
+_GIVE_BACK = "DELETE FROM feed.lease WHERE holder = %s AND NOT name = ANY(%s)"
+_LEAVE = "DELETE FROM feed.process WHERE id = %s"
+_FORGET = "DELETE FROM feed.process WHERE seen_at < clock_timestamp() - %s * interval '1 second'"
+_log = logging.getLogger(__name__)
+
+# Names of the leases that this process should have, given the ids of live processes of its kind and their shapes.
+Wants = Callable[[Sequence[tuple[str, frozenset[str]]], str], Iterable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who a process is: the read models (`shapes`) that it asks for or feeds, the event types that it can read."""
+
+    kind: str
+    shapes: frozenset[str] = frozenset()
+    event_types: frozenset[str] = frozenset()
+
+
+class Membership:
+    """The heartbeat of one process, and its leases, kept in a thread with a connection of its own."""
+
+    def __init__(
+        self, database_url: str, member: Member, wants: Wants | None = None, *, beat_s: float = BEAT_S
+    ) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._url = database_url
+        self._member = member
+        self._wants = wants
+        self._beat_s = beat_s
+        self._held: frozenset[str] = frozenset()
+        self._valid_until = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
+
+    def start(self) -> "Membership":
+        """Begin to beat."""
+        self._thread.start()
+        return self
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The leases that nobody else has yet; none if the database was silent for too long."""
+        return self._held if time.monotonic() < self._valid_until else frozenset()
+
+    def close(self) -> None:
+        """Give everything back, so that nobody has to wait for it."""
+        self._stop.set()
+        self._thread.join(LEASE_S)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._beat_until_stopped()
+            except psycopg.Error as problem:
+                _log.warning("heartbeats fail, trying again: %s", problem)
+                self._stop.wait(self._beat_s)
+
+    def _beat_until_stopped(self) -> None:
+        with psycopg.connect(
+            self._url, autocommit=True, connect_timeout=3, application_name=f"tagtrail-{self._member.kind}-heart"
+        ) as connection:
+            # A lost lease or heartbeat costs nothing but time; it need not wait for the disk.
+            connection.execute("SET synchronous_commit = off; SET statement_timeout = '3s'")
+            while not self._stop.is_set():
+                self._beat(connection)
+                self._stop.wait(self._beat_s)
+            with contextlib.suppress(psycopg.Error):
+                connection.execute(_GIVE_BACK, (self.id, []))
+                connection.execute(_LEAVE, (self.id,))
+
+    def _beat(self, connection: psycopg.Connection) -> None:
+        began = time.monotonic()
+        member = self._member
+        connection.execute(
+            _BEAT,
+            (
+                *(self.id, member.kind, socket.gethostname(), os.getpid()),
+                *(sorted(member.shapes), sorted(member.event_types)),
+            ),
+        )
+        connection.execute(_FORGET, (_FORGET_S,))
+        if self._wants is None:
+            return
+        alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, LEASE_S))]
+        names = sorted(self._wants(alive, self.id))
+        connection.execute(_GIVE_BACK, (self.id, names))
+        taken = connection.execute(_TAKE, {"me": self.id, "ttl": LEASE_S, "names": names}).fetchall() if names else ()
+        self._held = frozenset(row[0] for row in taken)
+        # Ours ends before that of the database does, whatever the answer took.
+        self._valid_until = began + LEASE_S - self._beat_s / 2

@@ -1,0 +1,258 @@
+"""The relay: carries the log from the store to Kafka, in order, and remembers how far it got.
+
+One is active, by a lease; its checkpoint moves by compare-and-set once Kafka has acknowledged. Whatever happens in
+between is published again, as records that are identical, which consumers skip. So a relay that was replaced without
+knowing it does no harm, and no transactions of Kafka are needed: what records lead to ends in Postgres.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from domain.streams import UPLOAD_PREFIX
+from eventstore.codec import EVENT_COLUMNS, recorded_from_row
+from eventstore.feed import topics
+from eventstore.feed.consumer import last_records
+from eventstore.feed.kafka import EVENTS, UPLOADS, KafkaSettings, make_admin, make_producer
+from eventstore.feed.members import Member, Membership
+from eventstore.feed.metrics import RELAY_FAILURES, RELAYED
+from eventstore.feed.records import Outgoing, outgoing, watermark
+from eventstore.feed.topics import Topics, WrongTopic
+from eventstore.types import Recorded
+
+LEASE = "relay/0"
+BATCH_EVENTS = 1000
+POLL_S = 0.003
+POLL_MAX_S = 0.05
+WATERMARK_S = 1.0
+RETRY_S = 0.2
+RETRY_MAX_S = 5.0
+ACKNOWLEDGED_TIMEOUT_S = 15.0
+PROBLEM_CHARACTERS = 500
+
+_LOG = f"""
+SELECT {EVENT_COLUMNS} FROM log.es_event AS e
+ WHERE e.log_id = 0 AND e.position > %s ORDER BY e.position LIMIT %s
+"""  # noqa: S608 - put together from constants; values go as parameters
+_HEAD = """
+SELECT l.epoch, l.partitions, (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0)
+  FROM log.es_log AS l WHERE l.log_id = 0
+"""
+_CHECKPOINT = "SELECT r.position, r.cluster_id, r.topic_ids FROM feed.relay AS r WHERE r.log_id = 0"
+_MOVE = """
+UPDATE feed.relay SET position = %s, epoch = %s, problem = NULL, published_at = clock_timestamp()
+ WHERE log_id = 0 AND position = %s
+"""
+_NOTE = "UPDATE feed.relay SET cluster_id = %s, topic_ids = %s, problem = NULL WHERE log_id = 0"
+_NOTE_PROBLEM = "UPDATE feed.relay SET problem = %s WHERE log_id = 0"
+_LAST_OF = """
+SELECT coalesce((SELECT e.position FROM log.es_event AS e
+                  WHERE e.log_id = 0 AND e.partition = p AND e.position <= %(upto)s
+                    AND starts_with(e.stream, %(prefix)s) = %(uploads)s
+                  ORDER BY e.position DESC LIMIT 1), 0)
+  FROM generate_series(0, %(partitions)s - 1) AS p ORDER BY p
+"""
+_EVENT_ID = "SELECT e.event_id FROM log.es_event AS e WHERE e.log_id = 0 AND e.position = %s"
+_log = logging.getLogger(__name__)
+
+
+class Replaced(Exception):
+    """Another relay has moved the checkpoint."""
+
+
+def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
+    """Relay until stopped, or stand by while another relay does; goes on by itself after whatever fails."""
+    members = Membership(database_url, Member("relay"), lambda alive, me: [LEASE]).start()
+    retry_s = RETRY_S
+    try:
+        while not stop.is_set():
+            if LEASE not in members.held:
+                stop.wait(0.1)
+                continue
+            began = time.monotonic()
+            try:
+                _lead(database_url, settings, members, stop)
+                retry_s = RETRY_S
+            except (KafkaError, psycopg.Error, WrongTopic, Replaced) as problem:
+                RELAY_FAILURES.inc()
+                if time.monotonic() - began > 2 * RETRY_MAX_S:
+                    retry_s = RETRY_S
+                _log.warning("the relay starts again in %.1f s: %s: %s", retry_s, type(problem).__name__, problem)
+                _note_problem(database_url, problem)
+                stop.wait(retry_s)
+                retry_s = min(2 * retry_s, RETRY_MAX_S)
+    finally:
+        members.close()
+
+
+def _note_problem(database_url: str, problem: Exception) -> None:
+    text = f"{type(problem).__name__}: {problem}"[:PROBLEM_CHARACTERS]
+    try:
+        with psycopg.connect(database_url, autocommit=True, connect_timeout=3) as connection:
+            connection.execute(_NOTE_PROBLEM, (text,))
+    except psycopg.Error as error:
+        _log.warning("the problem could not be noted: %s", error)
+
+
+def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop: threading.Event) -> None:
+    with psycopg.connect(
+        database_url, autocommit=True, connect_timeout=5, application_name="tagtrail-relay"
+    ) as connection:
+        # A checkpoint that is lost in a crash is one that stands earlier.
+        connection.execute("SET synchronous_commit = off; SET statement_timeout = '30s'; SET enable_seqscan = off")
+        connection.execute("SELECT log.es_note_cluster(0::smallint)")
+        partitions = int(_row(connection, _HEAD)[1])
+        admin = make_admin(settings)
+        try:
+            found = topics.ensure(admin, settings, partitions)
+        finally:
+            admin.close()
+        _refuse_the_future(connection, settings, partitions)
+        _note_topics(connection, found)
+        producer = make_producer(settings)
+        try:
+            _Publisher(connection, producer, settings, partitions).run(members, stop)
+        finally:
+            producer.close(timeout=2)
+
+
+def _row(connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
+    row = connection.execute(query, parameters).fetchone()
+    if row is None:
+        raise Replaced("the log's own row is gone")
+    return row
+
+
+def _note_topics(connection: psycopg.Connection, found: Topics) -> None:
+    position, cluster_id, topic_ids = _row(connection, _CHECKPOINT)
+    ids = f"{found.events_id} {found.uploads_id}"
+    if topic_ids and (cluster_id, topic_ids) != (found.cluster_id, ids):
+        _log.error(
+            "Kafka has another cluster or other topics than before (cluster %s, now %s): publishing goes on after "
+            "position %d; consumers read from the store what they miss",
+            *(cluster_id, found.cluster_id, position),
+        )
+    connection.execute(_NOTE, (found.cluster_id, ids))
+
+
+def _refuse_the_future(connection: psycopg.Connection, settings: KafkaSettings, partitions: int) -> None:
+    """Raise the log's epoch if Kafka holds what the log does not: it was restored from a backup (S10).
+
+    A copy of the data folder put back in place leaves no other trace.
+    """
+    epoch, _, head = (int(each) for each in _row(connection, _HEAD))
+    for record in last_records(settings, settings.topic(EVENTS), partitions):
+        if record.epoch != epoch:
+            continue
+        known = None if record.event is None else connection.execute(_EVENT_ID, (record.position,)).fetchone()
+        if record.position > head or (record.event is not None and known != (record.event.event_id,)):
+            now = _row(connection, "SELECT log.es_raise_epoch(0::smallint, %s)", (epoch,))[0]
+            _log.error(
+                "Kafka holds position %d, which the log does not have: it was restored; its epoch is %s now",
+                *(record.position, now),
+            )
+            break
+    if int(_row(connection, _CHECKPOINT)[0]) > head:
+        connection.execute("UPDATE feed.relay SET position = %s WHERE log_id = 0", (head,))
+
+
+class _Publisher:
+    """One stretch of publishing, from the checkpoint on, until something fails."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        producer: KafkaProducer,
+        settings: KafkaSettings,
+        partitions: int,
+    ) -> None:
+        self._connection = connection
+        self._producer = producer
+        self._topics = {kind: settings.topic(kind) for kind in (EVENTS, UPLOADS)}
+        self._position = int(_row(connection, _CHECKPOINT)[0])
+        self._last = {
+            kind: [
+                row[0]
+                for row in connection.execute(
+                    _LAST_OF,
+                    {
+                        "upto": self._position,
+                        "prefix": UPLOAD_PREFIX,
+                        "uploads": kind == UPLOADS,
+                        "partitions": partitions,
+                    },
+                )
+            ]
+            for kind in (EVENTS, UPLOADS)
+        }
+        self._marked = [0] * partitions
+        self._mark_at = 0.0
+
+    def run(self, members: Membership, stop: threading.Event) -> None:
+        """Publish what is appended, until stopped or the lease is lost. Raises Replaced, KafkaError."""
+        pause = POLL_S
+        while not stop.is_set() and LEASE in members.held:
+            rows = self._connection.execute(_LOG, (self._position, BATCH_EVENTS)).fetchall()
+            # Read after the events: what they were published under can only be too low, never too high.
+            epoch = int(_row(self._connection, _HEAD)[0])
+            if rows:
+                self._publish([recorded_from_row(row) for row in rows], epoch)
+                pause = POLL_S
+            else:
+                self._mark(epoch)
+                stop.wait(pause)
+                pause = min(2 * pause, POLL_MAX_S)
+
+    def _publish(self, events: Sequence[Recorded], epoch: int) -> None:
+        sent = []
+        for event in events:
+            kind = UPLOADS if event.stream.startswith(UPLOAD_PREFIX) else EVENTS
+            last = self._last[kind]
+            sent.append(self._send(kind, event.partition, outgoing(event, last[event.partition], epoch)))
+            last[event.partition] = event.position
+        self._acknowledged(sent)
+        self._move(events[-1].position, epoch)
+
+    def _send(self, kind: str, partition: int, record: Outgoing) -> Any:
+        RELAYED.labels(kind).inc()
+        # The partition is the log's own (S11), never the client library's choice.
+        return self._producer.send(
+            self._topics[kind],
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+            partition=partition,
+            timestamp_ms=record.timestamp_ms,
+        )
+
+    def _acknowledged(self, sent: Sequence[Any]) -> None:
+        self._producer.flush(timeout=ACKNOWLEDGED_TIMEOUT_S)
+        for each in sent:
+            each.get(timeout=ACKNOWLEDGED_TIMEOUT_S)
+
+    def _move(self, position: int, epoch: int) -> None:
+        moved = self._connection.execute(_MOVE, (position, epoch, self._position))
+        if moved.rowcount != 1:
+            raise Replaced(f"the checkpoint is no longer at {self._position}")
+        self._position = position
+
+    def _mark(self, epoch: int) -> None:
+        """Tell partitions without new events that they have none, so that their lag is known to be none."""
+        if time.monotonic() < self._mark_at:
+            return
+        self._mark_at = time.monotonic() + WATERMARK_S
+        now = datetime.now(UTC)
+        sent = []
+        for partition, last in enumerate(self._last[EVENTS]):
+            if max(last, self._marked[partition]) < self._position:
+                record = watermark(partition, self._position, last, epoch, now)
+                sent.append(self._send(EVENTS, partition, record))
+                self._marked[partition] = self._position
+        self._acknowledged(sent)

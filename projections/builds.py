@@ -1,0 +1,193 @@
+"""Builds: the versions of a read model's table, and the views by which readers find the one that is live (S23).
+
+A model of shape `tags_s1` is read through the views `tags_s1`, `tags_s1_checkpoint` and `tags_s1_parked`. They look
+at one build (`tags_s1_v3`): its table, its rows of `checkpoint`, its rows of `parked`. A swap changes all three views
+in one transaction, so that no reader ever sees rows with another build's checkpoint. Everything here can be made anew
+from the log.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from projections.model import SCHEMA, Model
+
+_kept = sa.MetaData(schema=SCHEMA)
+
+FILLING = "filling"  # the SQL fold writes it
+FOLLOWING = "following"  # complete, kept up by the projector, not read
+LIVE = "live"
+RETIRED = "retired"  # was live; kept up for a while, so that going back takes a moment
+FED = (FOLLOWING, LIVE, RETIRED)
+
+build = sa.Table(
+    "build",
+    _kept,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("target", sa.BigInteger, nullable=False),
+    sa.Column("filled", sa.BigInteger, nullable=False),
+    sa.Column("made_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("keep_until", sa.TIMESTAMP(timezone=True)),
+)
+checkpoint = sa.Table(
+    "checkpoint",
+    _kept,
+    sa.Column("build", sa.Text, primary_key=True),
+    sa.Column("partition", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    # Where the feed goes on: an offset counts only in the topic in which it was seen.
+    sa.Column("topic_id", sa.Text),
+    sa.Column("next_offset", sa.BigInteger),
+    postgresql_with={"fillfactor": "50"},
+)
+parked = sa.Table(
+    "parked",
+    _kept,
+    sa.Column("build", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text(collation="C"), primary_key=True),
+    sa.Column("partition", sa.SmallInteger, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("parked_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One version of a model's table. `filled` is how far the SQL fold got on the way to `target`."""
+
+    id: str
+    model: Model
+    version: int
+    state: str
+    epoch: int
+    target: int
+    filled: int
+    keep_until: datetime | None = None
+
+    @property
+    def table(self) -> sa.Table:
+        """Its table, with the columns and the key of the model's shape."""
+        return self.model.table.to_metadata(sa.MetaData(schema=SCHEMA), name=self.id)
+
+
+def prepare(connection: sa.Connection) -> None:
+    """Make the tables that are kept about builds; drop what an unreleased layout has left."""
+    old = connection.exec_driver_sql(
+        "SELECT count(*) FROM information_schema.columns"
+        " WHERE table_schema = 'readmodel' AND table_name = 'checkpoint' AND column_name = 'model'"
+    ).scalar_one()
+    if old:
+        _drop_first_layout(connection)
+    _kept.create_all(connection)
+
+
+def _drop_first_layout(connection: sa.Connection) -> None:
+    """Tables named as views are now; they are folded anew."""
+    names = connection.exec_driver_sql(
+        "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'readmodel'::regnamespace AND c.relkind = 'r'"
+    ).scalars()
+    for name in list(names):
+        connection.exec_driver_sql(f'DROP TABLE readmodel."{name}"')
+
+
+def listed(connection: sa.Connection, models: Iterable[Model], states: Sequence[str] = FED) -> list[Build]:
+    """The builds of these models in these states, in order of their version."""
+    by_id = {model.id: model for model in models}
+    query = sa.select(build).where(build.c.model.in_(by_id), build.c.state.in_(states)).order_by(build.c.version)
+    return [
+        Build(row.id, by_id[row.model], row.version, row.state, row.epoch, row.target, row.filled, row.keep_until)
+        for row in connection.execute(query)
+    ]
+
+
+def live(connection: sa.Connection, model: Model) -> Build:
+    """The build that readers of the model see."""
+    return listed(connection, [model], [LIVE])[0]
+
+
+def create(connection: sa.Connection, model: Model, state: str, target: int) -> Build:
+    """The next version of the model's table: bare, without key and indexes, until `finish`."""
+    last = connection.execute(sa.select(sa.func.max(build.c.version)).where(build.c.model == model.id)).scalar()
+    version = (last or 0) + 1
+    epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
+    made = Build(f"{model.id}_v{version}", model, version, state, epoch, target, 0)
+    bare = sa.Table(made.id, sa.MetaData(schema=SCHEMA), *(sa.Column(c.name, c.type) for c in model.table.columns))
+    connection.execute(sa.schema.CreateTable(bare))
+    connection.execute(
+        sa.insert(build).values(
+            id=made.id, model=model.id, version=version, state=state, epoch=epoch, target=target, filled=0
+        )
+    )
+    return made
+
+
+def finish(connection: sa.Connection, made: Build, state: str) -> Build:
+    """Give the table its key and its indexes and its checkpoint the build's target; from now on it is fed."""
+    table = made.table
+    keys = ", ".join(made.model.key_columns)
+    connection.exec_driver_sql(f"ALTER TABLE {table} ADD PRIMARY KEY ({keys})")
+    for column in table.columns:
+        if not column.nullable and not column.primary_key:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ALTER {column.name} SET NOT NULL")
+    for index in made.model.table.indexes:
+        own = next(each for each in table.indexes if each.name == index.name)
+        own.name = sa.sql.quoted_name(f"{index.name}_v{made.version}", quote=None)
+        connection.execute(sa.schema.CreateIndex(own))
+    partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
+    rows = [
+        {"build": made.id, "partition": each, "position": made.target, "epoch": made.epoch}
+        for each in range(partitions)
+    ]
+    connection.execute(insert(checkpoint), rows)
+    connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state, filled=made.target))
+    return Build(made.id, made.model, made.version, state, made.epoch, made.target, made.target)
+
+
+def show(connection: sa.Connection, made: Build) -> None:
+    """Point the model's three views at this build."""
+    shape = made.model.id
+    columns = ", ".join(made.model.columns)
+    connection.exec_driver_sql(
+        f"CREATE OR REPLACE VIEW {SCHEMA}.{shape} AS SELECT {columns} FROM {SCHEMA}.{made.id}"  # noqa: S608
+    )
+    connection.exec_driver_sql(
+        f"CREATE OR REPLACE VIEW {SCHEMA}.{shape}_checkpoint AS"  # noqa: S608
+        f" SELECT partition, position FROM {SCHEMA}.checkpoint WHERE build = '{made.id}'"
+    )
+    connection.exec_driver_sql(
+        f"CREATE OR REPLACE VIEW {SCHEMA}.{shape}_parked AS"  # noqa: S608
+        f" SELECT key, partition, position FROM {SCHEMA}.parked WHERE build = '{made.id}'"
+    )
+
+
+def mark(connection: sa.Connection, made: Build, state: str, keep_s: float | None = None) -> None:
+    """Note the build's state and, with `keep_s`, how many seconds it is to be kept."""
+    until = None if keep_s is None else sa.func.clock_timestamp() + sa.cast(f"{keep_s} seconds", sa.Interval)
+    connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state, keep_until=until))
+
+
+def drop(connection: sa.Connection, build_id: str) -> None:
+    """Remove a build. Whoever feeds it locks its checkpoint first and finds none."""
+    if not re.fullmatch(r"[a-z_]+_s[0-9]+_v[0-9]+", build_id):
+        raise ValueError(f"{build_id!r} is no build")
+    for table in (checkpoint, parked):
+        connection.execute(sa.delete(table).where(table.c.build == build_id))
+    connection.execute(sa.delete(build).where(build.c.id == build_id))
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SCHEMA}.{build_id}")
+
+
+def expired(connection: sa.Connection) -> list[str]:
+    """Retired builds whose time is over."""
+    query = sa.select(build.c.id).where(build.c.state == RETIRED, build.c.keep_until < sa.func.clock_timestamp())
+    return list(connection.execute(query).scalars())

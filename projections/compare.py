@@ -1,0 +1,170 @@
+"""Whether two tables hold the same rows: by checksums of 256 buckets, and row by row where a bucket differs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from projections import builds
+from projections.builds import Build
+from projections.folding import fold_into, read_range
+from projections.model import Model
+
+BUCKETS = 256
+SAMPLES_MAX = 10
+_PYTHON_RANGE = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a table differs from what is expected, at a position of the log.
+
+    `buckets` of 256 differ; in them rows are `missing`, `unexpected` or `differing`. `samples` are a few of them:
+    (what is wrong, columns as expected or found). `keys` are the repositories concerned.
+    """
+
+    name: str
+    position: int
+    total: int
+    buckets: int = 0
+    missing: int = 0
+    unexpected: int = 0
+    differing: int = 0
+    samples: tuple[tuple[str, dict[str, Any]], ...] = ()
+    keys: frozenset[str] = frozenset()
+
+    @property
+    def rows(self) -> int:
+        """How many rows are wrong."""
+        return self.missing + self.unexpected + self.differing
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return self.rows == 0
+
+
+def positions_of(connection: sa.Connection, build_id: str) -> dict[int, int]:
+    """The checkpoint of a build."""
+    table = builds.checkpoint
+    rows = connection.execute(sa.select(table.c.partition, table.c.position).where(table.c.build == build_id))
+    return {row.partition: row.position for row in rows}
+
+
+def compare(
+    connection: sa.Connection,
+    model: Model,
+    found: sa.Table,
+    expected: sa.Table,
+    position: int,
+    without: Iterable[str] = (),
+) -> Difference:
+    """How `found` differs from `expected`, both of the model's columns, in the connection's snapshot.
+
+    Rows of the repositories `without` are not looked at.
+    """
+    sums, wanted = (_checksums(connection, model, table) for table in (found, expected))
+    total = sum(count for count, _ in sums.values())
+    differing = [each for each in range(BUCKETS) if sums.get(each) != wanted.get(each)]
+    if not differing:
+        return Difference(model.name, position, total)
+    return _rows_of(
+        connection, model, found, expected, Difference(model.name, position, total), differing, sorted(without)
+    )
+
+
+def _bucket(alias: str) -> str:
+    """SQL of a row's bucket, by its repository: the rows of one key are in one bucket."""
+    return f"(hashtextextended({alias}.repository, 0) & {BUCKETS - 1})"
+
+
+def _checksums(connection: sa.Connection, model: Model, table: sa.Table) -> dict[int, tuple[int, Any]]:
+    columns = ", ".join(f"t.{name}" for name in model.columns)
+    rows = connection.exec_driver_sql(
+        f"SELECT {_bucket('t')}, count(*), sum(hashtextextended(ROW({columns})::text, 0)::numeric)"  # noqa: S608
+        f" FROM {table} AS t GROUP BY 1"
+    )
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def _rows_of(
+    connection: sa.Connection,
+    model: Model,
+    found: sa.Table,
+    expected: sa.Table,
+    difference: Difference,
+    buckets: Sequence[int],
+    without: list[str],
+) -> Difference:
+    shown = ", ".join(f"f.{name}" for name in model.columns) + ", " + ", ".join(f"x.{name}" for name in model.columns)
+    same = " AND ".join(f"f.{name} IS NOT DISTINCT FROM x.{name}" for name in model.columns)
+    keys = " AND ".join(f"f.{name} = x.{name}" for name in model.key_columns)
+    first = model.key_columns[0]
+    half = len(model.columns)
+    counts = {"missing": 0, "unexpected": 0, "differing": 0}
+    samples: list[tuple[str, dict[str, Any]]] = []
+    repositories: set[str] = set()
+    # Bucket by bucket: a join of two whole tables would need room for both.
+    for bucket in buckets:
+        rows = connection.exec_driver_sql(
+            f"SELECT CASE WHEN f.{first} IS NULL THEN 'missing' WHEN x.{first} IS NULL THEN 'unexpected'"  # noqa: S608
+            f" ELSE 'differing' END, {shown}"
+            f" FROM (SELECT * FROM {found} AS t WHERE {_bucket('t')} = {bucket}) AS f"
+            f" FULL JOIN (SELECT * FROM {expected} AS t WHERE {_bucket('t')} = {bucket}) AS x ON {keys}"
+            f" WHERE NOT ({same}) AND NOT coalesce(f.repository, x.repository) = ANY(%(without)s)",
+            {"without": without},
+        )
+        for kind, *values in rows:
+            counts[kind] += 1
+            columns = dict(zip(model.columns, values[half:] if kind == "missing" else values[:half], strict=True))
+            repositories.add(columns["repository"])
+            if len(samples) < SAMPLES_MAX:
+                samples.append((kind, columns))
+    return Difference(
+        difference.name,
+        difference.position,
+        difference.total,
+        len(buckets),
+        counts["missing"],
+        counts["unexpected"],
+        counts["differing"],
+        tuple(samples),
+        frozenset(repositories),
+    )
+
+
+def expected_table(connection: sa.Connection, model: Model, name: str) -> sa.Table:
+    """A temporary table of the model's columns and key."""
+    table = sa.Table(
+        name,
+        sa.MetaData(),
+        *(sa.Column(each.name, each.type, primary_key=each.primary_key) for each in model.table.columns),
+        prefixes=["TEMPORARY"],
+    )
+    connection.execute(sa.schema.CreateTable(table))
+    return table
+
+
+def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[str]) -> set[str]:
+    """Those of the keys whose rows in the build are not what the Python fold makes of their events from nothing."""
+    wanted = sorted(keys)
+    with connection.begin_nested() if connection.in_transaction() else connection.begin():
+        positions = positions_of(connection, made.id)
+        table = expected_table(connection, made.model, f"python_{made.id}")
+        for after in range(0, max(positions.values()), _PYTHON_RANGE):
+            upto = min(after + _PYTHON_RANGE, max(positions.values()))
+            events = read_range(connection, made.model, after, upto, keys=wanted)
+            fold_into(
+                connection, made.model, table, [each for each in events if each.position <= positions[each.partition]]
+            )
+        columns = ", ".join(made.model.columns)
+        wrong = connection.exec_driver_sql(
+            f"SELECT repository FROM ((SELECT {columns} FROM {made.table} WHERE repository = ANY(%(keys)s)"  # noqa: S608
+            f" EXCEPT SELECT {columns} FROM {table}) UNION ALL (SELECT {columns} FROM {table}"
+            f" EXCEPT SELECT {columns} FROM {made.table} WHERE repository = ANY(%(keys)s))) AS differing",
+            {"keys": wanted},
+        )
+        found = {row[0] for row in wrong}
+        connection.execute(sa.schema.DropTable(table))
+    return found

@@ -1,0 +1,107 @@
+"""What the projector does beside projecting: fills read models that are new, and removes builds that are over."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from projections import builds
+from projections.builds import LIVE, build, checkpoint
+from projections.model import SCHEMA, Model
+from projections.rebuild import RebuildRefused, rebuild
+from projections.setup import engine_for
+
+EVERY_S = 1.0
+# A model that starts from nothing is folded by SQL from this many events on; below, the projector is as quick.
+FILL_EVENTS = 10_000
+UNASKED_S = 3600.0
+DROP_LOCK_TIMEOUT_MS = 100
+
+_UNASKED = """
+UPDATE readmodel.build AS b
+   SET keep_until = CASE
+           WHEN EXISTS (SELECT FROM feed.process AS p WHERE b.model = ANY(p.shapes)) THEN NULL
+           ELSE coalesce(b.keep_until, clock_timestamp() + %(keep)s * interval '1 second') END
+ WHERE NOT b.model = ANY(%(ours)s) AND b.state = 'live'
+"""
+_OVER = "SELECT b.id, b.model FROM readmodel.build AS b WHERE b.state = 'live' AND b.keep_until < clock_timestamp()"
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The thread of one projector that keeps house; several do no harm to each other."""
+
+    def __init__(self, database_url: str, models: Sequence[Model], stop: threading.Event) -> None:
+        self._url = database_url
+        self._models = models
+        self._stop = stop
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def start(self) -> "Keeper":
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def join(self) -> None:
+        """Wait for its end, once `stop` is set; a rebuild that is under way is broken off with the process."""
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            try:
+                for model in self._models:
+                    if self._is_new(model) and not self._stop.is_set():
+                        done = rebuild(self._url, model)
+                        _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
+                remove_old(self._url, self._models)
+            except RebuildRefused as problem:
+                _log.warning("a read model was not filled: %s", problem)
+            except DBAPIError as problem:
+                _log.warning("housekeeping waits for the database: %s", problem.orig)
+
+    def _is_new(self, model: Model) -> bool:
+        with engine_for(self._url).connect() as connection:
+            live = builds.listed(connection, [model], [LIVE])
+            if not live:
+                return False
+            furthest = connection.execute(
+                sa.select(sa.func.max(checkpoint.c.position)).where(checkpoint.c.build == live[0].id)
+            ).scalar()
+            head = connection.exec_driver_sql(
+                "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
+            ).scalar_one()
+        reached = int(furthest or 0)
+        return bool(head - reached > FILL_EVENTS and 2 * reached < head)
+
+
+def remove_old(database_url: str, models: Sequence[Model]) -> None:
+    """Drop retired builds whose time is over, and shapes that no process has asked for during an hour."""
+    with engine_for(database_url).connect() as connection:
+        with connection.begin():
+            connection.exec_driver_sql(_UNASKED, {"keep": UNASKED_S, "ours": [each.id for each in models]})
+            retired = builds.expired(connection)
+            shapes = [tuple(row) for row in connection.exec_driver_sql(_OVER)]
+        for each in retired:
+            _drop(connection, each, None)
+        for each, shape in shapes:
+            _drop(connection, each, shape)
+
+
+def _drop(connection: sa.Connection, build_id: str, shape: str | None) -> None:
+    try:
+        with connection.begin():
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {DROP_LOCK_TIMEOUT_MS}")
+            still = connection.execute(
+                sa.select(build.c.id).where(build.c.id == build_id, build.c.keep_until < sa.func.clock_timestamp())
+            ).first()
+            if still is None:
+                return
+            if shape is not None:
+                for view in (f"{shape}_parked", f"{shape}_checkpoint", shape):
+                    connection.exec_driver_sql(f"DROP VIEW IF EXISTS {SCHEMA}.{view}")
+            builds.drop(connection, build_id)
+            _log.info("build %s is no longer kept", build_id)
+    except OperationalError as problem:
+        _log.info("build %s is in use, it is removed later: %s", build_id, problem.orig)

@@ -1,0 +1,241 @@
+"""The projector's loop where Kafka feeds it. What Kafka does not bring is read from the store (S20)."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from eventstore.feed.chain import Run, follow
+from eventstore.feed.consumer import Batch, FeedReader, Place
+from eventstore.feed.kafka import KafkaSettings
+from eventstore.feed.members import Membership, Wants
+from eventstore.feed.metrics import DISCARDED, DUPLICATES, EVENTS_CONSUMED, HOLES
+from eventstore.feed.records import FeedRecord
+from eventstore.partition import DEFAULT_PARTITIONS
+from eventstore.types import Recorded
+from projections import builds
+from projections.attempts import Attempts
+from projections.builds import LIVE, Build, checkpoint
+from projections.feeding import Moved, apply, lock
+from projections.folding import read_range, with_facts
+from projections.model import Model
+
+STALLED_S = 2.0
+LOOK_S = 0.25
+POLL_S = 0.05
+MERGED_BATCHES_MAX = 8
+
+_POSITIONS = """
+SELECT c.build, c.partition, c.position,
+       (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0)
+  FROM readmodel.checkpoint AS c WHERE c.build = ANY(%(builds)s)
+"""
+_log = logging.getLogger(__name__)
+
+
+def lease_name(model: Model, partition: int) -> str:
+    """The lease by which one projector feeds a model in a partition."""
+    return f"{model.id}/{partition}"
+
+
+def wants(models: Sequence[Model]) -> Wants:
+    """Share the partitions of each model among the live projectors that feed it, evenly, each by its own count."""
+
+    def share(alive: Sequence[tuple[str, frozenset[str]]], me: str) -> Iterable[str]:
+        for model in models:
+            able = [each for each, shapes in alive if model.id in shapes] or [me]
+            for partition in range(DEFAULT_PARTITIONS):
+                if able[partition % len(able)] == me:
+                    yield lease_name(model, partition)
+
+    return share
+
+
+@dataclass(slots=True)
+class _Watched:
+    """Where a partition of a build was when it last moved or was level with the log."""
+
+    position: int
+    since: float
+
+
+class KafkaFeed:
+    """One stretch of projecting, on one connection, until stopped or the connection fails."""
+
+    def __init__(
+        self, connection: sa.Connection, models: Sequence[Model], kafka: KafkaSettings, members: Membership, batch: int
+    ) -> None:
+        self._connection = connection
+        self._models = models
+        self._members = members
+        self._batch = batch
+        self._attempts = Attempts()
+        self._reader = FeedReader(kafka)
+        self._builds: list[Build] = []
+        self._owned: dict[str, frozenset[int]] = {}
+        self._watched: dict[tuple[str, int], _Watched] = {}
+        self._look_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Fold what the feed brings into all builds of the partitions that are leased."""
+        self._reader.start()
+        try:
+            while not stop.is_set():
+                if time.monotonic() >= self._look_at:
+                    self._look_at = time.monotonic() + LOOK_S
+                    self._share()
+                    self._fill_from_store()
+                batch = self._reader.get(POLL_S)
+                if batch is not None:
+                    self._take(self._merged(batch))
+        finally:
+            self._reader.close()
+
+    def _merged(self, batch: Batch) -> Batch:
+        """The batch and those that wait behind it: fewer and larger transactions where there is much to do."""
+        records = {partition: list(each) for partition, each in batch.records.items()}
+        for _ in range(MERGED_BATCHES_MAX):
+            more = self._reader.get(0) if self._reader.waiting else None
+            if more is None:
+                break
+            for partition, each in more.records.items():
+                records.setdefault(partition, []).extend(each)
+            batch = Batch(more.topic_id, records)
+        return Batch(batch.topic_id, records)
+
+    def _share(self) -> None:
+        """Learn which builds there are, and which partitions are ours now."""
+        self._builds = builds.listed(self._connection, self._models)
+        self._connection.commit()
+        held = self._members.held
+        owned = {
+            model.id: frozenset(each for each in range(DEFAULT_PARTITIONS) if lease_name(model, each) in held)
+            for model in self._models
+        }
+        if owned != self._owned:
+            self._owned = owned
+            self._watched.clear()
+            self._reader.assign(self._places(frozenset().union(*owned.values())))
+
+    def _places(self, partitions: frozenset[int]) -> dict[int, Place]:
+        """Where to go on: where the live build that is furthest behind stopped, if all stopped in one topic."""
+        live = [each.id for each in self._builds if each.state == LIVE]
+        query = sa.select(checkpoint.c.partition, checkpoint.c.topic_id, checkpoint.c.next_offset).where(
+            checkpoint.c.build.in_(live), checkpoint.c.partition.in_(partitions)
+        )
+        found: dict[int, list[Place]] = {each: [] for each in partitions}
+        for partition, topic_id, next_offset in self._connection.execute(query):
+            found[partition].append(Place(topic_id, next_offset))
+        self._connection.commit()
+        places = {}
+        for partition, each in found.items():
+            offsets = [place.next_offset for place in each if place.next_offset is not None]
+            same = len({place.topic_id for place in each}) == 1 and len(offsets) == len(each)
+            places[partition] = Place(each[0].topic_id, min(offsets)) if same and offsets else Place()
+        return places
+
+    def _take(self, batch: Batch) -> None:
+        for build in self._builds:
+            mine = {each: batch.records[each] for each in self._owned.get(build.model.id, ()) if each in batch.records}
+            # One that fails is brought along from the store, so that the others do not wait for it.
+            if not mine or self._attempts.failing(build):
+                continue
+
+            def step(isolate: bool, build: Build = build, mine: Mapping[int, Sequence[FeedRecord]] = mine) -> bool:
+                while mine:
+                    mine = self._take_once(build, batch.topic_id, mine, isolate=isolate)
+                return True
+
+            self._attempts.run(self._connection, build, step)
+
+    def _take_once(
+        self, build: Build, topic_id: str, records: Mapping[int, Sequence[FeedRecord]], *, isolate: bool
+    ) -> dict[int, Sequence[FeedRecord]]:
+        """One transaction; answers the records of partitions whose hole was larger than a batch."""
+        runs: dict[int, Run] = {}
+        with self._connection.begin():
+            standing = lock(self._connection, build, sorted(records))
+            if standing is None:
+                return {}
+            for partition, each in records.items():
+
+                def read_store(after: int, upto: int, partition: int = partition) -> tuple[list[Recorded], int]:
+                    return self._read_store(build, partition, after, upto)
+
+                last = standing.positions[partition]
+                runs[partition] = follow(last, each, standing.epoch, standing.head, read_store)
+            events = sorted((each for run in runs.values() for each in run.events), key=lambda event: event.position)
+            if build.model.needs_facts:
+                events = with_facts(self._connection, events)
+            moved = {
+                partition: Moved(run.position, topic_id if run.next_offset is not None else None, run.next_offset)
+                for partition, run in runs.items()
+            }
+            apply(self._connection, build, events, moved, isolate=isolate)
+        self._count(build, runs.values(), sum(each.type in build.model.types for each in events))
+        return {partition: records[partition] for partition, run in runs.items() if not run.complete}
+
+    def _count(self, build: Build, runs: Iterable[Run], events: int) -> None:
+        runs = list(runs)
+        repaired = sum(run.repaired for run in runs)
+        holes = sum(run.holes for run in runs)
+        EVENTS_CONSUMED.labels("store").inc(repaired)
+        EVENTS_CONSUMED.labels("kafka").inc(events - repaired)
+        HOLES.inc(holes)
+        DUPLICATES.inc(sum(run.duplicates for run in runs))
+        DISCARDED.inc(sum(run.discarded for run in runs))
+        if holes:
+            _log.warning("the feed of %s had %d holes: %d events were read from the store", build.id, holes, repaired)
+
+    def _read_store(self, build: Build, partition: int, after: int, upto: int) -> tuple[list[Recorded], int]:
+        upto = min(upto, after + DEFAULT_PARTITIONS * self._batch)
+        found = read_range(self._connection, build.model, after, upto, partition=partition, limit=self._batch)
+        return found, found[-1].position if len(found) == self._batch else upto
+
+    def _fill_from_store(self) -> None:
+        """Bring along what has been behind the log for a while without moving, and what has failed."""
+        query = self._connection.exec_driver_sql(_POSITIONS, {"builds": [each.id for each in self._builds]})
+        places = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in query}
+        self._connection.commit()
+        now = time.monotonic()
+        for build in self._builds:
+            stalled = [
+                partition
+                for partition in sorted(self._owned.get(build.model.id, ()))
+                if self._is_stalled(build, partition, *places.get((build.id, partition), (0, 0)), now)
+            ]
+            if stalled and self._attempts.may(build):
+
+                def step(isolate: bool, build: Build = build, stalled: Sequence[int] = stalled) -> bool:
+                    return self._catch_up(build, stalled, isolate=isolate)
+
+                self._attempts.run(self._connection, build, step)
+
+    def _is_stalled(self, build: Build, partition: int, position: int, head: int, now: float) -> bool:
+        watched = self._watched.get((build.id, partition))
+        if watched is None or watched.position != position or position >= head:
+            self._watched[build.id, partition] = _Watched(position, now)
+            return False
+        return self._attempts.failing(build) or now - watched.since > STALLED_S
+
+    def _catch_up(self, build: Build, partitions: Sequence[int], *, isolate: bool) -> bool:
+        """Fold what the store has for the partitions, a batch of each."""
+        found: list[Recorded] = []
+        moved: dict[int, Moved] = {}
+        with self._connection.begin():
+            standing = lock(self._connection, build, partitions)
+            if standing is None:
+                return False
+            for partition in partitions:
+                events, reached = self._read_store(build, partition, standing.positions[partition], standing.head)
+                found += events
+                moved[partition] = Moved(reached)
+            found.sort(key=lambda event: event.position)
+            apply(self._connection, build, found, moved, isolate=isolate)
+        if found:
+            EVENTS_CONSUMED.labels("store").inc(len(found))
+            _log.warning("the feed of %s is behind: %d events were read from the store", build.id, len(found))
+        return True

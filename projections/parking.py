@@ -1,0 +1,109 @@
+"""Keys that were parked, and going on with them once what they lacked was mended (S22)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from eventstore.types import Recorded
+from projections import builds
+from projections.builds import LIVE, Build
+from projections.feeding import is_poison, lock
+from projections.folding import fold_into, read_range
+from projections.models import MODELS
+from projections.setup import engine_for
+
+BATCH_EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A key that a build does not fold from a position on, because of the event that stands there."""
+
+    build: str
+    model: str
+    key: str
+    position: int
+    type: str
+    problem: str
+    parked_at: datetime
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a parked key: `problem` is None if it is folded again like all others."""
+
+    build: str
+    key: str
+    events: int
+    problem: str | None
+
+
+def parked_keys(connection: sa.Connection) -> list[Parked]:
+    """All parked keys of all builds."""
+    of = {each.id: each for each in builds.listed(connection, MODELS)}
+    rows = connection.execute(sa.select(builds.parked).order_by(builds.parked.c.build, builds.parked.c.key))
+    return [
+        Parked(
+            *(row.build, of[row.build].model.name, row.key, row.position, row.type, row.problem, row.parked_at),
+            of[row.build].state == LIVE,
+        )
+        for row in rows
+        if row.build in of
+    ]
+
+
+def replay(database_url: str) -> Iterator[Replayed]:
+    """Go on with every parked key, in order, from where it was parked; one that still fails stays parked there."""
+    with engine_for(database_url).connect() as connection:
+        of = {each.id: each for each in builds.listed(connection, MODELS)}
+        waiting = parked_keys(connection)
+        connection.commit()
+        for each in waiting:
+            yield _replay(connection, of[each.build], each)
+
+
+def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed:
+    done = 0
+    while True:
+        with connection.begin():
+            # The checkpoint is locked, so that no event of the key slips between the last one here and the feed.
+            standing = lock(connection, build)
+            own = sa.and_(builds.parked.c.build == build.id, builds.parked.c.key == parked.key)
+            place = connection.execute(sa.select(builds.parked).where(own)).first()
+            if standing is None or place is None:
+                return Replayed(build.id, parked.key, done, None)
+            upto = standing.positions[place.partition]
+            events = read_range(
+                connection, build.model, place.position - 1, upto, keys=[parked.key], limit=BATCH_EVENTS
+            )
+            problem, taken = _fold_in_order(connection, build, events)
+            done += taken
+            if problem is not None:
+                stuck = events[taken]
+                connection.execute(
+                    sa.update(builds.parked)
+                    .where(own)
+                    .values(position=stuck.position, type=stuck.type, problem=problem, parked_at=sa.func.now())
+                )
+                return Replayed(build.id, parked.key, done, problem)
+            if len(events) < BATCH_EVENTS:
+                connection.execute(sa.delete(builds.parked).where(own))
+                return Replayed(build.id, parked.key, done, None)
+            connection.execute(sa.update(builds.parked).where(own).values(position=events[-1].position + 1))
+
+
+def _fold_in_order(connection: sa.Connection, build: Build, events: list[Recorded]) -> tuple[str | None, int]:
+    """Fold event by event; what stopped it, and how many were taken."""
+    for taken, each in enumerate(events):
+        try:
+            with connection.begin_nested():
+                fold_into(connection, build.model, build.table, [each])
+        except Exception as problem:
+            if not is_poison(problem):
+                raise
+            cause = problem.__cause__ or problem
+            return f"{type(cause).__name__}: {cause}"[:500].replace("\x00", ""), taken
+    return None, len(events)

@@ -1,0 +1,235 @@
+"""Folding a read model anew from the whole log, while it is read and written, and proving that the result is right.
+
+1. The SQL fold fills the next build, range by range, each in a short transaction that notes how far it got: what was
+   broken off is resumed. 2. The Python fold catches up with what was appended meanwhile. 3. Both builds are compared at
+   one position; rows that differ are folded a third time, by Python from nothing, to tell which build is right.
+4. One transaction points the views at the new build. The old one stays fed for a while (S23).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from projections import builds, compare
+from projections.builds import FILLING, FOLLOWING, LIVE, RETIRED, Build
+from projections.compare import Difference
+from projections.feeding import Moved, apply, lock, model_number, paused
+from projections.folding import read_range
+from projections.model import FoldFailed, Model
+from projections.set_fold import RANGE_EVENTS, insert_range
+from projections.setup import engine_for
+
+REBUILD_LOCK = 4714
+CATCH_UP_EVENTS = 2000
+NEAR_EVENTS = 200
+SWAP_LOCK_TIMEOUT_MS = 100
+SWAP_TRIES = 600
+SWAP_PAUSE_S = 0.05
+KEEP_S = 3600.0
+
+Progress = Callable[[int, int], None]
+_log = logging.getLogger(__name__)
+
+
+class RebuildRefused(Exception):
+    """The rebuild was not finished; the live build is as it was. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild did. `swap_s` is how long the views were locked, `mended` how the old build was wrong."""
+
+    name: str
+    position: int
+    rows: int
+    fill_s: float
+    swap_s: float
+    mended: Difference
+
+
+def rebuild(database_url: str, model: Model, *, progress: Progress | None = None, keep_s: float = KEEP_S) -> Rebuilt:
+    """Replace the live build of a model by one that is folded from the whole log.
+
+    May be broken off at any moment and called again: it goes on where it was. Raises RebuildRefused if another rebuild
+    of the model runs, or if the two folds disagree.
+    """
+    with engine_for(database_url).connect() as connection, _alone(connection, model):
+        began = time.monotonic()
+        made = _filled(connection, model, progress)
+        filled = time.monotonic() - began
+        _catch_up(connection, made, None)
+        difference = _compared(database_url, connection, made)
+        if not difference.equal:
+            _judge(connection, made, difference)
+        position, swap_s = _swap(connection, made, keep_s)
+        rows = connection.execute(sa.select(sa.func.count()).select_from(made.table)).scalar_one()
+        connection.commit()
+        return Rebuilt(model.name, position, rows, filled, swap_s, difference)
+
+
+@contextmanager
+def _alone(connection: sa.Connection, model: Model) -> Iterator[None]:
+    """Hold the model's own lock, which the database drops with the connection."""
+    key = {"lock": REBUILD_LOCK, "model": model_number(model)}
+    if not connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock, :model)"), key).scalar_one():
+        raise RebuildRefused(f"another rebuild of {model.name} is under way")
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(sa.text("SELECT pg_advisory_unlock(:lock, :model)"), key)
+        connection.commit()
+
+
+def _filled(connection: sa.Connection, model: Model, progress: Progress | None) -> Build:
+    """The next build, filled by the SQL fold; one that was broken off is gone on with."""
+    connection.exec_driver_sql("SET synchronous_commit = off")
+    connection.commit()
+    with connection.begin():
+        made = _resumable(connection, model)
+        if made is None:
+            head = connection.exec_driver_sql(
+                "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
+            ).scalar_one()
+            made = builds.create(connection, model, FILLING, head)
+        partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
+    limits = [made.target] * partitions
+    for after in range(made.filled, made.target, RANGE_EVENTS):
+        upto = min(after + RANGE_EVENTS, made.target)
+        with connection.begin():
+            insert_range(connection, model, made.table, after, upto, limits)
+            connection.execute(sa.update(builds.build).where(builds.build.c.id == made.id).values(filled=upto))
+        if progress is not None:
+            progress(upto, made.target)
+    with connection.begin():
+        finished = builds.finish(connection, made, FOLLOWING)
+        # A table that was just filled has no statistics, and its first readers would pay for that.
+        connection.exec_driver_sql(f"ANALYZE {made.table}")
+    return finished
+
+
+def _resumable(connection: sa.Connection, model: Model) -> Build | None:
+    """A build that was broken off, if it is of this epoch; others are removed."""
+    epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
+    found = builds.listed(connection, [model], [FILLING, FOLLOWING])
+    kept = [each for each in found if each.state == FILLING and each.epoch == epoch][-1:]
+    for each in found:
+        if each not in kept:
+            builds.drop(connection, each.id)
+    return kept[0] if kept else None
+
+
+def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | None) -> None:
+    """Fold by Python up to `goal`, a position for each partition; without one, to near the end of the log."""
+    while True:
+        with connection.begin():
+            standing = lock(connection, made)
+            if standing is None:
+                raise RebuildRefused(f"build {made.id} was removed")
+            limits = goal or dict.fromkeys(standing.positions, standing.head)
+            pending = {each: at for each, at in standing.positions.items() if at < limits[each]}
+            if not pending or (goal is None and standing.head - min(pending.values()) <= NEAR_EVENTS):
+                return
+            after = min(pending.values())
+            upto = after + CATCH_UP_EVENTS
+            moved = {each: Moved(min(upto, limits[each])) for each, at in pending.items() if at < upto}
+            events = [
+                each
+                for each in read_range(connection, made.model, after, upto, positions=standing.positions)
+                if each.partition in moved and each.position <= moved[each.partition].position
+            ]
+            apply(connection, made, events, moved, isolate=True)
+
+
+def _compared(database_url: str, connection: sa.Connection, made: Build) -> Difference:
+    """How the live build differs from the new one, both at one position, seen by one snapshot.
+
+    Projectors of the model pause only until both stand at one position and the snapshot is taken.
+    """
+    live = builds.live(connection, made.model)
+    connection.commit()
+    with engine_for(database_url).connect() as plain:
+        snapshot = plain.execution_options(isolation_level="REPEATABLE READ")
+        with paused(connection, made.model):
+            places = [compare.positions_of(connection, each.id) for each in (live, made)]
+            connection.commit()
+            goal = {each: max(place[each] for place in places) for each in places[0]}
+            for build in (live, made):
+                _catch_up(connection, build, goal)
+            snapshot.begin()
+            snapshot.exec_driver_sql("SELECT 1")
+        return compare.compare(snapshot, made.model, live.table, made.table, max(goal.values()))
+
+
+def _judge(connection: sa.Connection, made: Build, difference: Difference) -> None:
+    """Fold the differing keys by Python from nothing: if that is not what the SQL fold made, nothing is swapped."""
+    try:
+        wrong = compare.differs_from_python(connection, made, difference.keys)
+    except FoldFailed as problem:
+        connection.rollback()
+        wrong = {problem.key}
+    if wrong:
+        builds.mark(connection, made, RETIRED, 0)
+        connection.commit()
+        raise RebuildRefused(
+            f"the two folds of {made.model.name} disagree about {', '.join(sorted(wrong)[:5])}, or one cannot take its "
+            "events: this is a defect of the program; nothing was swapped"
+        )
+    connection.commit()
+    _log.error("read model %s differed from the log in %d rows: the rebuild mends it", made.model.name, difference.rows)
+
+
+def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, float]:
+    """Point the views at the build, level with the live one; answers the position and the seconds that it took.
+
+    Locks on views wait for no longer than a reader notices, and are asked for again.
+    """
+    for _ in range(SWAP_TRIES):
+        try:
+            began = time.monotonic()
+            with connection.begin():
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {SWAP_LOCK_TIMEOUT_MS}")
+                position = _swap_once(connection, made, keep_s)
+            return position, time.monotonic() - began
+        except OperationalError as problem:
+            if getattr(problem.orig, "sqlstate", "") not in ("55P03", "40P01"):
+                raise
+            time.sleep(SWAP_PAUSE_S)
+            _catch_up(connection, made, None)
+    raise RebuildRefused(f"the views of {made.model.name} are in use without a pause; try again")
+
+
+def _swap_once(connection: sa.Connection, made: Build, keep_s: float) -> int:
+    live = builds.live(connection, made.model)
+    was = lock(connection, live)
+    standing = lock(connection, made)
+    if was is None or standing is None:
+        raise RebuildRefused(f"build {made.id} was removed")
+    after = min(standing.positions.values())
+    upto = max(max(was.positions.values()), max(standing.positions.values()))
+    events = read_range(connection, made.model, after, upto, positions=standing.positions)
+    moved = {each: Moved(upto) for each, position in standing.positions.items() if position < upto}
+    if moved:
+        apply(connection, made, events, moved, isolate=True)
+    builds.mark(connection, live, RETIRED, keep_s)
+    builds.mark(connection, made, LIVE)
+    builds.show(connection, made)
+    return upto
+
+
+def swap_back(database_url: str, model: Model, *, keep_s: float = KEEP_S) -> str:
+    """Make the build that was live before live again; answers its name. Raises RebuildRefused if none is kept."""
+    with engine_for(database_url).connect() as connection, _alone(connection, model):
+        kept = builds.listed(connection, [model], [RETIRED])
+        connection.commit()
+        if not kept:
+            raise RebuildRefused(f"no earlier build of {model.name} is kept")
+        _catch_up(connection, kept[-1], None)
+        _swap(connection, kept[-1], keep_s)
+        return kept[-1].id
