@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from eventstore.feed.chain import Run, follow
 from eventstore.feed.consumer import Batch, FeedReader, Place
-from eventstore.feed.kafka import KafkaSettings
 from eventstore.feed.members import Membership, Wants
 from eventstore.feed.metrics import DISCARDED, DUPLICATES, EVENTS_CONSUMED, HOLES
 from eventstore.feed.records import FeedRecord
+from eventstore.feed.settings import KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.types import Recorded
 from projections import builds

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from prometheus_client import Counter
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventstore.partition import partition_of
@@ -21,6 +22,8 @@ _ITEM = (
 _COLUMNS = "e.position, e.key, e.type, e.content, {item} AS item"
 _FACTS_JOIN = " LEFT JOIN log.es_content AS f ON f.digest = e.content"
 _CONNECT_TIMEOUT_S = 3
+OVERLAID = Counter("tagtrail_overlay_reads_total", "Reads that found events which their read model did not have yet")
+OVERLAY_EVENTS = Counter("tagtrail_overlay_events_total", "Events that such reads had to fold")
 
 
 def _select(with_facts: bool) -> str:
@@ -123,15 +126,21 @@ class Reader:
 
     def tail_of(self, tail: list[list[Any]] | None) -> Iterator[Happened]:
         """The events of a tail column, in order."""
+        self._count(tail)
         for position, key, recorded_at, *rest in tail or ():
-            self.tail_events += 1
             yield happened_from(position, key, datetime.fromisoformat(recorded_at), *rest)
+
+    def _count(self, tail: list[list[Any]] | None) -> None:
+        if tail:
+            self.tail_events += len(tail)
+            OVERLAID.inc()
+            OVERLAY_EVENTS.inc(len(tail))
 
     def overlay(self, model: Model, rows: Rows, tail: list[list[Any]] | None) -> None:
         """Fold a tail of many keys over `rows`. A key whose fold fails stays as it stood (S22)."""
+        self._count(tail)
         failed: set[str] = set()
         for position, key, recorded_at, *rest in tail or ():
-            self.tail_events += 1
             if key in failed:
                 continue
             try:

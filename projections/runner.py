@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from domain.event import event_types
-from eventstore.feed.kafka import KafkaSettings
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import EVENTS_CONSUMED
-from projections import builds, housekeeping, kafka_feed
+from eventstore.feed.settings import KafkaSettings
+from projections import builds, housekeeping
 from projections.attempts import Attempts
 from projections.builds import Build
 from projections.feeding import Moved, apply, lock
@@ -42,8 +42,14 @@ def run(
 ) -> None:
     """Project until stopped; reconnects by itself while the database is away."""
     models = tuple(models)
+    wants = None
+    if kafka is not None:
+        # Kafka's client is loaded only where it is used.
+        from projections import kafka_feed
+
+        wants = kafka_feed.wants(models)
     member = Member("projector", frozenset(each.id for each in models), frozenset(event_types()))
-    members = Membership(database_url, member, kafka_feed.wants(models) if kafka else None).start()
+    members = Membership(database_url, member, wants).start()
     keeper = housekeeping.Keeper(database_url, models, stop).start()
     retry_s = RETRY_S
     try:

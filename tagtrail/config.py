@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from eventstore.feed.settings import KafkaSettings
 from tagtrail.options import BY_NAME, OPTIONS, InvalidValue, Option
 
 CONFIG_VARIABLE = "TAGTRAIL_CONFIG"
@@ -33,7 +34,8 @@ _OTHER_VARIABLES = {
     "TAGTRAIL_PORT",
 }
 _TESTS_PREFIX = "TAGTRAIL_TEST_"
-_PATHS = ("data", "test_clock")
+_PATHS = ("data", "test_clock", "kafka_ca_file", "kafka_cert_file", "kafka_key_file")
+_SECRETS = ("database", "kafka_password")
 
 
 class WrongOption(Exception):
@@ -64,6 +66,16 @@ class Settings:
     read_timeout_s: float
     database_pool: int
     projector: bool
+    kafka: str | None
+    kafka_security_protocol: str
+    kafka_ca_file: Path | None
+    kafka_cert_file: Path | None
+    kafka_key_file: Path | None
+    kafka_sasl_mechanism: str
+    kafka_username: str | None
+    kafka_password: str | None
+    kafka_topic_prefix: str
+    kafka_replication: int
     test_clock: Path | None
 
     @property
@@ -72,6 +84,25 @@ class Settings:
         if self.database is None:
             raise WrongOption("no database: these settings were not handed over by a running server")
         return self.database
+
+    @property
+    def kafka_settings(self) -> KafkaSettings | None:
+        """How Kafka is reached, if it is used at all."""
+        if self.kafka is None:
+            return None
+        sasl = self.kafka_security_protocol.startswith("sasl")
+        return KafkaSettings(
+            servers=self.kafka,
+            security_protocol=self.kafka_security_protocol.upper(),
+            ca_file=_text(self.kafka_ca_file),
+            cert_file=_text(self.kafka_cert_file),
+            key_file=_text(self.kafka_key_file),
+            sasl_mechanism=self.kafka_sasl_mechanism.upper() if sasl else None,
+            username=self.kafka_username if sasl else None,
+            password=self.kafka_password if sasl else None,
+            prefix=self.kafka_topic_prefix,
+            replication=self.kafka_replication or -1,
+        )
 
     @property
     def host(self) -> str:
@@ -105,6 +136,10 @@ class Settings:
     def with_database(self, url: str) -> "Settings":
         """The same settings with a database that is known."""
         return replace(self, database=url)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +182,7 @@ def _read(option: Option, given: object, place: str) -> Any:
     try:
         return option.read(given)
     except InvalidValue as problem:
-        shown = "" if option.name == "database" else f" (given: {given!r})"
+        shown = "" if option.name in _SECRETS else f" (given: {given!r})"
         raise WrongOption(f"{place}: {problem}{shown}") from None
 
 
@@ -195,6 +230,14 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         raise WrongOption(
             f"{BY_NAME['test_clock'].variable} moves the clock of a test; it is refused unless the server listens on "
             f"loopback (it would listen on {settings.listen})"
+        )
+    if settings.kafka_security_protocol.startswith("sasl") and None in (
+        settings.kafka_username,
+        settings.kafka_password,
+    ):
+        raise WrongOption(
+            f"kafka_security_protocol ({origins['kafka_security_protocol']}): {settings.kafka_security_protocol} needs "
+            "kafka_username and kafka_password (variable TAGTRAIL_KAFKA_PASSWORD)"
         )
     if settings.upload_bodies_total >= settings.threads:
         raise WrongOption(

@@ -47,6 +47,8 @@ def configure(settings: Settings, process_name: str) -> None:
     root.handlers[:] = [handler]
     # Libraries narrate at info; only what they warn of concerns an operator.
     root.setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
+    # Of a broker that is away it tells for each connection and try; the relay and the feed tell it once.
+    logging.getLogger("kafka").setLevel(level if level == logging.DEBUG else logging.CRITICAL)
     logging.captureWarnings(True)
 
 

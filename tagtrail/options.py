@@ -84,6 +84,41 @@ def read_database(given: object) -> str | None:
     return text
 
 
+def read_kafka(given: object) -> str | None:
+    """HOST:PORT,HOST:PORT; empty means none."""
+    text = str(given)
+    if not text:
+        return None
+    for each in text.split(","):
+        host, colon, port = each.strip().rpartition(":")
+        if not host or not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise InvalidValue("must be HOST:PORT,HOST:PORT, for example kafka1:9092,kafka2:9092")
+    return ",".join(each.strip() for each in text.split(","))
+
+
+def read_file(given: object) -> Path | None:
+    """A file that must be there; empty means none."""
+    if not str(given):
+        return None
+    path = Path(os.path.abspath(os.path.expanduser(str(given))))
+    if not path.is_file():
+        raise InvalidValue("must be the path of a file that is there")
+    return path
+
+
+def read_text(given: object) -> str | None:
+    """Some text; empty means none."""
+    return str(given) or None
+
+
+def read_topic_prefix(given: object) -> str:
+    """What names of topics may begin with."""
+    text = str(given)
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", text):
+        raise InvalidValue("must be letters, digits, '.', '_' and '-'")
+    return text
+
+
 def whole(least: int, most: int) -> Callable[[object], int]:
     """A reader of whole numbers within limits."""
 
@@ -226,6 +261,30 @@ OPTIONS: tuple[Option, ...] = (
         "Run the process that keeps the read models up to date; answers are right without it, but slower.",
         "",
         switch=True,
+    ),
+    Option("kafka", read_kafka, _is(None), "Kafka that feeds the read models; without it the log does.", "HOST:PORT,…"),
+    Option(
+        "kafka_security_protocol",
+        choice("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
+        _is("plaintext"),
+        "How Kafka is spoken to: plaintext, ssl, sasl_plaintext or sasl_ssl.",
+        "NAME",
+    ),
+    Option("kafka_ca_file", read_file, _is(None), "Certificates that Kafka's must be signed by (PEM).", "FILE"),
+    Option("kafka_cert_file", read_file, _is(None), "Certificate to show to Kafka (PEM).", "FILE"),
+    Option("kafka_key_file", read_file, _is(None), "Key of that certificate (PEM).", "FILE"),
+    Option(
+        "kafka_sasl_mechanism",
+        choice("plain", "scram-sha-256", "scram-sha-512"),
+        _is("plain"),
+        "How to log in with sasl_plaintext and sasl_ssl: plain, scram-sha-256 or scram-sha-512.",
+        "NAME",
+    ),
+    Option("kafka_username", read_text, _is(None), "Who to log in as.", "NAME"),
+    Option("kafka_password", read_text, _is(None), "The password of that user.", "TEXT", flag=False),
+    Option("kafka_topic_prefix", read_topic_prefix, _is("tagtrail"), "What names of topics begin with.", "TEXT"),
+    Option(
+        "kafka_replication", whole(0, 99), _is(0), "Copies of topics that are made; 0 is the broker's default.", "N"
     ),
     Option(
         "test_clock",

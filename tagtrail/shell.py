@@ -7,19 +7,20 @@ quarters of such a request's time.
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flask import Flask
 
 from blobstore.interface import BlobStoreError
+from domain.event import UnknownEvent
 from eventstore.types import StoreUnavailable
+from projections.model import FoldFailed
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Handlers, Request, error_answer, unknown_path
 from protocol.routes import parse_path
 from tagtrail import logs
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
-from tagtrail.health import Health
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -32,10 +33,12 @@ _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: 
 class Application:
     """The WSGI callable of one API process."""
 
-    def __init__(self, pull: Handlers, flask_app: Flask, health: Health, access_log: bool) -> None:
+    def __init__(
+        self, pull: Handlers, flask_app: Flask, checks: Mapping[str, Callable[[], Answer]], access_log: bool
+    ) -> None:
         self._pull = pull
         self._flask = flask_app
-        self._checks = {"/healthz": health.alive, "/readyz": health.ready}
+        self._checks = checks
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -67,6 +70,9 @@ class Application:
         except StoreUnavailable as problem:
             logs.error_with_trace(request_id, problem)
             return _unavailable("the database does not answer, try again", request_id)
+        except (FoldFailed, UnknownEvent) as problem:
+            logs.error_with_trace(request_id, problem)
+            return _unavailable("the history of this repository holds what this program cannot read", request_id)
         except BlobStoreError as problem:
             logs.error_with_trace(request_id, problem)
             return _unavailable("the storage does not take or give bytes, try again", request_id)

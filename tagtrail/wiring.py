@@ -10,7 +10,10 @@ from command_api import upkeep
 from command_api.bodies import BodyGate, BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
+from domain.event import event_types
+from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
+from projections.models import MODELS
 from projections.reader import Reader
 from query_api import api_v1
 from query_api import handlers as query_handlers
@@ -19,7 +22,10 @@ from tagtrail.clock import make_clock
 from tagtrail.config import Settings
 from tagtrail.flask_app import create_app
 from tagtrail.health import Health
+from tagtrail.metrics import Metrics
 from tagtrail.shell import Application
+
+API_BEAT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,19 @@ def make_wsgi(rooms: Rooms) -> Application:
     lists = query_handlers.list_handlers(rooms.questions)
     pull = query_handlers.pull_handlers(rooms.questions)
     flask_app = create_app({**pull, **lists, **commands}, [api_v1.blueprint(rooms.questions)])
-    return Application(pull, flask_app, Health(rooms.store, rooms.commands.blobs), rooms.settings.access_log)
+    health = Health(rooms.store, rooms.commands.blobs)
+    checks = {
+        "/healthz": health.alive,
+        "/readyz": health.ready,
+        "/metrics": Metrics(rooms.settings.database_url).answer,
+    }
+    return Application(pull, flask_app, checks, rooms.settings.access_log)
 
 
 def start_upkeep(rooms: Rooms) -> threading.Event:
-    """Run the upkeep beside the requests; set the event to end it."""
+    """Run the upkeep beside the requests, and say which read models this process asks for; set the event to end it."""
     stop = threading.Event()
+    member = Member("api", frozenset(each.id for each in MODELS), frozenset(event_types()))
+    Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
     threading.Thread(target=upkeep.run, args=(rooms.commands, stop), name="upkeep", daemon=True).start()
     return stop

@@ -11,9 +11,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from eventstore.feed import topics
-from eventstore.feed.kafka import EVENTS, KafkaSettings, make_admin, make_consumer
+from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.metrics import FEED_FAILURES
 from eventstore.feed.records import FeedRecord, NotOurs, record_of
+from eventstore.feed.settings import EVENTS, KafkaSettings
 
 POLL_S = 0.2
 IDENTITY_S = 5.0

@@ -20,10 +20,11 @@ from domain.streams import UPLOAD_PREFIX
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
 from eventstore.feed import topics
 from eventstore.feed.consumer import last_records
-from eventstore.feed.kafka import EVENTS, UPLOADS, KafkaSettings, make_admin, make_producer
+from eventstore.feed.kafka import make_admin, make_producer
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import RELAY_FAILURES, RELAYED
 from eventstore.feed.records import Outgoing, outgoing, watermark
+from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
 from eventstore.feed.topics import Topics, WrongTopic
 from eventstore.types import Recorded
 

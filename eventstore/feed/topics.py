@@ -7,7 +7,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from eventstore.feed.kafka import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
 
 _DAY_MS = 86_400_000
 _CONFIGURATION = {

@@ -32,4 +32,6 @@ def show(output: str, config_file: str | None, **values: Any) -> None:
 
 
 def _shown(name: str, value: Any) -> Any:
+    if name == "kafka_password" and value is not None:
+        return "***"
     return mask_url(value) if name == "database" and value is not None else value

@@ -12,6 +12,9 @@ from tagtrail.cli.common import PROBLEM, STOPPED
 
 _COMMANDS = {
     "serve": "tagtrail.cli.serve:serve",
+    "api": "tagtrail.cli.api:api",
+    "relay": "tagtrail.cli.processes:relay",
+    "projector": "tagtrail.cli.processes:projector",
     "config": "tagtrail.cli.configuration:config",
     "db": "tagtrail.cli.database:db",
     "events": "tagtrail.cli.events:events",

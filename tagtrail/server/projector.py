@@ -17,7 +17,7 @@ def main() -> None:
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
-    runner.run(settings.database_url, stop)
+    runner.run(settings.database_url, stop, kafka=settings.kafka_settings)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from tagtrail import logs
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
 from tagtrail.server import embedded
 from tagtrail.server.children import Child, Watchdog
+from tagtrail.server.counting import FOLDER_VARIABLE, fresh_folder
 from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from tagtrail.server.lock import DataFolderLock, settings_file
 from tagtrail.server.processes import PARENT_VARIABLE
 
+METRICS_FOLDER = "metrics"
 POLL_S = 0.1
 STOP_S = 8.0
 DATABASE_STOP_S = 1.5
@@ -113,6 +115,7 @@ class Supervisor:
             problems = self._checked(url)
             if problems:
                 raise CannotServe("the database is not safe to serve with:\n  " + "\n  ".join(problems))
+            schema.note_cluster(url)
             ensure_tables(url)
         except SchemaOutdated as problem:
             raise CannotServe(
@@ -149,13 +152,13 @@ class Supervisor:
         roles.create_roles(admin, embedded.DATABASE, embedded.OWNER, embedded.APPLICATION)
         owner = postgres.url(embedded.OWNER)
         schema.migrate(owner, app_role=embedded.APPLICATION)
-        schema.note_cluster(postgres.url(embedded.ADMIN))
         return postgres.url()
 
     def _start_children(self, served: Settings, watchdog: Watchdog) -> None:
         # The options have been read: what was in variables, perhaps a password, is in a private file from here on.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
         environment |= {HANDED_VARIABLE: str(settings_file(served.data)), PARENT_VARIABLE: str(os.getpid())}
+        environment[FOLDER_VARIABLE] = str(fresh_folder(served.data / METRICS_FOLDER))
 
         def starter(module: str) -> "Callable[[], subprocess.Popen[bytes]]":
             command = [sys.executable, "-m", module]
@@ -164,6 +167,8 @@ class Supervisor:
             )
 
         modules = {"api": "tagtrail.server.api"}
+        if served.kafka is not None:
+            modules["relay"] = "tagtrail.server.relay"
         if served.projector:
             modules["projector"] = "tagtrail.server.projector"
         for name, module in modules.items():

@@ -1,0 +1,54 @@
+"""Where Kafka is and how one logs in; apart from its clients, which take a while to load."""
+
+from dataclasses import dataclass
+from typing import Any
+
+EVENTS = "events"
+UPLOADS = "uploads"
+
+# Short, so that a broker that went away is noticed and one that came back is found.
+_COMMON: dict[str, Any] = {
+    "request_timeout_ms": 5_000,
+    "bootstrap_timeout_ms": 5_000,
+    "reconnect_backoff_max_ms": 1_000,
+    "metadata_max_age_ms": 10_000,
+    "connections_max_idle_ms": 60_000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Where Kafka is and how one logs in. `servers` is HOST:PORT,…; files are PEM; `prefix` begins topic names.
+
+    `replication` is the number of copies of topics that are made here, -1 for the broker's default.
+    """
+
+    servers: str
+    security_protocol: str = "PLAINTEXT"
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    sasl_mechanism: str | None = None
+    username: str | None = None
+    password: str | None = None
+    prefix: str = "tagtrail"
+    replication: int = -1
+
+    def topic(self, kind: str) -> str:
+        """The topic of EVENTS or UPLOADS."""
+        return f"{self.prefix}.{kind}.v1"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every client of kafka-python is given."""
+        return {
+            **_COMMON,
+            "bootstrap_servers": [each.strip() for each in self.servers.split(",")],
+            "security_protocol": self.security_protocol,
+            "ssl_cafile": self.ca_file,
+            "ssl_certfile": self.cert_file,
+            "ssl_keyfile": self.key_file,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.username,
+            "sasl_plain_password": self.password,
+        }

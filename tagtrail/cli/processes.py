@@ -1,0 +1,128 @@
+"""`tagtrail relay` and `tagtrail projector`: processes of a server by themselves, on any machine."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from eventstore import schema
+from eventstore.types import StoreError
+from projections.model import Model
+from projections.models import MODELS, UnknownModel, models_named
+from projections.setup import ensure_tables
+from tagtrail import logs, metrics
+from tagtrail.cli.common import Problem, resolved, setting_options
+from tagtrail.config import Settings, mask_url
+from tagtrail.options import InvalidValue, read_listen
+
+_COMMON = ("database", "log_format", "log_level")
+_KAFKA = (
+    "kafka",
+    "kafka_security_protocol",
+    "kafka_ca_file",
+    "kafka_cert_file",
+    "kafka_key_file",
+    "kafka_sasl_mechanism",
+    "kafka_username",
+    "kafka_topic_prefix",
+    "kafka_replication",
+)
+
+
+def _address(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    try:
+        return None if given is None else read_listen(given)
+    except InvalidValue as problem:
+        raise click.BadParameter(str(problem)) from problem
+
+
+metrics_option = click.option(
+    "--metrics", "metrics_listen", metavar="HOST:PORT", callback=_address, help="Serve /metrics there."
+)
+
+
+@click.command()
+@metrics_option
+@setting_options(*_COMMON, *_KAFKA)
+def relay(metrics_listen: str | None, config_file: str | None, **values: Any) -> None:
+    """Carry the log from the database to Kafka until Ctrl-C.
+
+    Any number may run: one works, the others take over when it ends.
+    """
+    from eventstore.feed import relay as work
+
+    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings)
+    if settings.kafka_settings is None:
+        raise click.UsageError("name the brokers: --kafka HOST:PORT or TAGTRAIL_KAFKA")
+    with _standing(settings, "relay", metrics_listen) as stop:
+        work.run(settings.database_url, settings.kafka_settings, stop)
+
+
+@click.command()
+@click.option("--only", metavar="NAME,NAME", help="Only these read models; otherwise all.")
+@metrics_option
+@setting_options(*_COMMON, *_KAFKA)
+def projector(only: str | None, metrics_listen: str | None, config_file: str | None, **values: Any) -> None:
+    """Keep read models up with the log until Ctrl-C, fed by Kafka if it is named, else by the database.
+
+    Any number may run: with Kafka they share the partitions.
+    """
+    from projections import runner
+
+    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings)
+    models = _models(only)
+    with _standing(settings, "projector", metrics_listen) as stop:
+        runner.run(settings.database_url, stop, models=models, kafka=settings.kafka_settings)
+
+
+def _models(only: str | None) -> tuple[Model, ...]:
+    try:
+        chosen = {name: models_named(name) for name in (only or "all").split(",")}
+    except UnknownModel as problem:
+        raise click.UsageError(f"--only: {problem}") from problem
+    return tuple(each for each in MODELS if any(each in found for found in chosen.values()))
+
+
+def checked(settings: Settings) -> Settings:
+    """The settings, if their database is there, current and safe."""
+    if settings.database is None:
+        raise click.UsageError("name the database: --database URL or TAGTRAIL_DATABASE")
+    try:
+        problems = schema.check(settings.database)
+        if problems:
+            raise Problem("the database is not safe to serve with:\n  " + "\n  ".join(problems))
+        schema.note_cluster(settings.database)
+        ensure_tables(settings.database)
+    except StoreError as problem:
+        raise Problem(f"{mask_url(settings.database)}: {problem}") from problem
+    return settings
+
+
+@contextmanager
+def _standing(settings: Settings, name: str, metrics_listen: str | None) -> Iterator[threading.Event]:
+    """What ends on SIGTERM and Ctrl-C, with its logs and its metrics."""
+    logs.configure(settings, name)
+    stop = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stop.set())
+    if metrics_listen is None:
+        yield stop
+        return
+    from prometheus_client import start_http_server
+
+    host, _, port = metrics_listen.rpartition(":")
+    try:
+        server, thread = start_http_server(
+            int(port), host.strip("[]"), registry=metrics.registry_of(settings.database_url)
+        )
+    except OSError as problem:
+        raise Problem(f"cannot serve metrics on {metrics_listen}: {problem.strerror}") from problem
+    logs.get_logger().info("metrics", listen=f"{host}:{server.server_port}")
+    try:
+        yield stop
+    finally:
+        server.shutdown()
+        thread.join()

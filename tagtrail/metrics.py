@@ -1,0 +1,106 @@
+"""GET /metrics: what the processes of this machine counted, and where log, feed and read models stand.
+
+Counters live in files that all processes of one server share (prometheus-client's multiprocess mode); where things
+stand is asked of the database, so that it is the same whoever is asked.
+"""
+
+import os
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import DBAPIError
+
+from projections import admin
+from projections.admin import Status
+from projections.builds import FILLING
+from projections.setup import engine_for
+from protocol.messages import Answer
+from tagtrail.server.counting import FOLDER_VARIABLE
+
+
+def registry_of(database_url: str) -> CollectorRegistry:
+    """Everything that this machine can tell."""
+    if os.environ.get(FOLDER_VARIABLE):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry = REGISTRY
+    registry.register(Standings(database_url))
+    return registry
+
+
+class Metrics:
+    """The endpoint of one process."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._registry: CollectorRegistry | None = None
+
+    def answer(self) -> Answer:
+        """The text format of Prometheus."""
+        if self._registry is None:
+            self._registry = registry_of(self._url)
+        body = generate_latest(self._registry)
+        return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST), ("Content-Length", str(len(body)))], body)
+
+
+class Standings(Collector):
+    """Where log, relay and read models stand, read from the database at each scrape."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = engine_for(database_url)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: what there is to tell is known when the database is asked."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """All gauges; only that it is away, if the database is."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(sa.text("SET statement_timeout = '5s'"))
+                found = admin.read_status(connection)
+        except DBAPIError:
+            yield _gauge("tagtrail_database_up", "Whether the database answers", 0)
+            return
+        yield _gauge("tagtrail_database_up", "Whether the database answers", 1)
+        yield _gauge("tagtrail_log_position", "Position of the last event", found.head)
+        yield _gauge("tagtrail_log_epoch", "Epoch of the log, raised by a restore", found.epoch)
+        yield _gauge("tagtrail_relay_position", "Position up to which the log was published", found.relay.position)
+        yield _gauge("tagtrail_relay_lag_events", "Events that were not published yet", found.relay.lag)
+        yield _gauge(
+            "tagtrail_relay_failing", "Whether something keeps the relay", int(found.relay.problem is not None)
+        )
+        yield from _of_models(found)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _of_models(found: Status) -> Iterator[Metric]:
+    families = {
+        "position": GaugeMetricFamily("tagtrail_projection_position", "Position of a read model", labels=["model"]),
+        "lag": GaugeMetricFamily("tagtrail_projection_lag_events", "Events not folded yet", labels=["model"]),
+        "lag_s": GaugeMetricFamily("tagtrail_projection_lag_seconds", "Age of the oldest of them", labels=["model"]),
+        "parked": GaugeMetricFamily("tagtrail_projection_parked", "Keys that are parked", labels=["model"]),
+    }
+    for each in found.models:
+        families["position"].add_metric([each.name], each.position)
+        families["lag"].add_metric([each.name], each.lag)
+        families["lag_s"].add_metric([each.name], each.lag_s)
+        parked = sum(key.live and key.model == each.name for key in found.parked)
+        families["parked"].add_metric([each.name], parked)
+    yield from families.values()
+    filled = GaugeMetricFamily("tagtrail_rebuild_position", "How far a rebuild has folded the log", labels=["model"])
+    target = GaugeMetricFamily("tagtrail_rebuild_target", "How far it is to fold it", labels=["model"])
+    for each in found.builds:
+        if each.state == FILLING:
+            filled.add_metric([each.name], each.filled)
+            target.add_metric([each.name], each.target)
+    yield filled
+    yield target

@@ -1,0 +1,27 @@
+"""The relay process: carries the log to Kafka until told to stop."""
+
+import signal
+import threading
+
+from eventstore.feed import relay
+from tagtrail import logs
+from tagtrail.config import WrongOption, current_settings
+from tagtrail.server.processes import end_with_parent, supervisor_pid
+
+
+def main() -> None:
+    """Relay until SIGTERM or SIGINT."""
+    settings = current_settings()
+    logs.configure(settings, "relay")
+    end_with_parent(supervisor_pid())
+    kafka = settings.kafka_settings
+    if kafka is None:
+        raise WrongOption("no Kafka is named: the relay has nowhere to go")
+    stop = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stop.set())
+    relay.run(settings.database_url, kafka, stop)
+
+
+if __name__ == "__main__":
+    main()
