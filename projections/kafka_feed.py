@@ -25,7 +25,7 @@ from projections.model import Model
 
 STALLED_S = 2.0
 LOOK_S = 0.25
-POLL_S = 0.05
+POLL_S = 0.2
 MERGED_BATCHES_MAX = 8
 
 _POSITIONS = """

@@ -20,6 +20,7 @@ from pathlib import Path
 
 GO_BUILD_SECONDS_MAX = 1800
 APT_SECONDS_MAX = 900
+MAVEN_SECONDS_MAX = 600
 
 
 class ToolUnavailableError(Exception):
@@ -76,11 +77,33 @@ GO_TOOLS = (
     GoTool("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", slow=True),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class MavenTool:
+    """A Java program: artefacts of Maven's and all that they need, as jars in one folder."""
+
+    name: str
+    version: str
+    artefacts: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder of exactly this version; the jars are there."""
+        return cache_folder() / f"{self.name}-{self.version}"
+
+
+# Without a binding for slf4j the broker would say nothing at all.
+KAFKA = MavenTool(
+    "kafka", "4.3.0", ("org.apache.kafka:kafka_2.13:4.3.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
+)
+
 DEBIAN_TOOLS = (
     DebianTool("docker", "docker.io", ("docker", "dockerd", "ctr")),
     DebianTool("skopeo", "skopeo", ("skopeo",)),
     DebianTool("podman", "podman", ("podman",)),
     DebianTool("busybox", "busybox-static", ("busybox",)),
+    DebianTool("java", "openjdk-17-jre-headless", ("java",)),
+    DebianTool("maven", "maven", ("mvn",)),
     DebianTool("docker-compose", "docker-compose", ("docker-compose",)),
     DebianTool("debootstrap", "debootstrap", ("debootstrap",), rare=True),
 )
@@ -138,6 +161,35 @@ def install_go_tool(tool: GoTool) -> str:
             shutil.rmtree(tool.folder, ignore_errors=True)
             out.rename(tool.folder)
         return "built"
+
+
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+<modelVersion>4.0.0</modelVersion><groupId>tagtrail</groupId><artifactId>tools</artifactId><version>1</version>
+<dependencies>{dependencies}</dependencies></project>
+"""
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
+
+
+def install_maven_tool(tool: MavenTool) -> str:
+    """Download a Java program's jars into the cache; answers what was done.
+
+    Raises ToolUnavailableError when Maven is absent or fails. The folder appears by one rename, whole or never.
+    """
+    with locked(tool.name):
+        if tool.folder.exists():
+            return "already there"
+        maven = find_program("mvn")
+        if maven is None:
+            raise ToolUnavailableError("mvn is not on PATH; as root run: apt-get install -y maven")
+        with tempfile.TemporaryDirectory(prefix=f".{tool.name}-", dir=cache_folder()) as temporary:
+            folder = Path(temporary)
+            dependencies = "".join(_DEPENDENCY.format(*each.split(":")) for each in tool.artefacts)
+            (folder / "pom.xml").write_text(_POM.format(dependencies=dependencies))
+            command = [str(maven), "-q", "-B", "-f", str(folder / "pom.xml"), "dependency:copy-dependencies"]
+            command += [f"-DoutputDirectory={folder / 'out'}", "-DincludeScope=runtime"]
+            run_or_raise(command, dict(os.environ), MAVEN_SECONDS_MAX)
+            (folder / "out").rename(tool.folder)
+        return "downloaded"
 
 
 def run_or_raise(command: Sequence[str], environment: dict[str, str], seconds_max: int) -> None:
@@ -218,6 +270,12 @@ def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> 
         except ToolUnavailableError as error:
             failures += 1
             print(f"{tool.name} {tool.version}: cannot be had: {error}", file=sys.stderr, flush=True)
+    if not only or KAFKA.name in only:
+        try:
+            print(f"{KAFKA.name} {KAFKA.version}: {install_maven_tool(KAFKA)}: {KAFKA.folder}", flush=True)
+        except ToolUnavailableError as error:
+            failures += 1
+            print(f"{KAFKA.name} {KAFKA.version}: cannot be had: {error}", file=sys.stderr, flush=True)
     return 1 if failures and require else 0
 
 
@@ -226,6 +284,7 @@ def command_list() -> int:
     for tool in GO_TOOLS:
         where = str(tool.path) if tool.path.exists() else "absent" + (" (install --all)" if tool.slow else "")
         print(f"{tool.name:14} {tool.version:40} {where}")
+    print(f"{KAFKA.name:14} {KAFKA.version:40} {KAFKA.folder if KAFKA.folder.exists() else 'absent'}")
     for debian in DEBIAN_TOOLS:
         for program in debian.programs:
             print(f"{program:14} {'(Debian ' + debian.package + ')':40} {find_program(program) or 'absent'}")
@@ -246,7 +305,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "list":
         return command_list()
-    known = {tool.name for tool in GO_TOOLS} | {n for tool in DEBIAN_TOOLS for n in (tool.name, tool.package)}
+    known = (
+        {KAFKA.name}
+        | {tool.name for tool in GO_TOOLS}
+        | {n for tool in DEBIAN_TOOLS for n in (tool.name, tool.package)}
+    )
     unknown = sorted(set(chosen.names) - known)
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")

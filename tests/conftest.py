@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.api import Registry, registry_over
+from tests.kafka import broker, kafka, kafka_server, topic_prefix
 from tests.postgres import Database, database, postgres_server
 from tests.servers import RunningServer, jittering, serving
 
-__all__ = ["database", "postgres_server"]
+__all__ = ["broker", "database", "kafka", "kafka_server", "postgres_server", "topic_prefix"]
 
 JITTER_SEED = 20261124
 

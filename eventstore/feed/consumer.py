@@ -19,7 +19,7 @@ from eventstore.feed.settings import EVENTS, KafkaSettings
 POLL_S = 0.2
 IDENTITY_S = 5.0
 RETRY_S = 0.2
-RETRY_MAX_S = 5.0
+RETRY_MAX_S = 2.0
 BATCHES_MAX = 32
 _LAST_TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class FeedReader:
             if not self._wanted:
                 self._changed.wait(POLL_S)
                 continue
+            began = time.monotonic()
             try:
                 self._topic_id = self._identify()
                 consumer = make_consumer(self._settings)
@@ -102,6 +103,8 @@ class FeedReader:
                 retry_s = RETRY_S
             except (KafkaError, topics.WrongTopic) as problem:
                 FEED_FAILURES.inc()
+                if time.monotonic() - began > 10 * RETRY_MAX_S:
+                    retry_s = RETRY_S
                 _log.warning("Kafka is away, trying again in %.1f s: %s: %s", retry_s, type(problem).__name__, problem)
                 self._stop.wait(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MAX_S)

@@ -31,10 +31,10 @@ from eventstore.types import Recorded
 LEASE = "relay/0"
 BATCH_EVENTS = 1000
 POLL_S = 0.003
-POLL_MAX_S = 0.05
+POLL_MAX_S = 0.1
 WATERMARK_S = 1.0
 RETRY_S = 0.2
-RETRY_MAX_S = 5.0
+RETRY_MAX_S = 2.0
 ACKNOWLEDGED_TIMEOUT_S = 15.0
 PROBLEM_CHARACTERS = 500
 
@@ -83,7 +83,7 @@ def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> No
                 retry_s = RETRY_S
             except (KafkaError, psycopg.Error, WrongTopic, Replaced) as problem:
                 RELAY_FAILURES.inc()
-                if time.monotonic() - began > 2 * RETRY_MAX_S:
+                if time.monotonic() - began > 10 * RETRY_MAX_S:
                     retry_s = RETRY_S
                 _log.warning("the relay starts again in %.1f s: %s: %s", retry_s, type(problem).__name__, problem)
                 _note_problem(database_url, problem)
@@ -201,28 +201,32 @@ class _Publisher:
         pause = POLL_S
         while not stop.is_set() and LEASE in members.held:
             rows = self._connection.execute(_LOG, (self._position, BATCH_EVENTS)).fetchall()
-            # Read after the events: what they were published under can only be too low, never too high.
-            epoch = int(_row(self._connection, _HEAD)[0])
             if rows:
-                self._publish([recorded_from_row(row) for row in rows], epoch)
+                self._publish([recorded_from_row(row) for row in rows], self._epoch())
                 pause = POLL_S
             else:
-                self._mark(epoch)
+                self._mark()
                 stop.wait(pause)
                 pause = min(2 * pause, POLL_MAX_S)
 
+    def _epoch(self) -> int:
+        return int(_row(self._connection, _HEAD)[0])
+
     def _publish(self, events: Sequence[Recorded], epoch: int) -> None:
-        sent = []
+        sent: list[Any] = []
+        counts = {EVENTS: 0, UPLOADS: 0}
         for event in events:
             kind = UPLOADS if event.stream.startswith(UPLOAD_PREFIX) else EVENTS
             last = self._last[kind]
             sent.append(self._send(kind, event.partition, outgoing(event, last[event.partition], epoch)))
             last[event.partition] = event.position
+            counts[kind] += 1
         self._acknowledged(sent)
+        for kind, count in counts.items():
+            RELAYED.labels(kind).inc(count)
         self._move(events[-1].position, epoch)
 
     def _send(self, kind: str, partition: int, record: Outgoing) -> Any:
-        RELAYED.labels(kind).inc()
         # The partition is the log's own (S11), never the client library's choice.
         return self._producer.send(
             self._topics[kind],
@@ -244,16 +248,24 @@ class _Publisher:
             raise Replaced(f"the checkpoint is no longer at {self._position}")
         self._position = position
 
-    def _mark(self, epoch: int) -> None:
+    def _mark(self) -> None:
         """Tell partitions without new events that they have none, so that their lag is known to be none."""
         if time.monotonic() < self._mark_at:
             return
         self._mark_at = time.monotonic() + WATERMARK_S
-        now = datetime.now(UTC)
-        sent = []
-        for partition, last in enumerate(self._last[EVENTS]):
-            if max(last, self._marked[partition]) < self._position:
-                record = watermark(partition, self._position, last, epoch, now)
-                sent.append(self._send(EVENTS, partition, record))
-                self._marked[partition] = self._position
-        self._acknowledged(sent)
+        idle = {
+            partition: last
+            for partition, last in enumerate(self._last[EVENTS])
+            if max(last, self._marked[partition]) < self._position
+        }
+        if not idle:
+            return
+        epoch, now = self._epoch(), datetime.now(UTC)
+        self._acknowledged(
+            [
+                self._send(EVENTS, partition, watermark(partition, self._position, last, epoch, now))
+                for partition, last in idle.items()
+            ]
+        )
+        for partition in idle:
+            self._marked[partition] = self._position

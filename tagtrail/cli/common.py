@@ -78,7 +78,9 @@ def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
 
 def console() -> Console:
     """Where tables go."""
-    return Console(soft_wrap=True)
+    shown = Console(soft_wrap=True)
+    # A table that goes into a file or a pipe is never cut.
+    return shown if shown.is_terminal else Console(soft_wrap=True, width=200)
 
 
 def progress_bar() -> "Progress":

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,6 +41,19 @@ def tail(
         raise Problem(str(problem)) from problem
     finally:
         store.close()
+
+
+@events.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def schemas(folder: Path) -> None:
+    """Write the JSON schema of each event type's data into a folder, NAME/VERSION.json."""
+    from eventstore.feed.schemas import schemas as made
+
+    for name, schema in made().items():
+        file = folder / schema["$id"].rpartition("/schemas/")[2]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(schema, indent=2) + "\n")
+        click.echo(f"{name}: {file}")
 
 
 def _print_after(store: Store, after: int, repo: str | None, output: str, follow: bool) -> None:

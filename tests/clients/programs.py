@@ -30,6 +30,9 @@ def _load_tools() -> ModuleType:
     return module
 
 
+tools = _load_tools()
+
+
 def in_ci() -> bool:
     """Whether an absent program is a failure."""
     return os.environ.get("CI", "").lower() == "true"
@@ -44,7 +47,7 @@ def missing(reason: str) -> NoReturn:
 
 def find(name: str) -> Path | None:
     """Path of the pinned or installed program, None when it is absent."""
-    found = _load_tools().find_tool(name)
+    found = tools.find_tool(name)
     assert found is None or isinstance(found, Path)
     return found
 

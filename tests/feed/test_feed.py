@@ -1,0 +1,303 @@
+"""The feed over a real Kafka: what the relay writes, who may write it, and what consumers make of it."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import NewTopic
+
+from domain.event import event_types
+from eventstore.feed import relay, topics
+from eventstore.feed.consumer import FeedReader, Place
+from eventstore.feed.kafka import make_admin
+from eventstore.feed.records import FeedRecord, record_of
+from eventstore.feed.schemas import schemas
+from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.partition import DEFAULT_PARTITIONS
+from projections import admin
+from tests.api import Registry
+from tests.feed.running import assert_right, fed, relaying
+from tests.kafka import Broker
+from tests.postgres import Database
+
+pytestmark = pytest.mark.xdist_group("kafka")
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DEADLINE_S = 30.0
+
+
+def published(database: Database, position: int) -> None:
+    """Wait until the relay's checkpoint has reached a position."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if admin.status(database.app_url).relay.position >= position:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not published: {admin.status(database.app_url).relay}")
+
+
+def messages(settings: KafkaSettings, topic: str) -> list[Any]:
+    """Everything that a topic holds, in order of partition and offset."""
+    consumer = KafkaConsumer(bootstrap_servers=settings.servers, group_id=None)
+    parts = [TopicPartition(topic, each) for each in range(DEFAULT_PARTITIONS)]
+    consumer.assign(parts)
+    consumer.seek_to_beginning(*parts)
+    left = {part: end for part, end in consumer.end_offsets(parts).items() if end > 0}
+    found: dict[TopicPartition, list[Any]] = {part: [] for part in parts}
+    deadline = time.monotonic() + DEADLINE_S
+    while any(len(found[part]) < end for part, end in left.items()) and time.monotonic() < deadline:
+        for part, some in consumer.poll(timeout_ms=200).items():
+            found[part] += some
+    consumer.close()
+    return [message for part in parts for message in found[part]]
+
+
+def events_of(settings: KafkaSettings, kind: str) -> list[FeedRecord]:
+    """The records of a topic that are events."""
+    records = [record_of(each) for each in messages(settings, settings.topic(kind))]
+    return [each for each in records if each.event is not None]
+
+
+def push(registry: Registry, count: int = 4) -> int:
+    """Some pushes to several repositories; answers the head of the log."""
+    for number in range(count):
+        registry.push(f"u/app{number % 3}", f"t{number}", bytes([number]))
+        started = registry.post(f"/v2/u/app{number % 3}/blobs/uploads/")
+        assert registry.delete(started.headers["Location"]).status_code == 204
+    return registry.head_position()
+
+
+def test_the_whole_log_is_published_exactly_as_it_stands(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """Every event once, in its partition, with the bytes of its data; `prev` chains each topic's partitions."""
+    head = push(registry)
+    with relaying(database.app_url, kafka):
+        published(database, head)
+        head = push(registry, 7)
+        published(database, head)
+    log = registry.rooms.store.read_log(0, 1000)
+    by_kind = {kind: events_of(kafka, kind) for kind in (EVENTS, UPLOADS)}
+    found = sorted((each.event for records in by_kind.values() for each in records), key=lambda event: event.position)
+    assert found == log
+    assert {each.event.stream.split("-")[0] for each in by_kind[UPLOADS]} == {"upload"}
+    for records in by_kind.values():
+        last: dict[int, int] = {}
+        for each in records:
+            assert each.prev == last.get(each.partition, 0)
+            assert each.partition == each.event.partition
+            last[each.partition] = each.position
+
+
+def test_records_are_cloud_events_whose_data_fit_their_schemas(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """CloudEvents 1.0, binary mode: required attributes as headers, the data as the value."""
+    head = push(registry)
+    with relaying(database.app_url, kafka):
+        published(database, head)
+    known = schemas()
+    for message in messages(kafka, kafka.topic(EVENTS)):
+        headers = {name: value.decode() for name, value in message.headers}
+        assert headers["ce_specversion"] == "1.0"
+        assert headers["content-type"] == "application/json"
+        assert headers["ce_id"]
+        assert headers["ce_source"] == "/tagtrail/log/0"
+        if headers["ce_type"] == "tagtrail.Watermark":
+            continue
+        schema = known[headers["ce_type"].removeprefix("tagtrail.")]
+        assert headers["ce_dataschema"] == schema["$id"]
+        assert message.key.decode() == headers["ce_partitionkey"]
+        data = json.loads(message.value)
+        assert set(schema["required"]) <= data.keys() <= schema["properties"].keys()
+        types = {"string": str, "integer": int}
+        assert all(isinstance(value, types[schema["properties"][name]["type"]]) for name, value in data.items())
+
+
+def test_the_schemas_in_the_docs_are_those_of_the_code() -> None:
+    """`tagtrail events schemas docs/schemas` writes them."""
+    made = schemas()
+    assert set(made) >= {"TagMoved", "ManifestPushed"}
+    files = {file.relative_to(DOCS / "schemas").as_posix(): file for file in (DOCS / "schemas").rglob("*.json")}
+    assert set(files) >= {f"{name}/{event_types()[name].SCHEMA_VERSION}.json" for name in made if name in _PRODUCT}
+    for name in _PRODUCT:
+        file = files[f"{name}/{event_types()[name].SCHEMA_VERSION}.json"]
+        assert json.loads(file.read_text()) == made[name]
+
+
+# Tests of the registry of events declare types of their own.
+_PRODUCT = [name for name, cls in event_types().items() if cls.__module__.startswith("domain.")]
+
+
+def test_two_relays_at_once_write_nothing_twice_and_leave_nothing_out(
+    registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both believe that they have the lease: the checkpoint moves once, and consumers see one sequence."""
+    monkeypatch.setattr(relay, "Membership", lambda *_, **__: _Careless())
+    stop = threading.Event()
+    workers = [threading.Thread(target=relay.run, args=(database.app_url, kafka, stop)) for _ in range(2)]
+    for each in workers:
+        each.start()
+    try:
+        for _ in range(5):
+            head = push(registry, 3)
+        published(database, head)
+    finally:
+        stop.set()
+        for each in workers:
+            each.join(DEADLINE_S)
+    positions: dict[int, list[int]] = {}
+    for record in events_of(kafka, EVENTS):
+        positions.setdefault(record.partition, []).append(record.position)
+    expected: dict[int, list[int]] = {}
+    for each in registry.rooms.store.read_log(0, 1000):
+        if not each.stream.startswith("upload-"):
+            expected.setdefault(each.partition, []).append(each.position)
+    assert {part: sorted(set(found)) for part, found in positions.items()} == expected
+    with fed(database.app_url, kafka):
+        assert admin.wait_until(database.app_url, head)
+    assert_right(database.app_url)
+
+
+class _Careless:
+    """A membership that never loses its lease."""
+
+    held = frozenset({relay.LEASE})
+
+    def start(self) -> "_Careless":
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_topic_with_another_number_of_partitions_is_refused(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """Its name and what to do stand in the status; nothing is published."""
+    client = make_admin(kafka)
+    client.create_topics([NewTopic(kafka.topic(EVENTS), 3, 1)])
+    client.close()
+    push(registry, 1)
+    with relaying(database.app_url, kafka):
+        deadline = time.monotonic() + DEADLINE_S
+        while admin.status(database.app_url).relay.problem is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found = admin.status(database.app_url).relay
+    assert found.position == 0
+    assert "has 3 partitions, the log has 16" in str(found.problem)
+
+
+def test_topics_are_deleted_after_days_and_upload_chatter_sooner(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """Retention by time, never compaction: that would break the chain."""
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    with relaying(database.app_url, kafka):
+        published(database, push(registry, 1))
+    client = make_admin(kafka)
+    names = [kafka.topic(EVENTS), kafka.topic(UPLOADS)]
+    found = client.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, each) for each in names], config_filter="all"
+    )
+    text = json.dumps(found, default=str)
+    client.close()
+    assert text.count("604800000") >= 1
+    assert text.count("86400000") >= 1
+    assert topics.describe(make_admin(kafka), names).keys() == set(names)
+
+
+def test_the_example_consumer_of_the_docs_sees_every_move(
+    registry: Registry, database: Database, kafka_server: str, tmp_path: Path
+) -> None:
+    """It is at most 30 lines long and runs as it stands, but for the topic's name."""
+    text = (DOCS / "examples" / "follow_tags.py").read_text()
+    assert len(text.splitlines()) <= 30
+    settings = KafkaSettings(kafka_server, prefix=tmp_path.name)
+    script = tmp_path / "follow_tags.py"
+    script.write_text(text.replace("tagtrail.events.v1", settings.topic(EVENTS)))
+    with relaying(database.app_url, settings):
+        published(database, push(registry, 3))
+        process = subprocess.Popen(
+            [sys.executable, str(script), kafka_server], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            published(database, push(registry, 6))
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(9)]
+        finally:
+            process.kill()
+            _, complaints = process.communicate()
+    moves = [json.loads(each.data) for each in registry.rooms.store.read_log(0, 1000, types=["TagMoved"])]
+    said = {f"{each['repository']}:{each['tag']} -> {each['digest']}" for each in moves}
+    assert {line.split(" ", 1)[1].strip() for line in lines} == said
+    assert "missed" not in complaints
+
+
+@pytest.mark.parametrize("how", ["SASL_PLAINTEXT", "SSL"])
+def test_logins_and_certificates_are_passed_through(
+    registry: Registry, database: Database, broker: Broker, topic_prefix: str, how: str
+) -> None:
+    """The feed by way of a listener that asks for a password, and of one that shows a certificate."""
+    settings = broker.settings(topic_prefix, how)
+    head = push(registry)
+    with fed(database.app_url, settings):
+        published(database, head)
+        assert admin.wait_until(database.app_url, head)
+    assert_right(database.app_url)
+
+
+def test_a_database_that_went_back_in_time_is_noticed_by_what_kafka_holds(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """S10: the topic's last record is beyond the head of the log, so the epoch is raised before anything is sent."""
+    head = push(registry)
+    with relaying(database.app_url, kafka):
+        published(database, head)
+    epoch = admin.status(database.app_url).epoch
+    cut = head - 6
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE log.es_event DISABLE TRIGGER USER")
+        connection.execute("DELETE FROM log.es_event WHERE position > %s", (cut,))
+        connection.execute("ALTER TABLE log.es_event ENABLE ALWAYS TRIGGER es_event_append_only")
+    with relaying(database.app_url, kafka):
+        deadline = time.monotonic() + DEADLINE_S
+        while admin.status(database.app_url).epoch == epoch and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert admin.status(database.app_url).epoch == epoch + 1
+        assert admin.status(database.app_url).relay.position <= cut
+
+
+def test_a_reader_goes_on_where_it_was_and_begins_anew_in_another_topic(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """Offsets count only in the topic in which they were seen."""
+    head = push(registry)
+    with relaying(database.app_url, kafka):
+        published(database, head)
+        client = make_admin(kafka)
+        topic_id = topics.describe(client, [kafka.topic(EVENTS)])[kafka.topic(EVENTS)][0]
+        client.close()
+        partition = events_of(kafka, EVENTS)[0].partition
+        offsets = [each.offset for each in events_of(kafka, EVENTS) if each.partition == partition]
+        for place, first in (
+            (Place(topic_id, offsets[-1]), offsets[-1]),
+            (Place("another", offsets[-1]), 0),
+            (Place(topic_id, 10_000), 0),
+            (Place(), 0),
+        ):
+            reader = FeedReader(kafka).start()
+            reader.assign({partition: place})
+            batch = reader.get(DEADLINE_S)
+            reader.close()
+            assert batch is not None
+            assert batch.topic_id == topic_id
+            assert batch.records[partition][0].offset == first

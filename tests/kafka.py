@@ -1,0 +1,225 @@
+"""A real Apache Kafka for tests: one broker a run, which is also its own controller; ends with whoever started it.
+
+TAGTRAIL_TEST_KAFKA=HOST:PORT names a broker that is there already; tests that kill theirs start their own anyway.
+"""
+
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from eventstore.feed.settings import KafkaSettings
+from tests.clients.programs import missing, tools
+
+# It tells of each try to connect to a broker that is not there, which here is most of what happens.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+USER, PASSWORD = "tagtrail", "secret"
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl},CONTROLLER://127.0.0.1:{control}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{control}
+log.dirs={folder}/data
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+auto.create.topics.enable=false
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=300
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+  username="{user}" password="{password}" user_{user}="{password}";
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/server.pem
+"""
+_LOGGING = """
+Configuration:
+  Appenders:
+    Console: {name: C, PatternLayout: {pattern: "%d %p %c %m%n"}}
+  Loggers:
+    Root: {level: warn, AppenderRef: {ref: C}}
+"""
+
+
+class Broker:
+    """One broker in a folder of its own, on ports of its own, which it keeps over restarts."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tt-kafka-", dir="/tmp"))
+        self._ports = dict(zip(("port", "sasl", "ssl", "control"), _free_ports(4), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._make_certificate()
+        values = {**self._ports, "folder": self.folder, "user": USER, "password": PASSWORD}
+        (self.folder / "server.properties").write_text(_PROPERTIES.format(**values))
+        (self.folder / "log4j2.yaml").write_text(_LOGGING)
+        self._format()
+
+    @property
+    def bootstrap(self) -> str:
+        """Where clients without a login go."""
+        return f"127.0.0.1:{self._ports['port']}"
+
+    def settings(self, prefix: str, how: str = "PLAINTEXT") -> KafkaSettings:
+        """How to reach it by one of its listeners."""
+        if how == "SASL_PLAINTEXT":
+            server = f"127.0.0.1:{self._ports['sasl']}"
+            return KafkaSettings(server, how, sasl_mechanism="PLAIN", username=USER, password=PASSWORD, prefix=prefix)
+        if how == "SSL":
+            return KafkaSettings(
+                f"127.0.0.1:{self._ports['ssl']}", how, ca_file=str(self.folder / "ca.pem"), prefix=prefix
+            )
+        return KafkaSettings(self.bootstrap, prefix=prefix)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._java(
+                    *("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+                    f"-Dlog4j2.configurationFile={self.folder}/log4j2.yaml",
+                    main="kafka.Kafka",
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_end_with_parent,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                KafkaAdminClient(bootstrap_servers=self.bootstrap, bootstrap_timeout_ms=1000).close()
+                return
+            except KafkaError as problem:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"Kafka did not start: {(self.folder / 'log').read_text()}") from problem
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def wipe(self) -> None:
+        """While it is stopped: forget everything, the cluster's id included."""
+        shutil.rmtree(self.folder / "data")
+        self._format()
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _java(self, *options: str, main: str, arguments: tuple[str, ...] = ()) -> list[str]:
+        properties = str(self.folder / "server.properties")
+        given = (*arguments, "-c", properties) if arguments else (properties,)
+        return ["java", *options, "-cp", f"{tools.KAFKA.folder}/*", main, *given]
+
+    def _format(self) -> None:
+        cluster = secrets.token_urlsafe(16)[:22]
+        done = subprocess.run(
+            self._java(main="kafka.tools.StorageTool", arguments=("format", "-t", cluster)),
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"Kafka's storage was not formatted: {done.stdout.decode()}{done.stderr.decode()}")
+
+    def _make_certificate(self) -> None:
+        ca, key = self.folder / "ca.pem", self.folder / "key.pem"
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
+                *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(ca)),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        (self.folder / "server.pem").write_text(key.read_text() + ca.read_text())
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _require_kafka() -> None:
+    absent = [name for name in ("java", "openssl") if tools.find_program(name) is None]
+    if not tools.KAFKA.folder.exists():
+        absent.append(f"Kafka {tools.KAFKA.version} (make tools)")
+    if absent:
+        missing(f"cannot be had here: {', '.join(absent)}")
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[str]:
+    """HOST:PORT of a broker for the whole run."""
+    given = os.environ.get("TAGTRAIL_TEST_KAFKA")
+    if given:
+        yield given
+        return
+    _require_kafka()
+    broker = Broker()
+    try:
+        broker.start()
+        yield broker.bootstrap
+    finally:
+        broker.close()
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A broker that this test may kill."""
+    _require_kafka()
+    made = Broker()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """What begins the names of this test's topics."""
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def kafka(kafka_server: str, topic_prefix: str) -> KafkaSettings:
+    """The run's broker, with topics of this test's own."""
+    return KafkaSettings(kafka_server, prefix=topic_prefix)
