@@ -110,7 +110,7 @@ class KafkaFeed:
         """Learn which builds there are, and which partitions are ours now."""
         self._builds = builds.listed(self._connection, self._models)
         self._connection.commit()
-        held = self._members.held
+        held = self._held
         owned = {
             model.id: frozenset(each for each in range(DEFAULT_PARTITIONS) if lease_name(model, each) in held)
             for model in self._models
@@ -119,6 +119,10 @@ class KafkaFeed:
             self._owned = owned
             self._watched.clear()
             self._reader.assign(self._places(frozenset().union(*owned.values())))
+
+    @property
+    def _held(self) -> frozenset[str]:
+        return self._members.held
 
     def _places(self, partitions: frozenset[int]) -> dict[int, Place]:
         """Where to go on: where the live build that is furthest behind stopped, if all stopped in one topic."""

@@ -1,12 +1,19 @@
 """Relay and projectors inside the test's process, over a registry that is there too."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from domain.streams import UPLOAD_PREFIX
 from eventstore.feed import relay
+from eventstore.feed.chain import follow
+from eventstore.feed.consumer import FeedReader, Place
 from eventstore.feed.settings import KafkaSettings
+from eventstore.partition import DEFAULT_PARTITIONS
+from eventstore.store import Store
+from eventstore.types import Recorded
 from projections import runner
 from projections.model import Model
 from projections.models import MODELS
@@ -72,3 +79,43 @@ def assert_right(database_url: str) -> None:
     """Every read model equals a fold from nothing."""
     differing = [(each.name, each.samples) for each in verify(database_url) if not each.equal]
     assert differing == []
+
+
+def fresh_sequence(database_url: str, settings: KafkaSettings, timeout_s: float = 30.0) -> list[Recorded]:
+    """What a consumer that begins at nothing gets of every partition, holes filled from the store, in order."""
+    store = Store(database_url, pool_size=2)
+    head, epoch = store.head(), store.log_info().epoch
+    reader = FeedReader(settings).start()
+    reader.assign(dict.fromkeys(range(DEFAULT_PARTITIONS), Place()))
+    last = dict.fromkeys(range(DEFAULT_PARTITIONS), 0)
+    found: list[Recorded] = []
+
+    def events(partition: int, after: int, upto: int) -> list[Recorded]:
+        read = store.read_log(after, 100_000, partitions=[partition])
+        return [each for each in read if each.position <= upto and not each.stream.startswith(UPLOAD_PREFIX)]
+
+    deadline = time.monotonic() + timeout_s
+    try:
+        while time.monotonic() < deadline and any(events(each, at, head) for each, at in last.items()):
+            batch = reader.get(1.0)
+            for partition, records in batch.records.items() if batch else ():
+
+                def read_store(after: int, upto: int, partition: int = partition) -> tuple[list[Recorded], int]:
+                    return events(partition, after, upto), upto
+
+                run = follow(last[partition], records, epoch, head, read_store)
+                found += run.events
+                last[partition] = run.position
+    finally:
+        reader.close()
+        store.close()
+    return sorted(found, key=lambda event: event.position)
+
+
+def assert_feed_right(database_url: str, settings: KafkaSettings) -> None:
+    """A fresh consumer sees the log, all of it but the upload chatter."""
+    store = Store(database_url, pool_size=1)
+    log = store.read_log(0, 1_000_000)
+    store.close()
+    expected = [each.position for each in log if not each.stream.startswith(UPLOAD_PREFIX)]
+    assert [each.position for each in fresh_sequence(database_url, settings)] == expected

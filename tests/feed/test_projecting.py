@@ -1,0 +1,164 @@
+"""Read models that Kafka feeds: level with the log by Kafka alone, and right whatever Kafka does."""
+
+import random
+import time
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+
+from eventstore.feed.consumer import Batch, FeedReader
+from eventstore.feed.kafka import make_admin, make_consumer
+from eventstore.feed.metrics import DUPLICATES, EVENTS_CONSUMED, HOLES
+from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.partition import DEFAULT_PARTITIONS
+from projections import admin, kafka_feed
+from projections.models import MODELS
+from tests.api import Registry
+from tests.feed.running import assert_feed_right, assert_right, fed, projecting, relaying
+from tests.kafka import Broker
+from tests.postgres import Database
+
+pytestmark = pytest.mark.xdist_group("kafka")
+
+SEED = 20261124
+DEADLINE_S = 30.0
+
+
+def count(counter: Any) -> float:
+    """What a counter stands at in this process."""
+    return float(counter._value.get())
+
+
+def push(registry: Registry, times: int, start: int = 0) -> int:
+    """Pushes, moves and deletions over several repositories; answers the head of the log."""
+    for number in range(start, start + times):
+        name = f"u/app{number % 5}"
+        digest = registry.push(name, f"t{number % 4}", bytes([number % 7]))
+        if number % 3 == 0:
+            registry.delete(f"/v2/{name}/manifests/t{number % 4}")
+        if number % 7 == 0:
+            registry.delete(f"/v2/{name}/manifests/{digest}")
+    return registry.head_position()
+
+
+def settled(database: Database, head: int) -> None:
+    """Wait until every read model has folded the log; then they must be right."""
+    assert admin.wait_until(database.app_url, head, DEADLINE_S), admin.status(database.app_url)
+    assert_right(database.app_url)
+
+
+def test_without_faults_nothing_is_read_from_the_store(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """One relay, three projectors that share the partitions: every event by way of Kafka, once."""
+    before = [count(each) for each in (EVENTS_CONSUMED.labels("store"), HOLES)]
+    with fed(database.app_url, kafka, projectors=3):
+        settled(database, push(registry, 20))
+        owners = {part.owner for each in admin.status(database.app_url).models for part in each.partitions}
+        assert len(owners - {None}) == 3
+        settled(database, push(registry, 20, 20))
+    assert [count(each) for each in (EVENTS_CONSUMED.labels("store"), HOLES)] == before
+    assert_feed_right(database.app_url, kafka)
+
+
+def test_drops_duplicates_and_swaps_on_the_way_change_nothing(
+    registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Injected between relay and projector, at random."""
+    print("seed", SEED)
+    chance = random.Random(SEED)
+    whole = FeedReader.get
+    before = [count(HOLES), count(DUPLICATES)]
+
+    def mangled(self: FeedReader, timeout_s: float) -> Batch | None:
+        batch = whole(self, timeout_s)
+        if batch is None:
+            return None
+        records = {}
+        for partition, each in batch.records.items():
+            kept = [record for record in each if chance.random() > 0.3]
+            kept += [record for record in kept if chance.random() < 0.3]
+            if chance.random() < 0.5:
+                chance.shuffle(kept)
+            records[partition] = kept
+        return Batch(batch.topic_id, records)
+
+    monkeypatch.setattr(FeedReader, "get", mangled)
+    with fed(database.app_url, kafka, projectors=2):
+        settled(database, push(registry, 40))
+    assert count(HOLES) > before[0]
+    assert count(DUPLICATES) > before[1]
+
+
+def test_projectors_that_all_believe_to_own_everything_fold_each_event_once(
+    registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S21: positions stand beside the rows; whoever comes second finds the work done."""
+    everything = frozenset(
+        kafka_feed.lease_name(model, partition) for model in MODELS for partition in range(DEFAULT_PARTITIONS)
+    )
+    monkeypatch.setattr(kafka_feed.KafkaFeed, "_held", property(lambda _: everything))
+    with fed(database.app_url, kafka, projectors=3):
+        settled(database, push(registry, 30))
+
+
+def test_topics_that_are_deleted_come_back_and_nothing_is_missing(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """The relay makes them anew; what they held is read from the store."""
+    with fed(database.app_url, kafka):
+        settled(database, push(registry, 10))
+        client = make_admin(kafka)
+        client.delete_topics([kafka.topic(EVENTS), kafka.topic(UPLOADS)])
+        head = push(registry, 10, 10)
+        settled(database, head)
+        deadline = time.monotonic() + DEADLINE_S
+        while admin.status(database.app_url).relay.lag and time.monotonic() < deadline:
+            time.sleep(0.1)
+        client.close()
+        assert admin.status(database.app_url).relay.position == head
+        settled(database, push(registry, 5, 20))
+        assert_feed_right(database.app_url, kafka)
+
+
+def test_a_topic_that_was_cut_is_read_on_where_it_begins_now(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """Offsets that are gone: retention was shorter than the projector was away."""
+    with relaying(database.app_url, kafka):
+        with projecting(database.app_url, kafka):
+            settled(database, push(registry, 6))
+        head = push(registry, 10, 6)
+        deadline = time.monotonic() + DEADLINE_S
+        while admin.status(database.app_url).relay.position < head and time.monotonic() < deadline:
+            time.sleep(0.05)
+        parts = [TopicPartition(kafka.topic(EVENTS), each) for each in range(DEFAULT_PARTITIONS)]
+        consumer = make_consumer(kafka)
+        ends = consumer.end_offsets(parts)
+        consumer.close()
+        client = make_admin(kafka)
+        client.delete_records({part: end for part, end in ends.items() if end})
+        client.close()
+        with projecting(database.app_url, kafka):
+            settled(database, push(registry, 4, 16))
+        assert_feed_right(database.app_url, kafka)
+
+
+def test_a_broker_that_dies_and_comes_back_empty_costs_nothing_but_time(
+    registry: Registry, database: Database, broker: Broker, topic_prefix: str
+) -> None:
+    """Killed, back, killed, back with another cluster id and no topics."""
+    settings = broker.settings(topic_prefix)
+    with fed(database.app_url, settings):
+        settled(database, push(registry, 6))
+        broker.kill()
+        settled(database, push(registry, 6, 6))
+        broker.wipe()
+        broker.start()
+        head = push(registry, 6, 12)
+        settled(database, head)
+        deadline = time.monotonic() + DEADLINE_S
+        while admin.status(database.app_url).relay.position < head and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert_feed_right(database.app_url, settings)
