@@ -5,6 +5,7 @@ between is published again, as records that are identical, which consumers skip.
 knowing it does no harm, and no transactions of Kafka are needed: what records lead to ends in Postgres.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import psycopg
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from domain.streams import UPLOAD_PREFIX
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
@@ -121,7 +122,13 @@ def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop:
         try:
             _Publisher(connection, producer, settings, partitions).run(members, stop)
         finally:
-            producer.close(timeout=2)
+            _discard(producer, stop)
+
+
+def _discard(producer: KafkaProducer, stop: threading.Event) -> None:
+    """Close the producer, which closes once what it holds was sent or has expired; who is to end does not wait."""
+    with contextlib.suppress(KafkaTimeoutError):
+        producer.close(timeout=0 if stop.is_set() else ACKNOWLEDGED_TIMEOUT_S)
 
 
 def _row(connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:

@@ -1,0 +1,41 @@
+"""What tests of read models share."""
+
+import random
+
+import sqlalchemy as sa
+
+from projections import builds
+from projections.builds import Build
+from projections.model import Model
+from projections.setup import engine_for
+from tests.api import Registry
+
+
+def live_build(url: str, model: Model) -> Build:
+    """The live build of a model."""
+    with engine_for(url).connect() as connection:
+        return builds.live(connection, model)
+
+
+def builds_of(url: str, model: Model) -> list[tuple[str, str]]:
+    """Id and state of every build of a model."""
+    with engine_for(url).connect() as connection:
+        query = sa.select(builds.build.c.id, builds.build.c.state).where(builds.build.c.model == model.id)
+        return sorted((row.id, row.state) for row in connection.execute(query))
+
+
+def random_pushes(registry: Registry, seed: int, times: int) -> int:
+    """A seeded history of pushes, moves and deletions; answers the head of the log."""
+    chance = random.Random(seed)
+    for _ in range(times):
+        name = f"u/app{chance.randrange(4)}"
+        what = chance.random()
+        if what < 0.6:
+            registry.push(name, f"t{chance.randrange(5)}", bytes([chance.randrange(6)]))
+        elif what < 0.8:
+            registry.delete(f"/v2/{name}/manifests/t{chance.randrange(5)}")
+        else:
+            found = registry.head(f"/v2/{name}/manifests/t{chance.randrange(5)}")
+            if found.status_code == 200:
+                registry.delete(f"/v2/{name}/manifests/{found.headers['Docker-Content-Digest']}")
+    return registry.head_position()

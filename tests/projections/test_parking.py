@@ -1,0 +1,151 @@
+"""An event that a fold cannot take: its key is parked, loudly, and goes on in order after a fix (S22)."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from domain.tag import TagMoved
+from projections import admin, parking, runner, tags
+from projections.model import Happened, Rows
+from projections.verify import verify
+from tests.api import Registry
+from tests.feed.running import thread
+from tests.postgres import Database
+
+BAD = "u/bad"
+DEADLINE_S = 20.0
+
+
+@contextmanager
+def broken_fold(how: str) -> Iterator[None]:
+    """The fold of tags cannot take a move of tag "boom"."""
+    whole = tags.model.fold
+
+    def fold(rows: Rows, happened: Happened) -> None:
+        match happened.event:
+            case TagMoved(repository, "boom", digest):
+                if how == "raises":
+                    raise KeyError("nobody thought of this")
+                # What the database refuses: no text of it holds a NUL.
+                row = tags.TagRow(repository, "boom", digest + "\x00", happened.recorded_at, happened.position)
+                rows[repository, "boom"] = row
+            case _:
+                whole(rows, happened)
+
+    object.__setattr__(tags.model, "fold", fold)
+    try:
+        yield
+    finally:
+        object.__setattr__(tags.model, "fold", whole)
+
+
+@contextmanager
+def projecting(url: str) -> Iterator[None]:
+    """A projector that the store feeds."""
+
+    def run(stop: threading.Event) -> None:
+        runner.run(url, stop)
+
+    with thread(run):
+        yield
+
+
+def parked_now(database: Database) -> list[parking.Parked]:
+    """Wait until something is parked."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        found = list(admin.status(database.app_url).parked)
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing was parked")
+
+
+@pytest.mark.parametrize("how", ["raises", "cannot be stored"])
+def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
+    registry: Registry, database: Database, how: str
+) -> None:
+    """The rest is projected; what is parked is one key of one model, from that position."""
+    registry.push(BAD, "fine", b"1")
+    registry.push("u/good", "v1", b"1")
+    with broken_fold(how), projecting(database.app_url):
+        registry.push(BAD, "boom", b"2")
+        poison = registry.rooms.store.read_log(0, 1000, types=["TagMoved"])[-1]
+        registry.push(BAD, "later", b"3")
+        registry.push("u/good", "v2", b"2")
+        found = parked_now(database)
+        assert admin.wait_until(database.app_url, registry.head_position())
+        assert [(each.model, each.key, each.position, each.type) for each in found] == [
+            ("tags", BAD, poison.position, "TagMoved")
+        ]
+        assert registry.get("/v2/u/good/tags/list").json["tags"] == ["v1", "v2"]
+        assert sorted(registry.get("/v2/_catalog").json["repositories"]) == [BAD, "u/good"]
+        registry.push(BAD, "latest", b"4")
+        assert admin.wait_until(database.app_url, registry.head_position())
+        assert all(each.equal for each in verify(database.app_url))
+        if how == "raises":
+            answers_503_for_the_key_alone(registry)
+        again = list(parking.replay(database.app_url))
+        assert [(each.key, each.problem is None) for each in again] == [(BAD, False)]
+        assert [each.position for each in admin.status(database.app_url).parked] == [poison.position]
+    assert [(each.key, each.problem) for each in parking.replay(database.app_url)] == [(BAD, None)]
+    assert admin.status(database.app_url).parked == ()
+    assert registry.get(f"/v2/{BAD}/tags/list").json["tags"] == ["boom", "fine", "later", "latest"]
+    registry.rooms.reader._tail = False
+    assert registry.get(f"/v2/{BAD}/tags/list").json["tags"] == ["boom", "fine", "later", "latest"]
+    assert [each.rows for each in verify(database.app_url)] == [0] * 7
+
+
+def answers_503_for_the_key_alone(registry: Registry) -> None:
+    """Where the fold raises in a GET too."""
+    for path in (f"/v2/{BAD}/tags/list", f"/v2/{BAD}/manifests/fine"):
+        answer: Any = registry.get(path)
+        assert answer.status_code == 503
+        problem = json.loads(answer.data)["errors"][0]
+        assert problem["code"] == "UNAVAILABLE"
+        assert problem["detail"]["request_id"] == answer.headers["X-Request-Id"]
+        assert answer.headers["Retry-After"]
+    assert registry.get("/v2/u/good/manifests/v2").status_code == 200
+    assert registry.get(f"/api/v1/repositories/{BAD}/history").status_code == 200
+
+
+def test_a_fold_that_fails_once_is_tried_again_and_nothing_is_parked(registry: Registry, database: Database) -> None:
+    """What it lacked may only have been late."""
+    whole = tags.model.fold
+    failures = iter([True, True])
+
+    def fold(rows: Rows, happened: Happened) -> None:
+        if next(failures, False):
+            raise RuntimeError("not yet")
+        whole(rows, happened)
+
+    registry.push("u/app", "v1", b"1")
+    object.__setattr__(tags.model, "fold", fold)
+    try:
+        with projecting(database.app_url):
+            assert admin.wait_until(database.app_url, registry.head_position())
+    finally:
+        object.__setattr__(tags.model, "fold", whole)
+    assert admin.status(database.app_url).parked == ()
+    assert all(each.equal for each in verify(database.app_url))
+
+
+def test_replaying_a_long_history_goes_in_steps(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a transaction of its own, none out of order."""
+    monkeypatch.setattr(parking, "BATCH_EVENTS", 2)
+    with broken_fold("raises"), projecting(database.app_url):
+        registry.push(BAD, "boom", b"1")
+        for number in range(7):
+            registry.push(BAD, f"t{number}", bytes([number]))
+        parked_now(database)
+        assert admin.wait_until(database.app_url, registry.head_position())
+    (replayed,) = parking.replay(database.app_url)
+    assert (replayed.events, replayed.problem) == (8, None)
+    assert [each.rows for each in verify(database.app_url)] == [0] * 7

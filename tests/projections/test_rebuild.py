@@ -1,0 +1,265 @@
+"""Rebuilding a read model while it is read and written: resumed, compared, swapped, gone back from."""
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from domain.tag import TagMoved
+from projections import admin, builds, housekeeping, rebuild, runner, tags
+from projections.model import Happened, Model, Rows, metadata, name_column
+from projections.models import MODELS
+from projections.set_fold import set_fold
+from projections.setup import engine_for, ensure_tables
+from projections.verify import verify
+from tests.api import Registry
+from tests.feed.running import thread
+from tests.postgres import Database
+from tests.projections.making import builds_of, live_build, random_pushes
+
+
+@pytest.fixture(autouse=True)
+def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small log has many ranges."""
+    monkeypatch.setattr(rebuild, "RANGE_EVENTS", 20)
+
+
+def projecting(url: str, models: tuple[Model, ...] = MODELS) -> "threading.Event":
+    """A projector that the store feeds, for the length of a `with`."""
+
+    def run(stop: threading.Event) -> None:
+        runner.run(url, stop, models=models)
+
+    return thread(run)
+
+
+class BrokenOff(Exception):
+    """What Ctrl-C does in the middle of a rebuild."""
+
+
+def test_a_rebuild_that_was_broken_off_goes_on_where_it_was(registry: Registry, database: Database) -> None:
+    """The live build is as it was; ranges that were folded are not folded again."""
+    head = random_pushes(registry, 1, 40)
+    registry.project()
+    done: list[int] = []
+
+    def break_off(upto: int, target: int) -> None:
+        done.append(upto)
+        if len(done) == 2:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        rebuild.rebuild(database.app_url, tags.model, progress=break_off)
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live"), ("tags_s1_v2", "filling")]
+    building = [each for each in admin.status(database.app_url).builds if each.state == "filling"]
+    assert [(each.filled, each.target) for each in building] == [(40, head)]
+    random_pushes(registry, 2, 10)
+    resumed: list[int] = []
+    found = rebuild.rebuild(database.app_url, tags.model, progress=lambda upto, _: resumed.append(upto))
+    assert resumed[0] == 60
+    assert found.position == head
+    assert found.mended.equal
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "retired"), ("tags_s1_v2", "live")]
+    assert all(each.equal for each in verify(database.app_url))
+
+
+def test_of_two_rebuilds_at_once_the_second_is_refused(registry: Registry, database: Database) -> None:
+    """And the first is not disturbed."""
+    random_pushes(registry, 3, 10)
+    registry.project()
+
+    def second(upto: int, target: int) -> None:
+        with pytest.raises(rebuild.RebuildRefused, match="another rebuild of tags"):
+            rebuild.rebuild(database.app_url, tags.model)
+
+    assert rebuild.rebuild(database.app_url, tags.model, progress=second).mended.equal
+
+
+def test_reads_and_writes_go_on_while_every_model_is_rebuilt(registry: Registry, database: Database) -> None:
+    """No stale answer, no failure, with the projector at work; nothing differs afterwards."""
+    random_pushes(registry, 4, 30)
+    bodies = [registry.get(f"/v2/u/m/manifests/{registry.push('u/m', f'm{n}', bytes([n]))}").data for n in range(2)]
+    wrong: list[object] = []
+    done = threading.Event()
+    moves = 0
+
+    def move() -> None:
+        nonlocal moves
+        while not done.is_set():
+            body = bodies[moves % 2]
+            if registry.manifest("u/m", "moving", body).status_code != 201:
+                wrong.append("write refused")
+            if registry.get("/v2/u/m/manifests/moving").data != body:
+                wrong.append(("stale", moves))
+            if "moving" not in registry.get("/v2/u/m/tags/list").json["tags"]:
+                wrong.append(("not listed", moves))
+            if "u/m" not in registry.get("/v2/_catalog").json["repositories"]:
+                wrong.append(("not in the catalog", moves))
+            moves += 1
+
+    with projecting(database.app_url):
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            for _ in range(2):
+                for model in MODELS:
+                    found = rebuild.rebuild(database.app_url, model)
+                    assert found.mended.equal, found.mended
+                    print(f"{model.name}: swap took {found.swap_s * 1000:.1f} ms")
+        finally:
+            done.set()
+            mover.join()
+        assert admin.wait_until(database.app_url, registry.head_position())
+    assert wrong == []
+    assert moves > 10
+    assert all(each.equal for each in verify(database.app_url))
+
+
+def test_the_build_that_was_live_before_is_kept_up_gone_back_to_and_removed(
+    registry: Registry, database: Database
+) -> None:
+    """S23: going back takes a moment, because the old build is fed too."""
+    random_pushes(registry, 5, 10)
+    registry.project()
+    rebuild.rebuild(database.app_url, tags.model)
+    random_pushes(registry, 6, 10)
+    registry.project()
+    states = {each.id: each.lag for each in admin.status(database.app_url).builds if each.name == "tags"}
+    assert states == {"tags_s1_v1": 0, "tags_s1_v2": 0}
+    assert rebuild.swap_back(database.app_url, tags.model, keep_s=0) == "tags_s1_v1"
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live"), ("tags_s1_v2", "retired")]
+    assert all(each.equal for each in verify(database.app_url))
+    housekeeping.remove_old(database.app_url, MODELS)
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live")]
+    with pytest.raises(rebuild.RebuildRefused, match="no earlier build"):
+        rebuild.swap_back(database.app_url, tags.model)
+
+
+def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Database) -> None:
+    """The SQL fold forgets deletions: the third fold tells which build is right."""
+    registry.push("u/app", "gone", b"a")
+    registry.push("u/app", "kept", b"b")
+    registry.delete("/v2/u/app/manifests/gone")
+    registry.project()
+    wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("NOT EXISTS", "EXISTS"))
+    with pytest.raises(rebuild.RebuildRefused, match="the two folds of tags disagree about u/app"):
+        rebuild.rebuild(database.app_url, wrong)
+    assert live_build(database.app_url, tags.model).id == "tags_s1_v1"
+    assert registry.get("/v2/u/app/tags/list").json["tags"] == ["kept"]
+    housekeeping.remove_old(database.app_url, MODELS)
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live")]
+
+
+def test_a_rebuild_of_another_epoch_is_not_gone_on_with(registry: Registry, database: Database) -> None:
+    """Its positions may have been used again."""
+    random_pushes(registry, 7, 20)
+    registry.project()
+
+    def break_off(upto: int, target: int) -> None:
+        raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        rebuild.rebuild(database.app_url, tags.model, progress=break_off)
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        connection.execute("SELECT log.es_raise_epoch(0::smallint, epoch) FROM log.es_log")
+    seen: list[int] = []
+    rebuild.rebuild(database.app_url, tags.model, progress=lambda upto, _: seen.append(upto))
+    assert seen[0] == 20
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "retired"), ("tags_s1_v2", "live")]
+
+
+_table = sa.Table(
+    "tags_s2",
+    metadata,
+    name_column("repository", primary_key=True),
+    name_column("tag", primary_key=True),
+    name_column("digest"),
+    sa.Column("moves", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _CountedRow:
+    """A tag, and how often it was moved since it is there."""
+
+    repository: str
+    tag: str
+    digest: str
+    moves: int
+
+
+def _fold(rows: Rows, happened: Happened) -> None:
+    match happened.event:
+        case TagMoved(repository, tag, digest):
+            before = rows.get((repository, tag))
+            rows[repository, tag] = _CountedRow(repository, tag, digest, 1 if before is None else before.moves + 1)
+        case _:
+            tags.model.fold(rows, happened)
+
+
+_SET_FOLD = """
+SELECT e.key, e.data->>'tag', e.data->>'digest',
+       (SELECT count(*) FROM log.es_event AS m
+         WHERE m.log_id = 0 AND m.stream = e.stream AND m.version <= e.version AND m.version > coalesce(
+             (SELECT max(d.version) FROM log.es_event AS d
+               WHERE d.log_id = 0 AND d.stream = e.stream AND d.type = 'TagDeleted' AND d.version < e.version), 0))
+  FROM log.es_event AS e
+ WHERE e.type = 'TagMoved' AND {in_range} AND {is_last}
+"""
+NEXT = Model("tags", 2, _table, _CountedRow, tags.model.types, tags.model.touched, _fold, set_fold(_SET_FOLD))
+
+
+def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S23: processes of both versions at work; each reads its own shape, and both are right."""
+    url = database.app_url
+    random_pushes(registry, 8, 40)
+    monkeypatch.setattr(housekeeping, "FILL_EVENTS", 50)
+    monkeypatch.setattr(housekeeping, "EVERY_S", 0.05)
+    newer = tuple(NEXT if each is tags.model else each for each in MODELS)
+    with projecting(url), projecting(url, newer):
+        random_pushes(registry, 9, 20)
+        deadline = time.monotonic() + 20
+        while not any(state == "retired" for _, state in builds_of(url, NEXT)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        random_pushes(registry, 10, 10)
+        assert admin.wait_until(url, registry.head_position())
+        with engine_for(url).connect() as connection:
+            build = builds.live(connection, NEXT)
+            assert build.version > 1
+            connection.commit()
+            runner.advance(connection, build, registry.head_position())
+            old = connection.exec_driver_sql("SELECT repository, tag, digest FROM readmodel.tags_s1 ORDER BY 1, 2")
+            new = connection.exec_driver_sql("SELECT repository, tag, digest FROM readmodel.tags_s2 ORDER BY 1, 2")
+            assert old.all() == new.all() != []
+        assert rebuild.rebuild(url, NEXT).mended.equal
+        assert builds_of(url, tags.model)
+    monkeypatch.setattr(housekeeping, "UNASKED_S", 0.0)
+    for _ in range(2):
+        housekeeping.remove_old(url, newer)
+    assert builds_of(url, tags.model) == []
+    assert builds_of(url, NEXT)
+    with engine_for(url).connect() as connection:
+        views = connection.exec_driver_sql("SELECT viewname FROM pg_views WHERE schemaname = 'readmodel'").scalars()
+        assert not [each for each in views if each.startswith("tags_s1")]
+    ensure_tables(url)
+    registry.project()
+    assert all(each.equal for each in verify(url))
+
+
+def test_a_model_that_is_far_behind_is_folded_by_sql(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A projector that finds an old log and a new read model does not begin at its first event."""
+    monkeypatch.setattr(housekeeping, "FILL_EVENTS", 30)
+    random_pushes(registry, 11, 30)
+    keeper = housekeeping.Keeper(database.app_url, MODELS, threading.Event())
+    assert all(keeper._is_new(model) for model in MODELS)
+    for model in MODELS:
+        rebuild.rebuild(database.app_url, model)
+    assert not any(keeper._is_new(model) for model in MODELS)
+    assert all(each.equal for each in verify(database.app_url))

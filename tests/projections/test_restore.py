@@ -1,0 +1,91 @@
+"""A database restored from a backup: positions are used again, and every read model is right (S10)."""
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from eventstore import schema
+from eventstore.feed.metrics import DISCARDED
+from eventstore.feed.settings import KafkaSettings
+from projections import admin, runner
+from projections.models import MODELS
+from projections.setup import engine_for
+from projections.verify import verify
+from tests.api import registry_over
+from tests.feed.running import assert_feed_right, assert_right, fed
+from tests.postgres import Database, Server
+from tests.projections.making import live_build, random_pushes
+
+
+def copy(server: Server, source: str, target: str) -> None:
+    """Make a database that holds what another one holds now."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (source,))
+        connection.execute(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {target} TEMPLATE {source}")
+
+
+@pytest.mark.xdist_group("kafka")
+def test_what_kafka_kept_of_the_lost_future_is_left_out(
+    database: Database, postgres_server: Server, kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    """Backup, more pushes, restore, other pushes at the same positions: Kafka still holds the lost ones."""
+    url = database.app_url
+    with registry_over(database, tmp_path) as registry:
+        with fed(url, kafka):
+            assert admin.wait_until(url, random_pushes(registry, 1, 15))
+        epoch = admin.status(url).epoch
+    copy(postgres_server, database.name, "backup_of_it")
+    with registry_over(database, tmp_path) as registry, fed(url, kafka):
+        lost = random_pushes(registry, 2, 15)
+        assert admin.wait_until(url, lost)
+    copy(postgres_server, "backup_of_it", database.name)
+    before = DISCARDED._value.get()
+    with registry_over(database, tmp_path) as registry:
+        assert registry.head_position() < lost
+        with fed(url, kafka):
+            head = random_pushes(registry, 3, 25)
+            assert admin.wait_until(url, head)
+            assert_right(url)
+            assert admin.status(url).epoch > epoch
+            assert_feed_right(url, kafka)
+    assert DISCARDED._value.get() > before
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE backup_of_it")
+
+
+def test_read_models_that_know_more_than_the_log_start_from_nothing(database: Database, tmp_path: Path) -> None:
+    """Only the log was restored: what the read models hold is of another history."""
+    url = database.app_url
+    with registry_over(database, tmp_path) as registry:
+        random_pushes(registry, 4, 20)
+        registry.project()
+        with psycopg.connect(database.admin_url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE log.es_event DISABLE TRIGGER USER")
+            connection.execute("DELETE FROM log.es_event WHERE position > 10")
+            connection.execute("ALTER TABLE log.es_event ENABLE ALWAYS TRIGGER es_event_append_only")
+            connection.execute("UPDATE log.es_log SET system_identifier = 'elsewhere'")
+        schema.note_cluster(url)
+        with engine_for(url).connect() as connection:
+            for model in MODELS:
+                while runner.advance(connection, live_build(url, model), 10) < 10:
+                    pass
+        assert all(each.equal and each.position == 10 for each in verify(url))
+
+
+def test_each_kind_of_restore_raises_the_epoch_once(database: Database, postgres_server: Server) -> None:
+    """Another database or table, timeline or cluster; nothing else."""
+    epoch = schema.note_cluster(database.app_url)
+    assert schema.note_cluster(database.app_url) == epoch
+    copy(postgres_server, database.name, "backup_of_that")
+    copy(postgres_server, "backup_of_that", database.name)
+    assert schema.note_cluster(database.app_url) == epoch + 1
+    assert schema.note_cluster(database.app_url) == epoch + 1
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute("UPDATE log.es_log SET timeline = timeline + 1")
+        assert schema.note_cluster(database.app_url) == epoch + 2
+        connection.execute("UPDATE log.es_log SET system_identifier = '1'")
+        assert schema.note_cluster(database.app_url) == epoch + 3
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE backup_of_that")
