@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share: Postgres, and running servers in their three modes."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def registry(database: Database, tmp_path: Path) -> Iterator[Registry]:
 def server() -> Iterator[RunningServer]:
     """`tagtrail serve` as people start it."""
     with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server_with_kafka(kafka_server: str) -> Iterator[RunningServer]:
+    """A server whose read models Kafka feeds; for tests that do nothing to Kafka."""
+    prefix = f"served-{secrets.token_hex(6)}"
+    with serving(None, "--kafka", kafka_server, "--kafka-topic-prefix", prefix) as running:
         yield running
 
 

@@ -63,9 +63,18 @@ class RunningServer:
                 time.sleep(0.05)
         raise RuntimeError(f"the server did not start:\n{self.log.read_text()}")
 
+    def metrics(self) -> dict[str, float]:
+        """What /metrics says now, by name and labels."""
+        return scrape(self.host)
+
     def children(self) -> dict[str, int]:
         """The pid of each child process of the supervisor by name: postgres, api, projector, watchdog."""
-        names = {"server.api": "api", "server.projector": "projector", "server.watchdog": "watchdog"}
+        names = {
+            "server.api": "api",
+            "server.projector": "projector",
+            "server.relay": "relay",
+            "server.watchdog": "watchdog",
+        }
         found: dict[str, int] = {}
         for pid in _children_of(self.process.pid):
             command = _command(pid)
@@ -93,6 +102,34 @@ class RunningServer:
         """End it by SIGTERM and answer its exit status."""
         self.process.terminate()
         return self.process.wait(STOP_TIMEOUT_S)
+
+
+def scrape(host: str) -> dict[str, float]:
+    """The values of a /metrics endpoint by name and labels."""
+    with urllib.request.urlopen(f"http://{host}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and line[0] != "#"}
+
+
+def wait_level(host: str, timeout_s: float = 30.0) -> dict[str, float]:
+    """Wait until relay and read models are level with the log; what /metrics says then."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = scrape(host)
+        if not any(value for name, value in found.items() if "_lag_events" in name):
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not level: {found}")
+        time.sleep(0.1)
+
+
+def assert_fed_by_kafka(host: str) -> None:
+    """In a run without faults no event reached a read model from the store."""
+    found = wait_level(host)
+    assert found['tagtrail_feed_events_total{source="kafka"}'] > 0
+    assert found['tagtrail_feed_events_total{source="store"}'] == 0
+    assert found["tagtrail_feed_holes_total"] == 0
+    assert found['tagtrail_projection_parked{model="tags"}'] == 0
 
 
 def _children_of(pid: int) -> list[int]:

@@ -18,6 +18,7 @@ MODES = {
     "projector": "server",
     "no-projector": "server_without_projector",
     "jittery-projector": "server_with_jittery_projector",
+    "kafka": "server_with_kafka",
 }
 
 

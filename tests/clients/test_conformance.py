@@ -1,10 +1,17 @@
 """The OCI conformance suite, whole, with the projector running, not running, and paused and resumed at random."""
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from .conformance import APIS, DATA, SPARSE_DATA_NAME, run_suite
+from projections import admin
+from tests.feed.running import assert_right
+from tests.kafka import Broker
+from tests.servers import assert_fed_by_kafka, serving
+
+from .conformance import APIS, DATA, SPARSE_DATA_NAME, Results, run_suite
 from .programs import program
 from .wire import Registry
 
@@ -13,10 +20,19 @@ pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("conformance")]
 TESTS_MIN = 900
 
 
-def test_the_registry_passes_the_whole_suite(registry_in_each_mode: Registry, repository: str, tmp_path: Path) -> None:
+def test_the_registry_passes_the_whole_suite(
+    request: pytest.FixtureRequest, registry_in_each_mode: Registry, repository: str, tmp_path: Path
+) -> None:
     """Nothing fails, errs or is skipped; only the kind of data that is switched off is not tested."""
     suite = program("conformance", tmp_path / "home")
     results = run_suite(suite, registry_in_each_mode.host, repository, tmp_path / "suite")
+    assert_passed(results)
+    if "[kafka]" in request.node.name:
+        assert_fed_by_kafka(registry_in_each_mode.host)
+
+
+def assert_passed(results: Results) -> None:
+    """All of it."""
     assert results.exit_code == 0, results.explain()
     assert (results.failures, results.errors, results.skipped, results.disabled) == (0, 0, 0, 0), results.explain()
     assert results.not_passed == (), results.explain()
@@ -24,6 +40,33 @@ def test_the_registry_passes_the_whole_suite(registry_in_each_mode: Registry, re
     assert results.capabilities.pop(SPARSE_DATA_NAME) == "Disabled"
     assert set(results.capabilities.values()) == {"Pass"}, results.explain()
     assert len(results.capabilities) >= len(APIS) + len(DATA) - 1
+
+
+def test_the_suite_passes_while_the_broker_is_killed(
+    broker: Broker, topic_prefix: str, repository: str, tmp_path: Path
+) -> None:
+    """Half-way: what Kafka no longer brings is read from the store."""
+    suite = program("conformance", tmp_path / "home")
+    with serving(None, "--kafka", broker.bootstrap, "--kafka-topic-prefix", topic_prefix) as running:
+        killer = threading.Timer(2.0, broker.kill)
+        killer.start()
+        results = run_suite(suite, running.host, repository, tmp_path / "suite")
+        killer.join()
+        assert_passed(results)
+        assert admin.wait_until(running.database_url, admin.status(running.database_url).head)
+        assert_right(running.database_url)
+        assert running.metrics()['tagtrail_feed_events_total{source="store"}'] > 0
+
+
+def test_the_suite_passes_with_a_broker_that_never_was(repository: str, tmp_path: Path) -> None:
+    """Kafka is a shortcut, never a need."""
+    suite = program("conformance", tmp_path / "home")
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        with serving(None, "--kafka", f"127.0.0.1:{held.getsockname()[1]}") as running:
+            assert_passed(run_suite(suite, running.host, repository, tmp_path / "suite"))
+            assert admin.wait_until(running.database_url, admin.status(running.database_url).head)
+            assert_right(running.database_url)
 
 
 def test_our_switches_are_those_of_the_suite(registry: Registry, repository: str, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import assert_fed_by_kafka
+
 from .engine import BASE_IMAGE, Engine
 from .images import ARCHITECTURES, docker_archive, random_bytes
 from .wire import Registry, digest_of
@@ -38,7 +40,7 @@ def _pushed_digest(output: str) -> str:
 
 
 def test_docker_pulls_back_the_image_it_pushed(
-    engine: Engine, registry_in_each_mode: Registry, repository: str, tmp_path: Path
+    request: pytest.FixtureRequest, engine: Engine, registry_in_each_mode: Registry, repository: str, tmp_path: Path
 ) -> None:
     """In each mode of the projector: a write that was answered is read back at once (I4)."""
     registry = registry_in_each_mode
@@ -57,6 +59,8 @@ def test_docker_pulls_back_the_image_it_pushed(
     assert pulled.count("Pull complete") >= 2, "the layers must have come over the wire"
     assert engine.image_id(reference) == image_id
     assert _file_in(engine, reference, "/big") == big
+    if "[kafka]" in request.node.name:
+        assert_fed_by_kafka(registry.host)
 
 
 def test_docker_pulls_by_digest(engine: Engine, registry: Registry, repository: str, tmp_path: Path) -> None:
