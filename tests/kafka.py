@@ -41,6 +41,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=300
 sasl.enabled.mechanisms=PLAIN
@@ -76,15 +77,29 @@ class Broker:
         """Where clients without a login go."""
         return f"127.0.0.1:{self._ports['port']}"
 
+    @property
+    def sasl_bootstrap(self) -> str:
+        """Where clients go that log in as USER by PLAIN."""
+        return f"127.0.0.1:{self._ports['sasl']}"
+
+    @property
+    def ssl_bootstrap(self) -> str:
+        """Where clients go that check the broker's certificate against `ca_file`."""
+        return f"127.0.0.1:{self._ports['ssl']}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate, in PEM, which signs itself."""
+        return self.folder / "ca.pem"
+
     def settings(self, prefix: str, how: str = "PLAINTEXT") -> KafkaSettings:
         """How to reach it by one of its listeners."""
         if how == "SASL_PLAINTEXT":
-            server = f"127.0.0.1:{self._ports['sasl']}"
-            return KafkaSettings(server, how, sasl_mechanism="PLAIN", username=USER, password=PASSWORD, prefix=prefix)
-        if how == "SSL":
             return KafkaSettings(
-                f"127.0.0.1:{self._ports['ssl']}", how, ca_file=str(self.folder / "ca.pem"), prefix=prefix
+                self.sasl_bootstrap, how, sasl_mechanism="PLAIN", username=USER, password=PASSWORD, prefix=prefix
             )
+        if how == "SSL":
+            return KafkaSettings(self.ssl_bootstrap, how, ca_file=str(self.ca_file), prefix=prefix)
         return KafkaSettings(self.bootstrap, prefix=prefix)
 
     def start(self) -> None:
@@ -101,14 +116,26 @@ class Broker:
                 stderr=log,
                 preexec_fn=_end_with_parent,
             )
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it answers; raises RuntimeError with its log if it ended or does not answer in time."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                KafkaAdminClient(bootstrap_servers=self.bootstrap, bootstrap_timeout_ms=1000).close()
+                self.cluster_id()
                 return
             except KafkaError as problem:
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"Kafka did not start: {(self.folder / 'log').read_text()}") from problem
+
+    def cluster_id(self) -> str:
+        """The id that clients are told; raises KafkaError while it does not answer."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap, bootstrap_timeout_ms=1000)
+        try:
+            return str(client.describe_cluster()["cluster_id"])
+        finally:
+            client.close()
 
     def kill(self) -> None:
         """End it by SIGKILL."""
@@ -117,6 +144,21 @@ class Broker:
             self._process.wait()
             self._process = None
 
+    def stop(self) -> None:
+        """Ask it to end, and end it by SIGKILL if it does not; its folder stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+    def restart(self) -> None:
+        """Start it over what it holds, on the same ports; stop it first if it runs."""
+        self.stop()
+        self.start()
+
     def wipe(self) -> None:
         """While it is stopped: forget everything, the cluster's id included."""
         shutil.rmtree(self.folder / "data")
@@ -124,12 +166,7 @@ class Broker:
 
     def close(self) -> None:
         """End it and remove its folder."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _java(self, *options: str, main: str, arguments: tuple[str, ...] = ()) -> list[str]:
@@ -138,9 +175,10 @@ class Broker:
         return ["java", *options, "-cp", f"{tools.KAFKA.folder}/*", main, *given]
 
     def _format(self) -> None:
-        cluster = secrets.token_urlsafe(16)[:22]
+        cluster = secrets.token_urlsafe(16)
+        # In one word, because one id in 64 begins with a dash and would be taken for an option.
         done = subprocess.run(
-            self._java(main="kafka.tools.StorageTool", arguments=("format", "-t", cluster)),
+            self._java(main="kafka.tools.StorageTool", arguments=("format", f"--cluster-id={cluster}")),
             capture_output=True,
             check=False,
         )

@@ -21,6 +21,7 @@ IDENTITY_S = 5.0
 RETRY_S = 0.2
 RETRY_MAX_S = 2.0
 BATCHES_MAX = 32
+CLOSE_S = 1.0
 _LAST_TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -81,9 +82,9 @@ class FeedReader:
         return not self._batches.empty()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading. A try to reach Kafka that is under way is not waited for: it changes nothing."""
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         retry_s = RETRY_S

@@ -38,6 +38,7 @@ RETRY_S = 0.2
 RETRY_MAX_S = 2.0
 ACKNOWLEDGED_TIMEOUT_S = 15.0
 PROBLEM_CHARACTERS = 500
+END_S = 1.5
 
 _LOG = f"""
 SELECT {EVENT_COLUMNS} FROM log.es_event AS e
@@ -92,6 +93,16 @@ def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> No
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
     finally:
         members.close()
+
+
+def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
+    """Relay until stopped, and end then even if Kafka keeps a call waiting: what was not acknowledged is sent again."""
+    worker = threading.Thread(target=run, args=(database_url, settings, stop), name="relay", daemon=True)
+    worker.start()
+    # A wait without a limit would not let signals through.
+    while worker.is_alive() and not stop.wait(0.2):
+        pass
+    worker.join(END_S)
 
 
 def _note_problem(database_url: str, problem: Exception) -> None:

@@ -58,7 +58,7 @@ def relay(metrics_listen: str | None, config_file: str | None, **values: Any) ->
     if settings.kafka_settings is None:
         raise click.UsageError("name the brokers: --kafka HOST:PORT or TAGTRAIL_KAFKA")
     with _standing(settings, "relay", metrics_listen) as stop:
-        work.run(settings.database_url, settings.kafka_settings, stop)
+        work.run_until(settings.database_url, settings.kafka_settings, stop)
 
 
 @click.command()

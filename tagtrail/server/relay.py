@@ -20,7 +20,7 @@ def main() -> None:
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
-    relay.run(settings.database_url, kafka, stop)
+    relay.run_until(settings.database_url, kafka, stop)
 
 
 if __name__ == "__main__":
