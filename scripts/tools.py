@@ -252,7 +252,9 @@ def services_held_back() -> Iterator[None]:
 def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> int:
     """Install what was asked for, print one line each, answer the exit code."""
     failures = 0
-    debian = [tool for tool in DEBIAN_TOOLS if ({tool.name, tool.package} & set(only) if only else not tool.rare)]
+    # Kafka asked for by its name brings what downloads it and what runs it.
+    wanted_debian = {*only, "java", "maven"} if KAFKA.name in only else set(only)
+    debian = [tool for tool in DEBIAN_TOOLS if ({tool.name, tool.package} & wanted_debian if only else not tool.rare)]
     if debian:
         try:
             for name, outcome in install_debian_tools(debian).items():

@@ -8,7 +8,6 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
-from tests import kafka as brokers
 from tests.kafka import Broker
 
 pytestmark = pytest.mark.xdist_group("kafka")
@@ -47,7 +46,7 @@ def test_a_cluster_id_may_begin_with_a_dash(broker: Broker, monkeypatch: pytest.
     """As one random id in 64 does."""
     cluster = "-" + secrets.token_urlsafe(16)[1:]
     broker.stop()
-    monkeypatch.setattr(brokers.secrets, "token_urlsafe", lambda _: cluster)
+    monkeypatch.setattr(secrets, "token_urlsafe", lambda _: cluster)
     broker.wipe()
     broker.start()
     assert broker.cluster_id() == cluster
