@@ -146,6 +146,15 @@ def expected_table(connection: sa.Connection, model: Model, name: str) -> sa.Tab
     return table
 
 
+def sample_of_keys(connection: sa.Connection, made: Build, count: int) -> list[str]:
+    """Some of the repositories in the build."""
+    rows = connection.exec_driver_sql(
+        f"SELECT DISTINCT repository FROM (SELECT repository FROM {made.table} TABLESAMPLE BERNOULLI (1)"  # noqa: S608
+        f" LIMIT {10 * count}) AS some LIMIT {count}"
+    )
+    return list(rows.scalars())
+
+
 def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[str]) -> set[str]:
     """Those of the keys whose rows in the build are not what the Python fold makes of their events from nothing."""
     wanted = sorted(keys)

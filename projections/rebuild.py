@@ -2,13 +2,14 @@
 
 1. The SQL fold fills the next build, range by range, each in a short transaction that notes how far it got: what was
    broken off is resumed. 2. The Python fold catches up with what was appended meanwhile. 3. Both builds are compared at
-   one position; rows that differ are folded a third time, by Python from nothing, to tell which build is right.
+   one position; rows that differ are folded a third time, by Python from nothing, to tell which build is right. Where
+   the live build is hardly begun, some repositories are folded by Python instead.
 4. One transaction points the views at the new build. The old one stays fed for a while (S23).
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from projections.setup import engine_for
 REBUILD_LOCK = 4714
 CATCH_UP_EVENTS = 2000
 NEAR_EVENTS = 200
+COMPARED_LAG_MAX = 50_000
+SAMPLED_KEYS = 20
 SWAP_LOCK_TIMEOUT_MS = 100
 SWAP_TRIES = 600
 SWAP_PAUSE_S = 0.05
@@ -64,8 +67,12 @@ def rebuild(database_url: str, model: Model, *, progress: Progress | None = None
         filled = time.monotonic() - began
         _catch_up(connection, made, None)
         difference = _compared(database_url, connection, made)
-        if not difference.equal:
-            _judge(connection, made, difference)
+        if difference is None:
+            difference = Difference(model.name, made.target, 0)
+            _judge(connection, made, compare.sample_of_keys(connection, made, SAMPLED_KEYS))
+        elif not difference.equal:
+            _judge(connection, made, difference.keys)
+            _log.error("read model %s was wrong in %d rows: the rebuild mends it", model.name, difference.rows)
         position, swap_s = _swap(connection, made, keep_s)
         rows = connection.execute(sa.select(sa.func.count()).select_from(made.table)).scalar_one()
         connection.commit()
@@ -147,13 +154,17 @@ def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | Non
             apply(connection, made, events, moved, isolate=True)
 
 
-def _compared(database_url: str, connection: sa.Connection, made: Build) -> Difference:
+def _compared(database_url: str, connection: sa.Connection, made: Build) -> Difference | None:
     """How the live build differs from the new one, both at one position, seen by one snapshot.
 
+    None if the live build is so far behind (a new shape is, at first) that there is nothing to compare with.
     Projectors of the model pause only until both stand at one position and the snapshot is taken.
     """
     live = builds.live(connection, made.model)
+    behind = min(compare.positions_of(connection, live.id).values())
     connection.commit()
+    if made.target - behind > COMPARED_LAG_MAX:
+        return None
     with engine_for(database_url).connect() as plain:
         snapshot = plain.execution_options(isolation_level="REPEATABLE READ")
         with paused(connection, made.model):
@@ -167,10 +178,10 @@ def _compared(database_url: str, connection: sa.Connection, made: Build) -> Diff
         return compare.compare(snapshot, made.model, live.table, made.table, max(goal.values()))
 
 
-def _judge(connection: sa.Connection, made: Build, difference: Difference) -> None:
-    """Fold the differing keys by Python from nothing: if that is not what the SQL fold made, nothing is swapped."""
+def _judge(connection: sa.Connection, made: Build, keys: Iterable[str]) -> None:
+    """Fold these keys by Python from nothing: if that is not what the SQL fold made, nothing is swapped."""
     try:
-        wrong = compare.differs_from_python(connection, made, difference.keys)
+        wrong = compare.differs_from_python(connection, made, keys)
     except FoldFailed as problem:
         connection.rollback()
         wrong = {problem.key}
@@ -182,7 +193,6 @@ def _judge(connection: sa.Connection, made: Build, difference: Difference) -> No
             "events: this is a defect of the program; nothing was swapped"
         )
     connection.commit()
-    _log.error("read model %s differed from the log in %d rows: the rebuild mends it", made.model.name, difference.rows)
 
 
 def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, float]:

@@ -1,0 +1,74 @@
+"""Histories for benchmarks: rows as the command side would have written them, and a log that holds together."""
+
+import json
+from typing import Any
+
+import psycopg
+
+from bench.population import COLUMNS, Population, load_all
+from domain.event import decode
+from domain.facts import facts_from_json
+from eventstore import verify
+from projections.models import MODELS
+from projections.rebuild import rebuild
+from tests.api import Registry
+from tests.postgres import Database
+
+NAMES = COLUMNS.replace(" ", "").split(",")
+
+
+def shape(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What rows of one event type have in common."""
+    data = row["data"] if isinstance(row["data"], str) else json.dumps(row["data"])
+    state = row["state"] if row["state"] is None or isinstance(row["state"], str) else json.dumps(row["state"])
+    return (
+        row["stream"].partition("-")[0],
+        row["key"] in row["stream"],
+        row["sets_ref"],
+        row["ref"] is None or row["ref"].partition("-")[0],
+        row["content"] is None,
+        None if state is None else tuple(sorted(json.loads(state))),
+        row["refers_to"] is None,
+        tuple(sorted(json.loads(data))),
+    )
+
+
+def test_rows_look_like_those_of_real_pushes(registry: Registry, database: Database) -> None:
+    """Column by column, for every event type that a push, a mount and deletions make."""
+    digest = registry.push("u/app", "v1", b"layer")
+    started = registry.post("/v2/u/app/blobs/uploads/")
+    registry.put(f"{started.headers['Location']}?digest={registry.blob('u/other', b'more')}", data=b"more")
+    registry.post(f"/v2/u/new/blobs/uploads/?mount={registry.blob('u/other', b'more')}&from=u/other")
+    registry.delete("/v2/u/app/manifests/v1")
+    registry.delete(f"/v2/u/app/manifests/{digest}")
+    with psycopg.connect(database.admin_url) as connection:
+        rows = connection.execute(f"SELECT {COLUMNS} FROM log.es_event").fetchall()  # type: ignore[arg-type]
+    real: dict[str, set[Any]] = {}
+    for each in (dict(zip(NAMES, row, strict=True)) for row in rows):
+        real.setdefault(each["type"], set()).add(shape(each))
+    made: dict[str, set[Any]] = {}
+    for each in (dict(zip(NAMES, row, strict=True)) for row in Population(3000).rows()):
+        decode(str(each["type"]), int(each["schema_version"]), str(each["data"]))
+        made.setdefault(str(each["type"]), set()).add(shape(each))
+    for event_type, shapes in real.items():
+        assert shapes & made[event_type], (event_type, shapes, made[event_type])
+
+
+def test_a_loaded_history_holds_together(database: Database) -> None:
+    """Log, streams and refs verify; both folds take it; facts are facts."""
+    last = load_all(database, 5000, seed=3)
+    assert verify.verify(database.app_url) == []
+    from projections.setup import ensure_tables
+
+    ensure_tables(database.app_url)
+    for model in MODELS:
+        assert rebuild(database.app_url, model).position in (0, last)
+    population = Population(500)
+    assert sum(1 for _ in population.rows()) >= 500
+    assert all(facts_from_json(facts) for _, _, facts in population.contents)
+
+
+def test_a_seed_gives_one_history() -> None:
+    """The same for the same seed, another for another."""
+    first, again, other = (list(Population(300, seed).rows()) for seed in (1, 1, 2))
+    assert first == again != other
