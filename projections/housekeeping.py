@@ -26,7 +26,11 @@ UPDATE readmodel.build AS b
            ELSE coalesce(b.keep_until, clock_timestamp() + %(keep)s * interval '1 second') END
  WHERE NOT b.model = ANY(%(ours)s) AND b.state = 'live'
 """
-_OVER = "SELECT b.id, b.model FROM readmodel.build AS b WHERE b.state = 'live' AND b.keep_until < clock_timestamp()"
+# A shape that is over goes with all its builds, whatever they were kept for.
+_OVER = """
+SELECT live.model, array_agg(b.id) FROM readmodel.build AS live JOIN readmodel.build AS b ON b.model = live.model
+ WHERE live.state = 'live' AND live.keep_until < clock_timestamp() GROUP BY live.model
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -82,26 +86,28 @@ def remove_old(database_url: str, models: Sequence[Model]) -> None:
         with connection.begin():
             connection.exec_driver_sql(_UNASKED, {"keep": UNASKED_S, "ours": [each.id for each in models]})
             retired = builds.expired(connection)
-            shapes = [tuple(row) for row in connection.exec_driver_sql(_OVER)]
+            shapes = [(row[0], list(row[1])) for row in connection.exec_driver_sql(_OVER)]
         for each in retired:
-            _drop(connection, each, None)
-        for each, shape in shapes:
-            _drop(connection, each, shape)
+            _drop(connection, each, [each], None)
+        for shape, ids in shapes:
+            _drop(connection, shape, ids, shape)
 
 
-def _drop(connection: sa.Connection, build_id: str, shape: str | None) -> None:
+def _drop(connection: sa.Connection, what: str, build_ids: Sequence[str], shape: str | None) -> None:
+    """Drop builds, and with `shape` its views, if their time is still over and nobody uses them this moment."""
     try:
         with connection.begin():
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {DROP_LOCK_TIMEOUT_MS}")
             still = connection.execute(
-                sa.select(build.c.id).where(build.c.id == build_id, build.c.keep_until < sa.func.clock_timestamp())
+                sa.select(build.c.id).where(build.c.id.in_(build_ids), build.c.keep_until < sa.func.clock_timestamp())
             ).first()
             if still is None:
                 return
             if shape is not None:
                 for view in (f"{shape}_parked", f"{shape}_checkpoint", shape):
                     connection.exec_driver_sql(f"DROP VIEW IF EXISTS {SCHEMA}.{view}")
-            builds.drop(connection, build_id)
-            _log.info("build %s is no longer kept", build_id)
+            for build_id in build_ids:
+                builds.drop(connection, build_id)
+            _log.info("%s is no longer kept", what)
     except OperationalError as problem:
-        _log.info("build %s is in use, it is removed later: %s", build_id, problem.orig)
+        _log.info("%s is in use, it is removed later: %s", what, problem.orig)

@@ -9,7 +9,7 @@ import pytest
 from tests.api import Registry, registry_over
 from tests.kafka import broker, kafka, kafka_server, topic_prefix
 from tests.postgres import Database, database, postgres_server
-from tests.servers import RunningServer, jittering, serving
+from tests.servers import RunningServer, jittering, serving, warm_up
 
 __all__ = ["broker", "database", "kafka", "kafka_server", "postgres_server", "topic_prefix"]
 
@@ -35,6 +35,7 @@ def server_with_kafka(kafka_server: str) -> Iterator[RunningServer]:
     """A server whose read models Kafka feeds; for tests that do nothing to Kafka."""
     prefix = f"served-{secrets.token_hex(6)}"
     with serving(None, "--kafka", kafka_server, "--kafka-topic-prefix", prefix) as running:
+        warm_up(running.host)
         yield running
 
 

@@ -123,6 +123,13 @@ def wait_level(host: str, timeout_s: float = 30.0) -> dict[str, float]:
         time.sleep(0.1)
 
 
+def warm_up(host: str) -> None:
+    """Append a first event and wait until the read models are level: relay and topics are there from then on."""
+    started = urllib.request.Request(f"http://{host}/v2/warm/up/blobs/uploads/", method="POST")
+    with urllib.request.urlopen(started, timeout=10):
+        wait_level(host)
+
+
 def assert_fed_by_kafka(host: str) -> None:
     """In a run without faults no event reached a read model from the store."""
     found = wait_level(host)

@@ -24,7 +24,7 @@ def make_producer(settings: KafkaSettings) -> KafkaProducer:
         enable_idempotence=True,
         linger_ms=2,
         batch_size=64 * 1024,
-        delivery_timeout_ms=10_000,
+        delivery_timeout_ms=6_000,
         max_block_ms=5_000,
         allow_auto_create_topics=False,
         metrics_enabled=False,

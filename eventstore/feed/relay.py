@@ -36,7 +36,8 @@ POLL_MAX_S = 0.1
 WATERMARK_S = 1.0
 RETRY_S = 0.2
 RETRY_MAX_S = 2.0
-ACKNOWLEDGED_TIMEOUT_S = 15.0
+ACKNOWLEDGED_TIMEOUT_S = 8.0
+DISCARD_TIMEOUT_S = 60.0
 PROBLEM_CHARACTERS = 500
 END_S = 1.5
 
@@ -133,13 +134,20 @@ def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop:
         try:
             _Publisher(connection, producer, settings, partitions).run(members, stop)
         finally:
-            _discard(producer, stop)
+            _discard(producer)
 
 
-def _discard(producer: KafkaProducer, stop: threading.Event) -> None:
-    """Close the producer, which closes once what it holds was sent or has expired; who is to end does not wait."""
-    with contextlib.suppress(KafkaTimeoutError):
-        producer.close(timeout=0 if stop.is_set() else ACKNOWLEDGED_TIMEOUT_S)
+def _discard(producer: KafkaProducer) -> None:
+    """Close the producer beside the relay's own work: it closes only once what it holds was sent or has expired.
+
+    What it still sends meanwhile are records that are sent again, identical.
+    """
+
+    def close() -> None:
+        with contextlib.suppress(KafkaTimeoutError):
+            producer.close(timeout=DISCARD_TIMEOUT_S)
+
+    threading.Thread(target=close, name="discard", daemon=True).start()
 
 
 def _row(connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:

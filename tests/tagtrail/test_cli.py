@@ -101,7 +101,7 @@ def pushed(server: RunningServer) -> Pushed:
 def test_it_tells_its_version_and_lists_its_commands() -> None:
     assert run("--version").out == f"tagtrail, version {version('tagtrail')}\n"
     shown = run("--help").out
-    for command in ("serve", "config", "db", "events", "projections", "history", "blobs"):
+    for command in ("serve", "api", "relay", "projector", "config", "db", "events", "projections", "history", "blobs"):
         assert f"\n  {command} " in shown
     assert "Exit status: 0" in shown
 
@@ -113,7 +113,13 @@ def test_it_tells_its_version_and_lists_its_commands() -> None:
         ["config", "show"],
         ["db", "init"],
         ["db", "migrate"],
+        ["api"],
+        ["relay"],
+        ["projector"],
         ["events", "tail"],
+        ["events", "schemas"],
+        ["projections", "swap-back"],
+        ["projections", "replay-parked"],
         ["projections", "status"],
         ["projections", "verify"],
         ["projections", "rebuild"],
@@ -252,10 +258,69 @@ def test_projections_status_names_every_model_and_the_head(pushed: Pushed) -> No
     assert admin.wait_until(pushed.server.database_url, head)
     (found,) = pushed.ask("projections", "status", "-o", "json").lines()
     assert found["head"] >= head
-    assert {"catalog", "tags", "manifests", "referrers", "audit"} <= {each["name"] for each in found["models"]}
-    table = pushed.ask("projections", "status").out
-    for each in found["models"]:
-        assert each["name"] in table
+    assert {"catalog", "tags", "manifests", "referrers", "audit"} <= {each["name"] for each in found["builds"]}
+    table = pushed.ask("projections", "status", "--partitions").out
+    for each in found["builds"]:
+        assert each["id"] in table
+        assert len(each["partitions"]) == 16
+    assert f"the log stands at {head}" in table
+
+
+def test_projections_swap_back_makes_the_build_before_live_again(pushed: Pushed) -> None:
+    assert pushed.ask("projections", "rebuild", "links", "--keep", "10m").status == 0
+    done = pushed.ask("projections", "swap-back", "links")
+    assert done.status == 0
+    assert "is live" in done.out
+    assert pushed.ask("projections", "verify", "links").status == 0
+    assert pushed.ask("projections", "rebuild", "links", "--keep", "for ever").status == 2
+
+
+def test_replay_parked_with_nothing_parked_is_well_done(pushed: Pushed) -> None:
+    done = pushed.ask("projections", "replay-parked")
+    assert (done.status, done.out) == (0, "")
+
+
+def test_metrics_tell_where_log_and_read_models_stand(pushed: Pushed) -> None:
+    head = admin.status(pushed.server.database_url).head
+    assert admin.wait_until(pushed.server.database_url, head)
+    found = pushed.server.metrics()
+    assert found["tagtrail_database_up"] == 1
+    assert found["tagtrail_log_position"] >= head
+    assert found['tagtrail_projection_lag_events{model="tags"}'] == 0
+    # Counted in the projector's process, told by an API worker's.
+    assert found['tagtrail_feed_events_total{source="store"}'] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["relay"], "name the database"),
+        (["projector"], "name the database"),
+        (["api", "--listen", "127.0.0.1:0"], "a port of its own"),
+        (["projector", "--kafka", "nowhere"], "HOST:PORT"),
+        (["relay", "--metrics", "here"], "HOST:PORT"),
+        (["serve", "--kafka-security-protocol", "sasl_ssl"], "needs kafka_username and kafka_password"),
+        (["serve", "--kafka-security-protocol", "tls"], "must be one of"),
+        (["serve", "--kafka-ca-file", "/nowhere"], "a file that is there"),
+        (["serve", "--kafka-topic-prefix", "a b"], "must be letters"),
+    ],
+)
+def test_processes_by_themselves_say_what_they_need(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert done.status == 2
+    assert said in done.err
+
+
+def test_a_projector_of_an_unknown_model_and_a_relay_without_kafka_are_refused(pushed: Pushed) -> None:
+    url = pushed.server.database_url
+    assert "there is no read model 'tgas'" in run("projector", "--only", "tgas", "--database", url).err
+    assert "name the brokers" in run("relay", "--database", url).err
+
+
+def test_the_password_of_kafka_is_never_shown() -> None:
+    shown = run("config", "show", TAGTRAIL_KAFKA_PASSWORD="hunter2").out
+    assert "hunter2" not in shown
+    assert "***" in shown
 
 
 def test_projections_verify_finds_all_equal_and_a_changed_row(pushed: Pushed) -> None:
