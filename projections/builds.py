@@ -8,11 +8,12 @@ from the log.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from projections.model import SCHEMA, Model
 
@@ -33,7 +34,8 @@ build = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("target", sa.BigInteger, nullable=False),
-    sa.Column("filled", sa.BigInteger, nullable=False),
+    # How far the SQL fold got in each of its stripes of the log.
+    sa.Column("reached", ARRAY(sa.BigInteger), nullable=False),
     sa.Column("made_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
     sa.Column("keep_until", sa.TIMESTAMP(timezone=True)),
 )
@@ -64,7 +66,7 @@ parked = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One version of a model's table. `filled` is how far the SQL fold got on the way to `target`."""
+    """One version of a model's table; the SQL fold goes to `target`, in stripes, and got as far as `reached` in each."""
 
     id: str
     model: Model
@@ -72,13 +74,28 @@ class Build:
     state: str
     epoch: int
     target: int
-    filled: int
+    reached: tuple[int, ...]
     keep_until: datetime | None = None
 
     @property
     def table(self) -> sa.Table:
         """Its table, with the columns and the key of the model's shape."""
-        return self.model.table.to_metadata(sa.MetaData(schema=SCHEMA), name=self.id)
+        return _table(self.model.table, self.id)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The positions after which its stripes begin."""
+        return tuple(self.target * each // len(self.reached) for each in range(len(self.reached)))
+
+    @property
+    def filled(self) -> int:
+        """How many positions the SQL fold has done."""
+        return sum(self.reached) - sum(self.starts)
+
+
+@cache
+def _table(shape: sa.Table, build_id: str) -> sa.Table:
+    return shape.to_metadata(sa.MetaData(schema=SCHEMA), name=build_id)
 
 
 def prepare(connection: sa.Connection) -> None:
@@ -106,7 +123,10 @@ def listed(connection: sa.Connection, models: Iterable[Model], states: Sequence[
     by_id = {model.id: model for model in models}
     query = sa.select(build).where(build.c.model.in_(by_id), build.c.state.in_(states)).order_by(build.c.version)
     return [
-        Build(row.id, by_id[row.model], row.version, row.state, row.epoch, row.target, row.filled, row.keep_until)
+        Build(
+            *(row.id, by_id[row.model], row.version, row.state, row.epoch, row.target),
+            *(tuple(row.reached), row.keep_until),
+        )
         for row in connection.execute(query)
     ]
 
@@ -116,17 +136,18 @@ def live(connection: sa.Connection, model: Model) -> Build:
     return listed(connection, [model], [LIVE])[0]
 
 
-def create(connection: sa.Connection, model: Model, state: str, target: int) -> Build:
+def create(connection: sa.Connection, model: Model, state: str, target: int, stripes: int = 1) -> Build:
     """The next version of the model's table: bare, without key and indexes, until `finish`."""
     last = connection.execute(sa.select(sa.func.max(build.c.version)).where(build.c.model == model.id)).scalar()
     version = (last or 0) + 1
     epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
-    made = Build(f"{model.id}_v{version}", model, version, state, epoch, target, 0)
+    starts = tuple(target * each // stripes for each in range(stripes))
+    made = Build(f"{model.id}_v{version}", model, version, state, epoch, target, starts)
     bare = sa.Table(made.id, sa.MetaData(schema=SCHEMA), *(sa.Column(c.name, c.type) for c in model.table.columns))
     connection.execute(sa.schema.CreateTable(bare))
     connection.execute(
         sa.insert(build).values(
-            id=made.id, model=model.id, version=version, state=state, epoch=epoch, target=target, filled=0
+            id=made.id, model=model.id, version=version, state=state, epoch=epoch, target=target, reached=list(starts)
         )
     )
     return made
@@ -134,7 +155,8 @@ def create(connection: sa.Connection, model: Model, state: str, target: int) -> 
 
 def finish(connection: sa.Connection, made: Build, state: str) -> Build:
     """Give the table its key and its indexes and its checkpoint the build's target; from now on it is fed."""
-    table = made.table
+    # A copy of its own, because its indexes are given new names.
+    table = made.model.table.to_metadata(sa.MetaData(schema=SCHEMA), name=made.id)
     keys = ", ".join(made.model.key_columns)
     connection.exec_driver_sql(f"ALTER TABLE {table} ADD PRIMARY KEY ({keys})")
     for column in table.columns:
@@ -150,8 +172,8 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
         for each in range(partitions)
     ]
     connection.execute(insert(checkpoint), rows)
-    connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state, filled=made.target))
-    return Build(made.id, made.model, made.version, state, made.epoch, made.target, made.target)
+    connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state))
+    return replace(made, state=state)
 
 
 def show(connection: sa.Connection, made: Build) -> None:

@@ -1,11 +1,12 @@
 """Folding ranges of the log into a table by the Python fold."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects import postgresql
 
 from domain.event import UnknownEvent, event_types
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
@@ -23,7 +24,7 @@ SELECT e.position, e.type FROM log.es_event AS e
  ORDER BY e.position LIMIT 1
 """
 _FACTS = "SELECT c.digest, c.facts::text FROM log.es_content AS c WHERE c.digest = ANY(%(digests)s)"
-_KEYS_AT_ONCE = 1000
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def read_range(
@@ -77,32 +78,50 @@ def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: 
     _write(connection, model, table, changed)
 
 
+@cache
+def _array_type(column_type: str) -> str:
+    return column_type.replace(' COLLATE "C"', "") + "[]"
+
+
+def _arrays(table: sa.Table, names: Sequence[str]) -> str:
+    """The columns as parameters of unnest, in order: one array each, whatever the number of rows."""
+    types = (table.c[name].type.compile(dialect=_DIALECT) for name in names)
+    return ", ".join(f"%(c{place})s::{_array_type(each)}" for place, each in enumerate(types))
+
+
+def _columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+    return {f"c{place}": [row[place] for row in rows] for place in range(len(names))}
+
+
 def _load(connection: sa.Connection, model: Model, table: sa.Table, keys: Sequence[Key]) -> dict[Key, Any]:
-    loaded: dict[Key, Any] = {}
-    key_columns = [table.c[name] for name in model.key_columns]
-    columns = [table.c[name] for name in model.columns]
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        some = keys[start : start + _KEYS_AT_ONCE]
-        query = sa.select(*columns).where(sa.tuple_(*key_columns).in_(some))
-        for values in connection.execute(query):
-            row = model.row(*values)
-            loaded[tuple(getattr(row, name) for name in model.key_columns)] = row
-    return loaded
+    if not keys:
+        return {}
+    names = model.key_columns
+    wanted = ", ".join(f"t.{name}" for name in model.columns)
+    same = " AND ".join(f"t.{name} = k.{name}" for name in names)
+    rows = connection.exec_driver_sql(
+        f"SELECT {wanted} FROM unnest({_arrays(table, names)}) AS k({', '.join(names)}) JOIN {table} AS t ON {same}",  # noqa: S608
+        _columns(keys, names),
+    )
+    places = [model.columns.index(name) for name in names]
+    return {tuple(row[place] for place in places): model.row(*row) for row in rows}
 
 
 def _write(connection: sa.Connection, model: Model, table: sa.Table, changed: Mapping[Key, Any]) -> None:
-    standing = [(key, row) for key, row in sorted(changed.items()) if row is not None]
+    names, key_names = model.columns, model.key_columns
+    standing = [[getattr(row, name) for name in names] for _, row in sorted(changed.items()) if row is not None]
     gone = [key for key, row in sorted(changed.items()) if row is None]
     if standing:
-        statement = insert(table)
-        update = {name: statement.excluded[name] for name in model.columns if name not in model.key_columns}
-        upsert = statement.on_conflict_do_update(index_elements=list(model.key_columns), set_=update)
-        connection.execute(upsert, [dict(zip(model.columns, astuple(row), strict=True)) for _, row in standing])
+        update = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key_names)
+        connection.exec_driver_sql(
+            f"INSERT INTO {table} ({', '.join(names)}) SELECT * FROM unnest({_arrays(table, names)})"  # noqa: S608
+            f" ON CONFLICT ({', '.join(key_names)}) DO UPDATE SET {update}",
+            _columns(standing, names),
+        )
     if gone:
-        conditions = [table.c[name] == sa.bindparam(f"k_{name}") for name in model.key_columns]
-        parameters = [_parameters(model.key_columns, key) for key in gone]
-        connection.execute(sa.delete(table).where(*conditions), parameters)
-
-
-def _parameters(names: Iterable[str], key: Key) -> dict[str, Any]:
-    return {f"k_{name}": value for name, value in zip(names, key, strict=True)}
+        same = " AND ".join(f"t.{name} = k.{name}" for name in key_names)
+        connection.exec_driver_sql(
+            f"DELETE FROM {table} AS t USING unnest({_arrays(table, key_names)}) AS k({', '.join(key_names)})"  # noqa: S608
+            f" WHERE {same}",
+            _columns(gone, key_names),
+        )

@@ -96,8 +96,10 @@ def _row(pushed: ManifestPushed, happened: Happened) -> ManifestRow:
 _SET_FOLD = """
 SELECT e.key, e.data->>'digest', e.data->>'media_type', (e.data->>'size')::bigint, nullif(f.kind, ''),
        e.data->>'subject', f.artifact_type, f.platform, f.created,
-       (SELECT named.one->>'digest' FROM json_array_elements(f."references") WITH ORDINALITY AS named(one, place)
-         WHERE named.one->>'role' = 'config' ORDER BY named.place LIMIT 1),
+       CASE WHEN f."references"->0->>'role' = 'config' THEN f."references"->0->>'digest'
+            ELSE (SELECT named.one->>'digest'
+                    FROM json_array_elements(f."references") WITH ORDINALITY AS named(one, place)
+                   WHERE named.one->>'role' = 'config' ORDER BY named.place LIMIT 1) END,
        coalesce(f.size, 0), coalesce(f.annotations::text, '{{}}'), e.recorded_at, e.position
   FROM log.es_event AS e
   LEFT JOIN log.es_content AS c ON c.digest = e.content

@@ -8,8 +8,10 @@
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +30,8 @@ from projections.setup import engine_for
 REBUILD_LOCK = 4714
 CATCH_UP_EVENTS = 2000
 NEAR_EVENTS = 200
+# Connections that fold at once.
+FILLERS = 2
 COMPARED_LAG_MAX = 50_000
 SAMPLED_KEYS = 20
 SWAP_LOCK_TIMEOUT_MS = 100
@@ -63,7 +67,7 @@ def rebuild(database_url: str, model: Model, *, progress: Progress | None = None
     """
     with engine_for(database_url).connect() as connection, _alone(connection, model):
         began = time.monotonic()
-        made = _filled(connection, model, progress)
+        made = _filled(database_url, connection, model, progress)
         filled = time.monotonic() - began
         _catch_up(connection, made, None)
         difference = _compared(database_url, connection, made)
@@ -94,7 +98,7 @@ def _alone(connection: sa.Connection, model: Model) -> Iterator[None]:
         connection.commit()
 
 
-def _filled(connection: sa.Connection, model: Model, progress: Progress | None) -> Build:
+def _filled(database_url: str, connection: sa.Connection, model: Model, progress: Progress | None) -> Build:
     """The next build, filled by the SQL fold; one that was broken off is gone on with."""
     connection.exec_driver_sql("SET synchronous_commit = off")
     connection.commit()
@@ -104,21 +108,52 @@ def _filled(connection: sa.Connection, model: Model, progress: Progress | None) 
             head = connection.exec_driver_sql(
                 "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
             ).scalar_one()
-            made = builds.create(connection, model, FILLING, head)
+            made = builds.create(connection, model, FILLING, head, FILLERS)
         partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
-    limits = [made.target] * partitions
-    for after in range(made.filled, made.target, RANGE_EVENTS):
-        upto = min(after + RANGE_EVENTS, made.target)
-        with connection.begin():
-            insert_range(connection, model, made.table, after, upto, limits)
-            connection.execute(sa.update(builds.build).where(builds.build.c.id == made.id).values(filled=upto))
-        if progress is not None:
-            progress(upto, made.target)
+    _fill(database_url, made, [made.target] * partitions, progress)
     with connection.begin():
         finished = builds.finish(connection, made, FOLLOWING)
         # A table that was just filled has no statistics, and its first readers would pay for that.
         connection.exec_driver_sql(f"ANALYZE {made.table}")
     return finished
+
+
+def _fill(database_url: str, made: Build, limits: list[int], progress: Progress | None) -> None:
+    """Fold the stripes of the log side by side, each by ranges in transactions of their own."""
+    done = made.filled
+    stop = threading.Event()
+    telling = threading.Lock()
+
+    def tell(folded: int) -> None:
+        nonlocal done
+        with telling:
+            done += folded
+            if progress is not None:
+                progress(done, made.target)
+
+    def fill(stripe: int, after: int, end: int) -> None:
+        with engine_for(database_url).connect() as connection:
+            connection.exec_driver_sql("SET synchronous_commit = off")
+            connection.commit()
+            while after < end and not stop.is_set():
+                upto = min(after + RANGE_EVENTS, end)
+                with connection.begin():
+                    insert_range(connection, made.model, made.table, after, upto, limits)
+                    connection.exec_driver_sql(
+                        "UPDATE readmodel.build SET reached[%(stripe)s] = %(upto)s WHERE id = %(build)s",
+                        {"stripe": stripe + 1, "upto": upto, "build": made.id},
+                    )
+                tell(upto - after)
+                after = upto
+
+    ends = (*made.starts[1:], made.target)
+    with ThreadPoolExecutor(len(ends)) as pool:
+        try:
+            work = [pool.submit(fill, each, made.reached[each], end) for each, end in enumerate(ends)]
+            for each in work:
+                each.result()
+        finally:
+            stop.set()
 
 
 def _resumable(connection: sa.Connection, model: Model) -> Build | None:

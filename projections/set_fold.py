@@ -13,6 +13,10 @@ import sqlalchemy as sa
 from projections.model import Model
 
 RANGE_EVENTS = 100_000
+_BY_INDEX = "; ".join(
+    f"SET LOCAL {each} = off"
+    for each in ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "jit")
+)
 
 # `limits` is the position up to which the model is to stand, for each partition.
 IN_RANGE = (
@@ -37,7 +41,7 @@ def insert_range(
     columns = ", ".join(model.columns)
     name = f"{table.schema}.{table.name}" if table.schema else table.name
     statement = f"INSERT INTO {name} ({columns})\n{model.set_fold}"
-    # Each range reads its own pages and probes for the rest; a hash of the whole log a range would be quadratic.
-    connection.exec_driver_sql("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+    # Each range reads its own pages and probes for the rest: scanning or hashing the whole log each time is quadratic.
+    connection.exec_driver_sql(_BY_INDEX)
     done = connection.exec_driver_sql(statement, {"after": after, "upto": upto, "limits": limits})
     return done.rowcount

@@ -46,7 +46,6 @@ class Outgoing:
     key: bytes | None
     value: bytes
     headers: Headers
-    timestamp_ms: int
 
 
 def schema_uri(event_type: str, schema_version: int) -> str:
@@ -75,7 +74,7 @@ def outgoing(event: Recorded, prev: int, epoch: int) -> Outgoing:
         "prevref": event.prev_ref,
         "content": event.content,
     }
-    return Outgoing(event.key.encode(), event.data.encode(), _headers(attributes), _milliseconds(event.recorded_at))
+    return Outgoing(event.key.encode(), event.data.encode(), _headers(attributes))
 
 
 def watermark(partition: int, position: int, prev: int, epoch: int, now: datetime) -> Outgoing:
@@ -88,7 +87,7 @@ def watermark(partition: int, position: int, prev: int, epoch: int, now: datetim
         "prev": str(prev),
         "epoch": str(epoch),
     }
-    return Outgoing(None, b"{}", _headers(attributes), _milliseconds(now))
+    return Outgoing(None, b"{}", _headers(attributes))
 
 
 def _headers(attributes: Mapping[str, str | None]) -> Headers:
@@ -98,10 +97,6 @@ def _headers(attributes: Mapping[str, str | None]) -> Headers:
         ("ce_source", SOURCE.encode()),
     ]
     return headers + [(f"ce_{name}", value.encode()) for name, value in attributes.items() if value is not None]
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 def record_of(message: Any) -> FeedRecord:

@@ -253,14 +253,14 @@ class _Publisher:
         self._move(events[-1].position, epoch)
 
     def _send(self, kind: str, partition: int, record: Outgoing) -> Any:
-        # The partition is the log's own (S11), never the client library's choice.
+        # The partition is the log's own (S11), never the client library's choice; the record's time is now, because
+        # retention counts from it: an old log that is published for the first time must not be gone at once.
         return self._producer.send(
             self._topics[kind],
             key=record.key,
             value=record.value,
             headers=record.headers,
             partition=partition,
-            timestamp_ms=record.timestamp_ms,
         )
 
     def _acknowledged(self, sent: Sequence[Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from domain.tag import TagMoved
-from projections import admin, builds, housekeeping, rebuild, runner, tags
+from projections import admin, builds, housekeeping, links, rebuild, runner, tags
 from projections.model import Happened, Model, Rows, metadata, name_column
 from projections.models import MODELS
 from projections.set_fold import set_fold
@@ -25,6 +25,7 @@ from tests.projections.making import builds_of, live_build, random_pushes
 def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small log has many ranges."""
     monkeypatch.setattr(rebuild, "RANGE_EVENTS", 20)
+    monkeypatch.setattr(rebuild, "FILLERS", 1)
 
 
 def projecting(url: str, models: tuple[Model, ...] = MODELS) -> "threading.Event":
@@ -63,6 +64,28 @@ def test_a_rebuild_that_was_broken_off_goes_on_where_it_was(registry: Registry, 
     assert found.position == head
     assert found.mended.equal
     assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "retired"), ("tags_s1_v2", "live")]
+    assert all(each.equal for each in verify(database.app_url))
+
+
+def test_stripes_that_were_broken_off_are_gone_on_with_each_where_it_was(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two connections fold at once."""
+    monkeypatch.setattr(rebuild, "FILLERS", 2)
+    random_pushes(registry, 12, 40)
+    registry.project()
+
+    def break_off(done: int, target: int) -> None:
+        if done >= 40:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        rebuild.rebuild(database.app_url, links.model, progress=break_off)
+    (building,) = [each for each in admin.status(database.app_url).builds if each.state == "filling"]
+    assert 40 <= building.filled < building.target
+    seen: list[int] = []
+    assert rebuild.rebuild(database.app_url, links.model, progress=lambda done, _: seen.append(done)).mended.equal
+    assert building.filled < seen[0] <= seen[-1] == building.target
     assert all(each.equal for each in verify(database.app_url))
 
 
