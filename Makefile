@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PURE := tests/domain tests/protocol
 PART ?= all
 
-.PHONY: help serve venv dev tools test test-long test-clients lint format lock clean
+.PHONY: help serve venv dev tools test test-long bench-feed test-clients lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test: $(VENV)/.installed-dev tools lint ## Everything but what takes minutes to 
 
 test-long: $(VENV)/.installed-dev tools ## The slow tests; PART=NAME for those whose name holds NAME
 	@$(BIN)/pytest -m slow $(if $(filter all,$(PART)),,-k '$(PART)')
+
+bench-feed: $(VENV)/.installed-dev tools ## Rebuild, projection, relay and overlay measured; EVENTS=1000000
+	@$(BIN)/python bench/feed.py $(or $(EVENTS),1000000)
 
 test-clients: $(VENV)/.installed-dev ## Every client, also those that take minutes to build
 	@$(PYTHON) scripts/tools.py install --all

@@ -66,7 +66,7 @@ parked = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One version of a model's table; the SQL fold goes to `target`, in stripes, and got as far as `reached` in each."""
+    """One version of a model's table. The SQL fold goes to `target` in stripes; `reached` is how far it got in each."""
 
     id: str
     model: Model
