@@ -54,7 +54,7 @@ def _fold(rows: Rows, happened: Happened) -> None:
 _SET_FOLD = """
 SELECT named.digest, e.key, e.data->>'digest', named.role
   FROM log.es_event AS e
-  JOIN log.es_content AS c ON c.digest = e.content
+ CROSS JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c
  CROSS JOIN LATERAL (
        SELECT DISTINCT ON (each.one->>'digest') each.one->>'digest' AS digest, each.one->>'role' AS role
          FROM json_array_elements(c.facts->'references') WITH ORDINALITY AS each(one, place)

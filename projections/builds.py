@@ -83,6 +83,11 @@ class Build:
         return _table(self.model.table, self.id)
 
     @property
+    def superseded(self) -> str:
+        """The table that the SQL fold keeps beside it."""
+        return f"{SCHEMA}.{self.id}_superseded"
+
+    @property
     def starts(self) -> tuple[int, ...]:
         """The positions after which its stripes begin."""
         return tuple(self.target * each // len(self.reached) for each in range(len(self.reached)))
@@ -166,6 +171,7 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
         own = next(each for each in table.indexes if each.name == index.name)
         own.name = sa.sql.quoted_name(f"{index.name}_v{made.version}", quote=None)
         connection.execute(sa.schema.CreateIndex(own))
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {made.superseded}")
     partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
     rows = [
         {"build": made.id, "partition": each, "position": made.target, "epoch": made.epoch}
@@ -206,7 +212,7 @@ def drop(connection: sa.Connection, build_id: str) -> None:
     for table in (checkpoint, parked):
         connection.execute(sa.delete(table).where(table.c.build == build_id))
     connection.execute(sa.delete(build).where(build.c.id == build_id))
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SCHEMA}.{build_id}")
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SCHEMA}.{build_id}, {SCHEMA}.{build_id}_superseded")
 
 
 def expired(connection: sa.Connection) -> list[str]:

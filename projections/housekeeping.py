@@ -56,14 +56,22 @@ class Keeper:
         while not self._stop.wait(EVERY_S):
             try:
                 for model in self._models:
-                    if self._is_new(model) and not self._stop.is_set():
-                        done = rebuild(self._url, model)
-                        _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
+                    if not self._stop.is_set():
+                        self._fill_if_new(model)
                 remove_old(self._url, self._models)
-            except RebuildRefused as problem:
-                _log.warning("a read model was not filled: %s", problem)
             except DBAPIError as problem:
                 _log.warning("housekeeping waits for the database: %s", problem.orig)
+
+    def _fill_if_new(self, model: Model) -> None:
+        if not self._is_new(model):
+            return
+        try:
+            done = rebuild(self._url, model)
+        except RebuildRefused as problem:
+            # By another keeper, perhaps; the other models are not kept waiting.
+            _log.warning("read model %s was not filled: %s", model.name, problem)
+        else:
+            _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
 
     def _is_new(self, model: Model) -> bool:
         with engine_for(self._url).connect() as connection:

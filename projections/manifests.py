@@ -102,7 +102,7 @@ SELECT e.key, e.data->>'digest', e.data->>'media_type', (e.data->>'size')::bigin
                    WHERE named.one->>'role' = 'config' ORDER BY named.place LIMIT 1) END,
        coalesce(f.size, 0), coalesce(f.annotations::text, '{{}}'), e.recorded_at, e.position
   FROM log.es_event AS e
-  LEFT JOIN log.es_content AS c ON c.digest = e.content
+  LEFT JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c ON true
   LEFT JOIN LATERAL json_to_record(c.facts) AS f(
        kind text, artifact_type text, platform text, created text, "references" json, size bigint, annotations json
   ) ON true

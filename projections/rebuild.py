@@ -24,7 +24,7 @@ from projections.compare import Difference
 from projections.feeding import Moved, apply, lock, model_number, paused
 from projections.folding import read_range
 from projections.model import FoldFailed, Model
-from projections.set_fold import RANGE_EVENTS, insert_range
+from projections.set_fold import RANGE_EVENTS, collect_superseded, insert_range
 from projections.setup import engine_for
 
 REBUILD_LOCK = 4714
@@ -38,6 +38,13 @@ SWAP_LOCK_TIMEOUT_MS = 100
 SWAP_TRIES = 600
 SWAP_PAUSE_S = 0.05
 KEEP_S = 3600.0
+
+# Who feeds the new build goes on in the topic where the old one was, which is no further than the new one now is.
+_SAME_OFFSETS = """
+UPDATE readmodel.checkpoint AS m SET topic_id = l.topic_id, next_offset = l.next_offset
+  FROM readmodel.checkpoint AS l
+ WHERE m.build = %(made)s AND l.build = %(live)s AND l.partition = m.partition
+"""
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -103,13 +110,14 @@ def _filled(database_url: str, connection: sa.Connection, model: Model, progress
     connection.exec_driver_sql("SET synchronous_commit = off")
     connection.commit()
     with connection.begin():
+        partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
         made = _resumable(connection, model)
         if made is None:
             head = connection.exec_driver_sql(
                 "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
             ).scalar_one()
             made = builds.create(connection, model, FILLING, head, FILLERS)
-        partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
+            collect_superseded(connection, model, made.superseded, [head] * partitions)
     _fill(database_url, made, [made.target] * partitions, progress)
     with connection.begin():
         finished = builds.finish(connection, made, FOLLOWING)
@@ -138,7 +146,7 @@ def _fill(database_url: str, made: Build, limits: list[int], progress: Progress 
             while after < end and not stop.is_set():
                 upto = min(after + RANGE_EVENTS, end)
                 with connection.begin():
-                    insert_range(connection, made.model, made.table, after, upto, limits)
+                    insert_range(connection, made.model, made.table, made.superseded, after, upto, limits)
                     connection.exec_driver_sql(
                         "UPDATE readmodel.build SET reached[%(stripe)s] = %(upto)s WHERE id = %(build)s",
                         {"stripe": stripe + 1, "upto": upto, "build": made.id},
@@ -264,6 +272,7 @@ def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
     moved = {each: Moved(upto) for each, position in standing.positions.items() if position < upto}
     if moved:
         apply(connection, made, events, moved, isolate=True)
+    connection.exec_driver_sql(_SAME_OFFSETS, {"made": made.id, "live": live.id})
     builds.mark(connection, live, RETIRED, keep_s)
     builds.mark(connection, made, LIVE)
     return upto

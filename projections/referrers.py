@@ -74,7 +74,7 @@ _SET_FOLD = """
 SELECT e.key, e.data->>'digest', e.data->>'subject', e.data->>'media_type', (e.data->>'size')::bigint,
        f.artifact_type, coalesce(f.annotations::text, '{{}}')
   FROM log.es_event AS e
-  LEFT JOIN log.es_content AS c ON c.digest = e.content
+  LEFT JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c ON true
   LEFT JOIN LATERAL json_to_record(c.facts) AS f(artifact_type text, annotations json) ON true
  WHERE e.type = 'ManifestPushed' AND e.data->>'subject' IS NOT NULL AND {in_range} AND {is_last}
 """

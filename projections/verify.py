@@ -8,7 +8,7 @@ from projections import builds, compare
 from projections.compare import Difference
 from projections.model import Model
 from projections.models import models_named
-from projections.set_fold import RANGE_EVENTS, insert_range
+from projections.set_fold import RANGE_EVENTS, collect_superseded, insert_range
 from projections.setup import engine_for
 
 Progress = Callable[[int, int], None]
@@ -32,9 +32,11 @@ def _verify(connection: sa.Connection, model: Model, progress: Progress | None) 
     limits = [positions[each] for each in sorted(positions)]
     upto = max(limits)
     expected = compare.expected_table(connection, model, f"expected_{model.id}")
+    superseded = f"superseded_{model.id}"
+    collect_superseded(connection, model, superseded, limits, temporary=True)
     for after in range(0, upto, RANGE_EVENTS):
         end = min(after + RANGE_EVENTS, upto)
-        insert_range(connection, model, expected, after, end, limits)
+        insert_range(connection, model, expected, superseded, after, end, limits)
         if progress is not None:
             progress(end, upto)
     connection.exec_driver_sql(f"ANALYZE {expected}")
@@ -42,5 +44,5 @@ def _verify(connection: sa.Connection, model: Model, progress: Progress | None) 
     difference = compare.compare(
         connection, model, live.table, expected, upto, connection.execute(query).scalars().all()
     )
-    connection.execute(sa.schema.DropTable(expected))
+    connection.exec_driver_sql(f"DROP TABLE {expected}, {superseded}")
     return difference

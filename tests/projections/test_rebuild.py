@@ -246,7 +246,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
     newer = tuple(NEXT if each is tags.model else each for each in MODELS)
     with projecting(url), projecting(url, newer):
         random_pushes(registry, 9, 20)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not any(state == "retired" for _, state in builds_of(url, NEXT)) and time.monotonic() < deadline:
             time.sleep(0.05)
         random_pushes(registry, 10, 10)
