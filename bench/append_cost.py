@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from eventstore.store import Store
 from eventstore.types import Cause, Command, Exact, NewEvent, RefIs
-from tests.postgres import make_template, new_database, start_server, stop_server
+from tests.postgres import new_database, throwaway
 
 WRITERS = 64
 SAMPLES = 300
@@ -45,9 +45,7 @@ def median_ms(store: Store, first: int) -> float:
 def main() -> None:
     """Measure, fill, measure again."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    server, process = start_server()
-    try:
-        make_template(server)
+    with throwaway() as server:
         store = Store(new_database(server).app_url)
         median_ms(store, 0)
         short = median_ms(store, 1_000)
@@ -62,8 +60,6 @@ def main() -> None:
         print(f"ratio {long / short:.2f}")
         print(f"combined, {WRITERS} writers: {events / filled:.0f} events/s")
         store.close()
-    finally:
-        stop_server(server, process)
 
 
 if __name__ == "__main__":

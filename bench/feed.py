@@ -20,7 +20,7 @@ from projections.models import MODELS
 from projections.reader import Reader
 from projections.setup import engine_for, ensure_tables
 from projections.verify import verify
-from tests.postgres import Database, make_template, new_database, start_server, stop_server
+from tests.postgres import Database, Server, new_database, throwaway
 
 FOUR = ("tags", "manifests", "blob_references", "links")
 PYTHON_EVENTS = 20_000
@@ -110,7 +110,7 @@ def median_ms(reader: Reader, repository: str) -> float:
     return statistics.median(took)
 
 
-def through_kafka(server: Any) -> None:
+def through_kafka(server: Server) -> None:
     """Relay and projector over a real Kafka: a backlog, then 200 pushes a second."""
     from eventstore.feed import relay
     from eventstore.store import Store
@@ -205,9 +205,7 @@ def lag_under_pushes(store: Any, database: Database) -> list[float]:
 def main() -> None:
     """All parts, over one population."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    server, process = start_server()
-    try:
-        make_template(server)
+    with throwaway() as server:
         database = new_database(server)
         began = time.perf_counter()
         last = load(database, events)
@@ -219,8 +217,6 @@ def main() -> None:
         overlay(database, last)
         if events <= 1_000_000:
             through_kafka(server)
-    finally:
-        stop_server(server, process)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from domain.facts import Facts, Reference, facts_to_json
 from domain.media_types import OCI_INDEX, OCI_MANIFEST
 from eventstore import verify
 from eventstore.partition import partition_of
-from tests.postgres import Database, make_template, new_database, start_server, stop_server
+from tests.postgres import Database, new_database, throwaway
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -343,17 +343,13 @@ def load_all(database: Database, events: int, seed: int = 1) -> int:
 def main() -> None:
     """Load a throw-away Postgres and tell what it took."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    server, process = start_server()
-    try:
-        make_template(server)
+    with throwaway() as server:
         database = new_database(server)
         began = time.perf_counter()
         last = load(database, events)
         took = time.perf_counter() - began
         print(f"{last:,} events in {took:.1f} s, {last / took:,.0f} a second")
         print(Counter(row[10] for row in Population(min(events, 200_000)).rows()))
-    finally:
-        stop_server(server, process)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class Event:
 
     TYPE: ClassVar[str]
     SCHEMA_VERSION: ClassVar[int]
+    # The names of its members, written by dataclass.
+    __match_args__: ClassVar[tuple[str, ...]]
     __slots__ = ()
 
 

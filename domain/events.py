@@ -1,6 +1,7 @@
-"""All event types, imported so that they are declared: who decodes events imports this module."""
+"""All event types, imported so that they are declared: who decodes events, or lists their types, does it from here."""
 
 from domain.blob import BlobCommitted
+from domain.event import decode, event_types
 from domain.link import BlobLinked, BlobUnlinked
 from domain.manifest import ManifestDeleted, ManifestPushed
 from domain.repository import RepositoryCreated
@@ -21,4 +22,6 @@ __all__ = [
     "UploadCommitted",
     "UploadExpired",
     "UploadStarted",
+    "decode",
+    "event_types",
 ]

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
+from typing import LiteralString
 
 import sqlalchemy as sa
+from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from projections.model import SCHEMA, Model
+from projections.statements import Names, statement
 
 _kept = sa.MetaData(schema=SCHEMA)
 
@@ -184,19 +187,22 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
 
 def show(connection: sa.Connection, made: Build) -> None:
     """Point the model's three views at this build."""
-    shape = made.model.id
-    columns = ", ".join(made.model.columns)
-    connection.exec_driver_sql(
-        f"CREATE OR REPLACE VIEW {SCHEMA}.{shape} AS SELECT {columns} FROM {SCHEMA}.{made.id}"  # noqa: S608
-    )
-    connection.exec_driver_sql(
-        f"CREATE OR REPLACE VIEW {SCHEMA}.{shape}_checkpoint AS"  # noqa: S608
-        f" SELECT partition, position FROM {SCHEMA}.checkpoint WHERE build = '{made.id}'"
-    )
-    connection.exec_driver_sql(
-        f"CREATE OR REPLACE VIEW {SCHEMA}.{shape}_parked AS"  # noqa: S608
-        f" SELECT key, partition, position FROM {SCHEMA}.parked WHERE build = '{made.id}'"
-    )
+    shape = f"{SCHEMA}.{made.model.id}"
+    names: dict[str, Names] = {"columns": made.model.columns, "table": made.table, "build": sql.Literal(made.id)}
+    for view, select in (
+        (shape, "CREATE OR REPLACE VIEW {view} AS SELECT {columns} FROM {table}"),
+        (f"{shape}_checkpoint", _CHECKPOINT_VIEW),
+        (f"{shape}_parked", _PARKED_VIEW),
+    ):
+        connection.exec_driver_sql(statement(select, view=view, **names))
+
+
+_CHECKPOINT_VIEW: LiteralString = (
+    "CREATE OR REPLACE VIEW {view} AS SELECT partition, position FROM readmodel.checkpoint WHERE build = {build}"
+)
+_PARKED_VIEW: LiteralString = (
+    "CREATE OR REPLACE VIEW {view} AS SELECT key, partition, position FROM readmodel.parked WHERE build = {build}"
+)
 
 
 def mark(connection: sa.Connection, made: Build, state: str, keep_s: float | None = None) -> None:

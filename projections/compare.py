@@ -1,15 +1,17 @@
 """Whether two tables hold the same rows: by checksums of 256 buckets, and row by row where a bucket differs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg import sql
 
 from projections import builds
 from projections.builds import Build
 from projections.folding import fold_into, read_range
 from projections.model import Model
+from projections.statements import all_of, columns, statement
 
 BUCKETS = 256
 SAMPLES_MAX = 10
@@ -74,18 +76,25 @@ def compare(
     )
 
 
-def _bucket(alias: str) -> str:
-    """SQL of a row's bucket, by its repository: the rows of one key are in one bucket."""
-    return f"(hashtextextended({alias}.repository, 0) & {BUCKETS - 1})"
+# A row's bucket is its repository's: the rows of one key are in one bucket.
+_CHECKSUMS = """
+SELECT hashtextextended(t.repository, 0) & {mask}, count(*), sum(hashtextextended(ROW({columns})::text, 0)::numeric)
+  FROM {table} AS t GROUP BY 1
+"""
+_DIFFERING = """
+SELECT CASE WHEN {found_key} IS NULL THEN 'missing' WHEN {expected_key} IS NULL THEN 'unexpected' ELSE 'differing' END,
+       {found_columns}, {expected_columns}
+  FROM (SELECT * FROM {found} AS t WHERE hashtextextended(t.repository, 0) & {mask} = %(bucket)s) AS f
+  FULL JOIN (SELECT * FROM {expected} AS t WHERE hashtextextended(t.repository, 0) & {mask} = %(bucket)s) AS x
+    ON {same_key}
+ WHERE NOT ({same}) AND NOT coalesce(f.repository, x.repository) = ANY(%(without)s)
+"""
+_MASK = sql.Literal(BUCKETS - 1)
 
 
 def _checksums(connection: sa.Connection, model: Model, table: sa.Table) -> dict[int, tuple[int, Any]]:
-    columns = ", ".join(f"t.{name}" for name in model.columns)
-    rows = connection.exec_driver_sql(
-        f"SELECT {_bucket('t')}, count(*), sum(hashtextextended(ROW({columns})::text, 0)::numeric)"  # noqa: S608
-        f" FROM {table} AS t GROUP BY 1"
-    )
-    return {row[0]: (row[1], row[2]) for row in rows}
+    query = statement(_CHECKSUMS, mask=_MASK, columns=columns(model.columns, "t"), table=table)
+    return {row[0]: (row[1], row[2]) for row in connection.exec_driver_sql(query)}
 
 
 def _rows_of(
@@ -97,40 +106,38 @@ def _rows_of(
     buckets: Sequence[int],
     without: list[str],
 ) -> Difference:
-    shown = ", ".join(f"f.{name}" for name in model.columns) + ", " + ", ".join(f"x.{name}" for name in model.columns)
-    same = " AND ".join(f"f.{name} IS NOT DISTINCT FROM x.{name}" for name in model.columns)
-    keys = " AND ".join(f"f.{name} = x.{name}" for name in model.key_columns)
-    first = model.key_columns[0]
+    query = statement(
+        _DIFFERING,
+        found=found,
+        expected=expected,
+        mask=_MASK,
+        found_key=f"f.{model.key_columns[0]}",
+        expected_key=f"x.{model.key_columns[0]}",
+        found_columns=columns(model.columns, "f"),
+        expected_columns=columns(model.columns, "x"),
+        same_key=all_of("f.{name} = x.{name}", model.key_columns),
+        same=all_of("f.{name} IS NOT DISTINCT FROM x.{name}", model.columns),
+    )
     half = len(model.columns)
     counts = {"missing": 0, "unexpected": 0, "differing": 0}
     samples: list[tuple[str, dict[str, Any]]] = []
     repositories: set[str] = set()
     # Bucket by bucket: a join of two whole tables would need room for both.
     for bucket in buckets:
-        rows = connection.exec_driver_sql(
-            f"SELECT CASE WHEN f.{first} IS NULL THEN 'missing' WHEN x.{first} IS NULL THEN 'unexpected'"  # noqa: S608
-            f" ELSE 'differing' END, {shown}"
-            f" FROM (SELECT * FROM {found} AS t WHERE {_bucket('t')} = {bucket}) AS f"
-            f" FULL JOIN (SELECT * FROM {expected} AS t WHERE {_bucket('t')} = {bucket}) AS x ON {keys}"
-            f" WHERE NOT ({same}) AND NOT coalesce(f.repository, x.repository) = ANY(%(without)s)",
-            {"without": without},
-        )
-        for kind, *values in rows:
+        for kind, *values in connection.exec_driver_sql(query, {"bucket": bucket, "without": without}):
             counts[kind] += 1
-            columns = dict(zip(model.columns, values[half:] if kind == "missing" else values[:half], strict=True))
-            repositories.add(columns["repository"])
+            shown = dict(zip(model.columns, values[half:] if kind == "missing" else values[:half], strict=True))
+            repositories.add(shown["repository"])
             if len(samples) < SAMPLES_MAX:
-                samples.append((kind, columns))
-    return Difference(
-        difference.name,
-        difference.position,
-        difference.total,
-        len(buckets),
-        counts["missing"],
-        counts["unexpected"],
-        counts["differing"],
-        tuple(samples),
-        frozenset(repositories),
+                samples.append((kind, shown))
+    return replace(
+        difference,
+        buckets=len(buckets),
+        missing=counts["missing"],
+        unexpected=counts["unexpected"],
+        differing=counts["differing"],
+        samples=tuple(samples),
+        keys=frozenset(repositories),
     )
 
 
@@ -146,13 +153,26 @@ def expected_table(connection: sa.Connection, model: Model, name: str) -> sa.Tab
     return table
 
 
+_SAMPLE = """
+SELECT DISTINCT some.repository
+  FROM (SELECT t.repository FROM {table} AS t TABLESAMPLE BERNOULLI (1) LIMIT 10 * %(count)s) AS some
+ LIMIT %(count)s
+"""
+
+
 def sample_of_keys(connection: sa.Connection, made: Build, count: int) -> list[str]:
     """Some of the repositories in the build."""
-    rows = connection.exec_driver_sql(
-        f"SELECT DISTINCT repository FROM (SELECT repository FROM {made.table} TABLESAMPLE BERNOULLI (1)"  # noqa: S608
-        f" LIMIT {10 * count}) AS some LIMIT {count}"
-    )
+    rows = connection.exec_driver_sql(statement(_SAMPLE, table=made.table), {"count": count})
     return list(rows.scalars())
+
+
+_EITHER_ONLY = """
+SELECT d.repository FROM (
+    (SELECT {columns} FROM {made} WHERE repository = ANY(%(keys)s) EXCEPT SELECT {columns} FROM {python})
+    UNION ALL
+    (SELECT {columns} FROM {python} EXCEPT SELECT {columns} FROM {made} WHERE repository = ANY(%(keys)s))
+) AS d
+"""
 
 
 def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[str]) -> set[str]:
@@ -167,13 +187,8 @@ def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[s
             fold_into(
                 connection, made.model, table, [each for each in events if each.position <= positions[each.partition]]
             )
-        columns = ", ".join(made.model.columns)
-        wrong = connection.exec_driver_sql(
-            f"SELECT repository FROM ((SELECT {columns} FROM {made.table} WHERE repository = ANY(%(keys)s)"  # noqa: S608
-            f" EXCEPT SELECT {columns} FROM {table}) UNION ALL (SELECT {columns} FROM {table}"
-            f" EXCEPT SELECT {columns} FROM {made.table} WHERE repository = ANY(%(keys)s))) AS differing",
-            {"keys": wanted},
-        )
+        query = statement(_EITHER_ONLY, columns=made.model.columns, made=made.table, python=table)
+        wrong = connection.exec_driver_sql(query, {"keys": wanted})
         found = {row[0] for row in wrong}
         connection.execute(sa.schema.DropTable(table))
     return found

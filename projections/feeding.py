@@ -13,7 +13,8 @@ from zlib import crc32
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from domain.event import UnknownEvent, event_types
+from domain.event import UnknownEvent
+from domain.events import event_types
 from eventstore.types import Recorded
 from projections import builds
 from projections.builds import Build

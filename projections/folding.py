@@ -1,17 +1,19 @@
 """Folding ranges of the log into a table by the Python fold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, LiteralString
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from psycopg import sql
 
-from domain.event import UnknownEvent, event_types
+from domain.event import UnknownEvent
+from domain.events import event_types
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
 from eventstore.types import Recorded
 from projections.model import Key, Model, Rows, happened_of
+from projections.statements import all_of, columns, statement
 
 _RANGE = f"""
 SELECT {EVENT_COLUMNS}, {{facts}} FROM log.es_event AS e {{join}}
@@ -24,7 +26,13 @@ SELECT e.position, e.type FROM log.es_event AS e
  ORDER BY e.position LIMIT 1
 """
 _FACTS = "SELECT c.digest, c.facts::text FROM log.es_content AS c WHERE c.digest = ANY(%(digests)s)"
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+# Postgres's names of the types that columns of read models have.
+_TYPES: dict[type, LiteralString] = {
+    sa.Text: "text",
+    sa.BigInteger: "bigint",
+    sa.Integer: "integer",
+    sa.TIMESTAMP: "timestamptz",
+}
 
 
 def read_range(
@@ -62,7 +70,7 @@ def with_facts(connection: sa.Connection, events: Sequence[Recorded]) -> list[Re
     """The events of a feed, completed by what the log keeps beside them: content is part of it, never of the feed."""
     digests = sorted({each.content for each in events if each.content is not None})
     rows = connection.exec_driver_sql(_FACTS, {"digests": digests}) if digests else ()
-    facts: dict[str | None, str] = {digest: text for digest, text in rows}  # noqa: C416 - rows are no pairs to mypy
+    facts = {row[0]: row[1] for row in rows}
     return [replace(each, facts=facts.get(each.content)) if each.content else each for each in events]
 
 
@@ -78,50 +86,65 @@ def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: 
     _write(connection, model, table, changed)
 
 
+_LOAD = "SELECT {columns} FROM unnest({arrays}) AS k({key}) JOIN {table} AS t ON {same}"
+_UPSERT = """
+INSERT INTO {table} ({columns}) SELECT * FROM unnest({arrays}) ON CONFLICT ({key}) DO UPDATE SET {update}
+"""
+_DELETE = "DELETE FROM {table} AS t USING unnest({arrays}) AS k({key}) WHERE {same}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """What reads and writes the rows of one table: whole columns as arrays, whatever the number of rows."""
+
+    load: str
+    upsert: str
+    delete: str
+
+
 @cache
-def _array_type(column_type: str) -> str:
-    return column_type.replace(' COLLATE "C"', "") + "[]"
+def _statements(table: sa.Table) -> _Statements:
+    names = [each.name for each in table.columns]
+    key = [each.name for each in table.primary_key.columns]
+    same = all_of("t.{name} = k.{name}", key)
+    update = sql.SQL(", ").join(
+        sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(each)) for each in names if each not in key
+    )
+    of_keys = _arrays(table, key)
+    return _Statements(
+        statement(_LOAD, columns=columns(names, "t"), arrays=of_keys, key=key, table=table, same=same),
+        statement(_UPSERT, table=table, columns=names, arrays=_arrays(table, names), key=key, update=update),
+        statement(_DELETE, table=table, arrays=of_keys, key=key, same=same),
+    )
 
 
-def _arrays(table: sa.Table, names: Sequence[str]) -> str:
-    """The columns as parameters of unnest, in order: one array each, whatever the number of rows."""
-    types = (table.c[name].type.compile(dialect=_DIALECT) for name in names)
-    return ", ".join(f"%(c{place})s::{_array_type(each)}" for place, each in enumerate(types))
+def _arrays(table: sa.Table, names: Sequence[str]) -> sql.Composable:
+    """The columns as parameters c0, c1 … of unnest."""
+    return sql.SQL(", ").join(
+        sql.SQL("CAST({value} AS {type}[])").format(
+            value=sql.Placeholder(f"c{place}"), type=sql.SQL(_TYPES[type(table.c[name].type)])
+        )
+        for place, name in enumerate(names)
+    )
 
 
-def _columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+def _parameters(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
     return {f"c{place}": [row[place] for row in rows] for place in range(len(names))}
 
 
 def _load(connection: sa.Connection, model: Model, table: sa.Table, keys: Sequence[Key]) -> dict[Key, Any]:
     if not keys:
         return {}
-    names = model.key_columns
-    wanted = ", ".join(f"t.{name}" for name in model.columns)
-    same = " AND ".join(f"t.{name} = k.{name}" for name in names)
-    rows = connection.exec_driver_sql(
-        f"SELECT {wanted} FROM unnest({_arrays(table, names)}) AS k({', '.join(names)}) JOIN {table} AS t ON {same}",  # noqa: S608
-        _columns(keys, names),
-    )
-    places = [model.columns.index(name) for name in names]
+    rows = connection.exec_driver_sql(_statements(table).load, _parameters(keys, model.key_columns))
+    places = [model.columns.index(name) for name in model.key_columns]
     return {tuple(row[place] for place in places): model.row(*row) for row in rows}
 
 
 def _write(connection: sa.Connection, model: Model, table: sa.Table, changed: Mapping[Key, Any]) -> None:
-    names, key_names = model.columns, model.key_columns
+    names = model.columns
     standing = [[getattr(row, name) for name in names] for _, row in sorted(changed.items()) if row is not None]
     gone = [key for key, row in sorted(changed.items()) if row is None]
     if standing:
-        update = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key_names)
-        connection.exec_driver_sql(
-            f"INSERT INTO {table} ({', '.join(names)}) SELECT * FROM unnest({_arrays(table, names)})"  # noqa: S608
-            f" ON CONFLICT ({', '.join(key_names)}) DO UPDATE SET {update}",
-            _columns(standing, names),
-        )
+        connection.exec_driver_sql(_statements(table).upsert, _parameters(standing, names))
     if gone:
-        same = " AND ".join(f"t.{name} = k.{name}" for name in key_names)
-        connection.exec_driver_sql(
-            f"DELETE FROM {table} AS t USING unnest({_arrays(table, key_names)}) AS k({', '.join(key_names)})"  # noqa: S608
-            f" WHERE {same}",
-            _columns(gone, key_names),
-        )
+        connection.exec_driver_sql(_statements(table).delete, _parameters(gone, model.key_columns))

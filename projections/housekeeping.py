@@ -5,11 +5,12 @@ import threading
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
+from domain.event import UnknownEvent
 from projections import builds
 from projections.builds import LIVE, build, checkpoint
-from projections.model import SCHEMA, Model
+from projections.model import SCHEMA, FoldFailed, Model
 from projections.rebuild import RebuildRefused, rebuild
 from projections.setup import engine_for
 
@@ -67,8 +68,8 @@ class Keeper:
             return
         try:
             done = rebuild(self._url, model)
-        except RebuildRefused as problem:
-            # By another keeper, perhaps; the other models are not kept waiting.
+        except (RebuildRefused, FoldFailed, UnknownEvent, DataError, IntegrityError) as problem:
+            # By another keeper, perhaps, or an event that the fold cannot take; other models are not kept waiting.
             _log.warning("read model %s was not filled: %s", model.name, problem)
         else:
             _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)

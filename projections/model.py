@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain import events as _declared  # noqa: F401 - decoding needs every event type declared
-from domain.event import Event, UnknownEvent, decode
+from domain.event import Event, UnknownEvent
+from domain.events import decode
 from domain.facts import Facts, facts_from_json
 from eventstore.types import Recorded
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from domain.event import event_types
+from domain.events import event_types
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import EVENTS_CONSUMED
 from eventstore.feed.settings import KafkaSettings

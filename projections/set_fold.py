@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from projections.model import Model
+from projections.statements import statement
 
 RANGE_EVENTS = 100_000
 # Each range reads its own pages of the log and no others: scanning all of them each time is quadratic.
@@ -60,11 +61,10 @@ def insert_range(
     limits: Sequence[int],
 ) -> int:
     """Insert the rows that the events of (after, upto] say are standing at `limits`; answers how many."""
-    columns = ", ".join(model.columns)
     select = model.set_fold.replace(_SUPERSEDED, superseded)
     connection.exec_driver_sql(_BY_INDEX)
     done = connection.exec_driver_sql(
-        f"INSERT INTO {table} ({columns})\n{select}",
+        statement("INSERT INTO {table} ({columns})", table=table, columns=model.columns) + select,
         {"after": after, "upto": upto, "limits": list(limits)},
     )
     return done.rowcount

@@ -10,7 +10,7 @@ from command_api import upkeep
 from command_api.bodies import BodyGate, BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
-from domain.event import event_types
+from domain.events import event_types
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
 from projections.models import MODELS

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +156,17 @@ def stop_server(server: Server, process: subprocess.Popen[bytes]) -> None:
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
+@contextmanager
+def throwaway() -> Iterator[Server]:
+    """A server with the template, for the length of a `with`: for benchmarks, which have no fixtures."""
+    server, process = start_server()
+    try:
+        make_template(server)
+        yield server
+    finally:
+        stop_server(server, process)
+
+
 def make_template(server: Server) -> None:
     """The roles, and a migrated database that those of the tests are copied from."""
     roles.create_roles(server.url("postgres"), TEMPLATE, OWNER_ROLE, APP_ROLE)
@@ -184,12 +196,8 @@ def drop_database(server: Server, database: Database) -> None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
     """One Postgres for the whole run (one for each worker of pytest-xdist)."""
-    server, process = start_server()
-    try:
-        make_template(server)
+    with throwaway() as server:
         yield server
-    finally:
-        stop_server(server, process)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tagtrail.config import Settings
 from tagtrail.server.lock import LOCK_FILE, settings_file
+from tests.waiting import eventually
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -113,14 +114,14 @@ def scrape(host: str) -> dict[str, float]:
 
 def wait_level(host: str, timeout_s: float = 30.0) -> dict[str, float]:
     """Wait until relay and read models are level with the log; what /metrics says then."""
-    deadline = time.monotonic() + timeout_s
-    while True:
+
+    def level() -> dict[str, float] | None:
         found = scrape(host)
-        if not any(value for name, value in found.items() if "_lag_events" in name):
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not level: {found}")
-        time.sleep(0.1)
+        return None if any(value for name, value in found.items() if "_lag_events" in name) else found
+
+    found = eventually(level, timeout_s, lambda: scrape(host))
+    assert found is not None
+    return found
 
 
 def warm_up(host: str) -> None:

@@ -42,6 +42,10 @@ class Place:
     next_offset: int | None = None
 
 
+class FeedEnded(Exception):
+    """The feed cannot be read any more by this process, for a reason that nobody thought of."""
+
+
 class FeedReader:
     """The records of some partitions, in batches; silent while Kafka is away, and then goes on by itself.
 
@@ -57,6 +61,7 @@ class FeedReader:
         self._changed = threading.Event()
         self._stop = threading.Event()
         self._topic_id = ""
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> "FeedReader":
@@ -70,7 +75,9 @@ class FeedReader:
         self._changed.set()
 
     def get(self, timeout_s: float) -> Batch | None:
-        """The next batch, None if there is none in time."""
+        """The next batch, None if there is none in time. Raises FeedEnded if what reads has failed for good."""
+        if self._failure is not None:
+            raise FeedEnded(f"reading the feed failed: {self._failure!r}") from self._failure
         try:
             return self._batches.get(timeout=timeout_s)
         except queue.Empty:
@@ -87,6 +94,14 @@ class FeedReader:
         self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
+        try:
+            self._read_until_stopped()
+        except Exception as problem:
+            # Told to whoever asks for the next batch: a thread that is silently gone would look like a quiet feed.
+            self._failure = problem
+            raise
+
+    def _read_until_stopped(self) -> None:
         retry_s = RETRY_S
         while not self._stop.is_set():
             if not self._wanted:
@@ -102,7 +117,7 @@ class FeedReader:
                 finally:
                     consumer.close()
                 retry_s = RETRY_S
-            except (KafkaError, topics.WrongTopic) as problem:
+            except (KafkaError, OSError, topics.WrongTopic) as problem:
                 FEED_FAILURES.inc()
                 if time.monotonic() - began > 10 * RETRY_MAX_S:
                     retry_s = RETRY_S

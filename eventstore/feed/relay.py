@@ -84,7 +84,7 @@ def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> No
             try:
                 _lead(database_url, settings, members, stop)
                 retry_s = RETRY_S
-            except (KafkaError, psycopg.Error, WrongTopic, Replaced) as problem:
+            except (KafkaError, OSError, psycopg.Error, WrongTopic, Replaced) as problem:
                 RELAY_FAILURES.inc()
                 if time.monotonic() - began > 10 * RETRY_MAX_S:
                     retry_s = RETRY_S
@@ -98,12 +98,24 @@ def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> No
 
 def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
     """Relay until stopped, and end then even if Kafka keeps a call waiting: what was not acknowledged is sent again."""
-    worker = threading.Thread(target=run, args=(database_url, settings, stop), name="relay", daemon=True)
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            run(database_url, settings, stop)
+        except Exception as problem:
+            failures.append(problem)
+            raise
+
+    worker = threading.Thread(target=work, name="relay", daemon=True)
     worker.start()
     # A wait without a limit would not let signals through.
     while worker.is_alive() and not stop.wait(0.2):
         pass
     worker.join(END_S)
+    if failures:
+        # Whoever supervises this process must see that it failed, and starts it again.
+        raise failures[0]
 
 
 def _note_problem(database_url: str, problem: Exception) -> None:

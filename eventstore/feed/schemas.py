@@ -2,11 +2,10 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from domain import events as _declared  # noqa: F401 - every event type must be declared
-from domain.event import Event, event_types
+from domain.event import Event
+from domain.events import event_types
 from eventstore.feed.records import schema_uri
 
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -21,11 +20,11 @@ def _schema(name: str, cls: type[Event]) -> dict[str, Any]:
     hints = get_type_hints(cls)
     properties: dict[str, Any] = {}
     required = []
-    for each in fields(cls):  # type: ignore[arg-type]
-        kind, optional = _unwrapped(hints[each.name])
-        properties[each.name] = {"type": _NAMES[kind]}
+    for member in cls.__match_args__:
+        kind, optional = _unwrapped(hints[member])
+        properties[member] = {"type": _NAMES[kind]}
         if not optional:
-            required.append(each.name)
+            required.append(member)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": schema_uri(name, cls.SCHEMA_VERSION),

@@ -1,6 +1,6 @@
 """`tagtrail projections`: where the read models stand, whether they are right, and to fold them again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from tagtrail.cli.common import Problem, console, database_of, output_option, pr
 from tagtrail.options import InvalidValue, duration
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from projections.admin import Status
 
 
@@ -112,7 +114,7 @@ def verify_command(name: str, output: str, config_file: str | None, **values: An
     with _problems(), progress_bar() as bar:
         models_named(name)
         task = bar.add_task("folding the log", total=None)
-        for found in verify.verify(database, name, lambda done, total: bar.update(task, completed=done, total=total)):
+        for found in verify.verify(database, name, _advancing(bar, task)):
             differs |= not found.equal
             if output == "json":
                 print_json({**asdict(found), "keys": sorted(found.keys), "equal": found.equal})
@@ -149,7 +151,7 @@ def rebuild_command(name: str, keep_s: float, config_file: str | None, **values:
             done = rebuild.rebuild(
                 database,
                 model,
-                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
+                progress=_advancing(bar, task),
                 keep_s=keep_s,
             )
             bar.remove_task(task)
@@ -161,6 +163,10 @@ def rebuild_command(name: str, keep_s: float, config_file: str | None, **values:
             if not done.mended.equal:
                 click.echo(f"  the build that was live had {done.mended.rows} wrong rows:")
                 _print_difference(done.mended)
+
+
+def _advancing(bar: "Progress", task: "TaskID") -> Callable[[int, int], None]:
+    return lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @projections.command("swap-back")

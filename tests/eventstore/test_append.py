@@ -2,7 +2,6 @@
 
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
@@ -17,27 +16,23 @@ import pytest
 
 from eventstore.store import Store
 from eventstore.types import (
-    ANY,
     ENSURE,
-    KEEP,
     NONE_YET,
     Appended,
     AppendRejected,
     Cause,
-    Command,
     Condition,
     Content,
     Exact,
     Expand,
-    Keep,
     Mode,
-    NewEvent,
     RefIs,
     RefIsNot,
     Refused,
     StoreError,
     Unreferenced,
 )
+from tests.eventstore.making import command, event
 from tests.postgres import Database
 
 CAUSE = Cause("tester", "request-1")
@@ -52,25 +47,6 @@ def store(database: Database) -> Iterator[Store]:
     made.close()
 
 
-def event(
-    stream: str,
-    mode: Mode = ANY,
-    ref: str | Keep | None = KEEP,
-    state: str | Keep | None = KEEP,
-    refers_to: tuple[str, ...] | Keep = KEEP,
-    content: str | None = None,
-) -> NewEvent:
-    """An event of no particular meaning."""
-    return NewEvent(stream, "key", "Happened", 1, '{"a":1}', mode, ref, state, refers_to, content)
-
-
-def command(
-    *events: NewEvent | Expand, conditions: tuple[Condition, ...] = (), given_id: str = "", now: datetime | None = None
-) -> Command:
-    """A command with a fresh id."""
-    return Command(given_id or secrets.token_hex(16), CAUSE, now or datetime.now(UTC), events, conditions)
-
-
 def positions(store: Store) -> list[int]:
     """Every position of the log, in the order in which it is read."""
     return [each.position for each in store.read_log(0, 100_000)]
@@ -78,7 +54,7 @@ def positions(store: Store) -> list[int]:
 
 def test_a_command_is_appended_whole(store: Store) -> None:
     """Positions from 1, versions a stream, data exactly as given, who and why beside it."""
-    outcome = store.append(command(event("a", ref="r", state='{"n":1}'), event("b"), event("a")))
+    outcome = store.append(command(event("a", data='{"a":1}', ref="r", state='{"n":1}'), event("b"), event("a")))
     assert isinstance(outcome, Appended)
     assert outcome.positions == (1, 2, 3)
     first, _, third = store.read_log(0, 10)
@@ -116,7 +92,7 @@ def test_a_version_that_does_not_fit_is_refused(store: Store, mode: Mode) -> Non
 def test_conditions(store: Store, condition: Condition, holds: bool) -> None:
     """Each is judged under the lock; those that fail are named by their place."""
     store.append(command(event("a", ref="live", refers_to=("target",))))
-    outcome = store.append(command(event("c"), conditions=(RefIs((("nothing", None),)), condition)))
+    outcome = store.append(command(event("c"), needs=(RefIs((("nothing", None),)), condition)))
     if holds:
         assert isinstance(outcome, Appended)
     else:

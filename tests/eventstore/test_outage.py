@@ -17,6 +17,7 @@ from eventstore.store import Store
 from eventstore.types import Appended, StoreUnavailable
 from tests.eventstore.making import command, event
 from tests.postgres import Database
+from tests.waiting import eventually
 
 DEADLINE_S = 30.0
 
@@ -74,10 +75,7 @@ def append_backend(database: Database) -> int:
 
 def wait_for(growing: Sequence[object], length: int) -> None:
     """Until it is longer; raises AssertionError if that takes too long."""
-    deadline = time.monotonic() + DEADLINE_S
-    while len(growing) <= length:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    eventually(lambda: len(growing) > length, DEADLINE_S, lambda: len(growing))
 
 
 def test_a_reader_survives_the_end_of_all_its_connections(database: Database) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import requests
 from eventstore.feed.settings import KafkaSettings
 from tests.api import image, sha256
 from tests.postgres import Database
+from tests.waiting import eventually
 
 START_TIMEOUT_S = 30.0
 
@@ -45,15 +45,7 @@ class Fleet:
             f"api{len(self.hosts)}",
             ["api", "--listen", host, "--data", data, "--workers", "1", "--no-access-log", *self._common],
         )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://{host}/readyz", timeout=2):
-                    break
-            except OSError as problem:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(self.log()) from problem
-                time.sleep(0.05)
+        eventually(lambda: _is_ready(host), START_TIMEOUT_S, self.log)
         self.hosts.append(host)
         return host
 
@@ -107,6 +99,14 @@ class Fleet:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _is_ready(host: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{host}/readyz", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def running_fleet(database: Database, kafka: KafkaSettings) -> Iterator[Fleet]:
     """A fleet, ended whatever happens."""
@@ -138,6 +138,11 @@ class Storm:
         self._stop.set()
         for each in self._threads:
             each.join()
+
+    def wait_for(self, pushes: int) -> None:
+        """Wait until so many more pushes were acknowledged."""
+        wanted = self.pushes + pushes
+        eventually(lambda: self.pushes >= wanted, 60.0, lambda: (self.pushes, self.failed))
 
     def _run(self, writer: int) -> None:
         session = requests.Session()

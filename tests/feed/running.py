@@ -14,12 +14,14 @@ from eventstore.feed.settings import KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.store import Store
 from eventstore.types import Recorded
-from projections import runner
+from projections import admin, runner
 from projections.model import Model
 from projections.models import MODELS
 from projections.verify import verify
+from tests.waiting import eventually
 
 STOP_TIMEOUT_S = 30.0
+PUBLISHED_TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -73,6 +75,15 @@ def fed(database_url: str, settings: KafkaSettings, *, relays: int = 1, projecto
         for _ in range(projectors):
             stack.enter_context(projecting(database_url, settings))
         yield
+
+
+def published(database_url: str, position: int) -> None:
+    """Wait until the relay has sent everything up to a position."""
+    eventually(
+        lambda: admin.status(database_url).relay.position >= position,
+        PUBLISHED_TIMEOUT_S,
+        lambda: admin.status(database_url).relay,
+    )
 
 
 def assert_right(database_url: str) -> None:

@@ -11,9 +11,10 @@ import pytest
 from projections import admin, rebuild
 from projections.models import MODELS
 from tests.feed.fleet import Storm, running_fleet
-from tests.feed.running import assert_feed_right, assert_right
+from tests.feed.running import assert_feed_right, assert_right, published
 from tests.kafka import Broker
 from tests.postgres import Database
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
@@ -25,9 +26,7 @@ def assert_settled(database: Database, broker: Broker, prefix: str) -> None:
     """Level with the log; read models and feed right."""
     head = admin.status(database.app_url).head
     assert admin.wait_until(database.app_url, head, SETTLE_S), admin.status(database.app_url)
-    deadline = time.monotonic() + SETTLE_S
-    while admin.status(database.app_url).relay.position < head and time.monotonic() < deadline:
-        time.sleep(0.1)
+    published(database.app_url, head)
     assert_right(database.app_url)
     assert_feed_right(database.app_url, broker.settings(prefix))
 
@@ -58,7 +57,7 @@ def test_killed_relays_projectors_and_brokers_cost_nothing(
                 else:
                     fleet.kill(victim)
                     fleet.restart(victim)
-            time.sleep(1.0)
+            storm.wait_for(20)
         assert (storm.failed, storm.stale) == ([], [])
         assert storm.pushes > 0
         assert_settled(database, broker, topic_prefix)
@@ -67,14 +66,13 @@ def test_killed_relays_projectors_and_brokers_cost_nothing(
 
 def assert_started(database: Database) -> None:
     """Wait until every partition of every model has an owner."""
-    deadline = time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline:
+
+    def shared() -> bool:
         found = admin.status(database.app_url)
         owners = {part.owner for each in found.models for part in each.partitions}
-        if None not in owners and len(owners) == 2 and found.relay.owner:
-            return
-        time.sleep(0.1)
-    raise AssertionError(admin.status(database.app_url))
+        return None not in owners and len(owners) == 2 and found.relay.owner is not None
+
+    eventually(shared, SETTLE_S, lambda: admin.status(database.app_url))
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
@@ -90,7 +88,7 @@ def test_every_model_is_rebuilt_during_a_storm_on_two_apis(
         assert_started(database)
         swaps = []
         with Storm(hosts, 2) as storm:
-            time.sleep(1.0)
+            storm.wait_for(10)
             for _ in range(rounds):
                 for model in MODELS:
                     found = rebuild.rebuild(database.app_url, model, keep_s=2.0)

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from projections.verify import verify
 from tests.api import Registry
 from tests.feed.running import thread
 from tests.postgres import Database
+from tests.waiting import eventually
 
 BAD = "u/bad"
 DEADLINE_S = 20.0
@@ -57,13 +57,7 @@ def projecting(url: str) -> Iterator[None]:
 
 def parked_now(database: Database) -> list[parking.Parked]:
     """Wait until something is parked."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        found = list(admin.status(database.app_url).parked)
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("nothing was parked")
+    return list(eventually(lambda: admin.status(database.app_url).parked, DEADLINE_S, "something parked"))
 
 
 @pytest.mark.parametrize("how", ["raises", "cannot be stored"])

@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("published_at", TIME),
         schema=FEED,
     )
-    op.execute(f"INSERT INTO {FEED}.relay (log_id, position, epoch) SELECT log_id, 0, epoch FROM log.es_log")  # noqa: S608
+    op.execute("INSERT INTO feed.relay (log_id, position, epoch) SELECT log_id, 0, epoch FROM log.es_log")
     install(op.get_bind(), app_role)
     role = op.get_bind().dialect.identifier_preparer.quote(app_role)
     op.execute(f"GRANT USAGE ON SCHEMA {FEED} TO {role}")
