@@ -11,6 +11,7 @@ import pytest
 from domain.tag import TagMoved
 from projections import admin, parking, runner, tags
 from projections.model import Happened, Rows
+from projections.setup import engine_for
 from projections.verify import verify
 from tests.api import Registry
 from tests.feed.running import thread
@@ -82,6 +83,9 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
         registry.push(BAD, "latest", b"4")
         assert admin.wait_until(database.app_url, registry.head_position())
         assert all(each.equal for each in verify(database.app_url))
+        with engine_for(database.app_url).connect() as connection:
+            rows = connection.exec_driver_sql("SELECT tag FROM readmodel.tags_s1 WHERE repository = 'u/bad'")
+            assert rows.scalars().all() == ["fine"], "nothing of the key is folded past what it cannot take"
         if how == "raises":
             answers_503_for_the_key_alone(registry)
         again = list(parking.replay(database.app_url))
