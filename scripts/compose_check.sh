@@ -97,7 +97,7 @@ tar -C "$base_tree" -c . | docker import --change 'ENV PATH=/usr/local/bin:/usr/
 mkdir "$work/kafka" "$work/nginx"
 cp "$root"/scripts/standins/kafka-*.sh "$work/kafka/"
 cp "$root/scripts/standins/kafka.Dockerfile" "$work/kafka/Dockerfile"
-cp -r "$(echo "$cache"/kafka-*)" "$work/kafka/libs"
+cp -r "$(cd "$root/scripts" && python3 -c 'import tools; print(tools.KAFKA.folder)')" "$work/kafka/libs"
 docker build -q --network=none -t apache/kafka:4.3.0 "$work/kafka"
 cp "$root/scripts/standins/nginx.Dockerfile" "$work/nginx/Dockerfile"
 docker build -q --network=none -t nginx:1.28 "$work/nginx"

@@ -80,7 +80,10 @@ GO_TOOLS = (
 
 @dataclass(frozen=True, slots=True)
 class MavenTool:
-    """A Java program: artefacts of Maven's and all that they need, as jars in one folder."""
+    """A Java program: artefacts of Maven's and all that they need, as jars in one folder.
+
+    `version` ends in a number of our own, for a new choice of artefacts of the same program.
+    """
 
     name: str
     version: str
@@ -92,9 +95,15 @@ class MavenTool:
         return cache_folder() / f"{self.name}-{self.version}"
 
 
-# Without a binding for slf4j the broker would say nothing at all.
+# The tools are for the stand-in of the official image; without a binding for slf4j the broker would say nothing at all.
 KAFKA = MavenTool(
-    "kafka", "4.3.0", ("org.apache.kafka:kafka_2.13:4.3.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
+    "kafka",
+    "4.3.0-2",
+    (
+        "org.apache.kafka:kafka_2.13:4.3.0",
+        "org.apache.kafka:kafka-tools:4.3.0",
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
+    ),
 )
 
 DEBIAN_TOOLS = (
