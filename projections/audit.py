@@ -14,7 +14,6 @@ from domain.streams import PRESENT, digest_of_manifest_stream
 from domain.tag import TagDeleted, TagMoved
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
-from projections.set_fold import set_fold
 
 table = sa.Table(
     "audit_s1",
@@ -129,12 +128,11 @@ SELECT e.key, e.position, e.recorded_at, e.actor,
             WHEN e.type IN ('ManifestDeleted', 'BlobUnlinked') THEN e.data->>'digest' END,
        CASE WHEN e.type IN ('TagMoved', 'ManifestPushed', 'BlobLinked') THEN e.data->>'digest' END,
        e.request_id
-  FROM log.es_event AS e
+  FROM range_event AS e
  WHERE e.type IN ('RepositoryCreated', 'TagMoved', 'TagDeleted', 'ManifestPushed', 'ManifestDeleted', 'BlobLinked',
                   'BlobUnlinked')
-   AND {{in_range}}
 """  # noqa: S608 - put together from constants; values go as parameters
-model = Model("audit", 1, table, AuditRow, TYPES, _touched, _fold, set_fold(_SET_FOLD))
+model = Model("audit", 1, table, AuditRow, TYPES, _touched, _fold, _SET_FOLD)
 
 _HISTORY = """
 SELECT (SELECT json_agg(json_build_array(p.repository, p.position, p.recorded_at, p.actor, p.what, p.tag,

@@ -9,7 +9,6 @@ from domain.manifest import ManifestDeleted, ManifestPushed
 from projections import links
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, log_tail
-from projections.set_fold import set_fold
 
 table = sa.Table(
     "blob_references_s1",
@@ -53,13 +52,12 @@ def _fold(rows: Rows, happened: Happened) -> None:
 
 _SET_FOLD = """
 SELECT named.digest, e.key, e.data->>'digest', named.role
-  FROM log.es_event AS e
- CROSS JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c
+  FROM range_event AS e
  CROSS JOIN LATERAL (
        SELECT DISTINCT ON (each.one->>'digest') each.one->>'digest' AS digest, each.one->>'role' AS role
-         FROM json_array_elements(c.facts->'references') WITH ORDINALITY AS each(one, place)
+         FROM jsonb_array_elements(e.facts->'references') WITH ORDINALITY AS each(one, place)
         ORDER BY each.one->>'digest', each.place) AS named
- WHERE e.type = 'ManifestPushed' AND {in_range} AND {is_last}
+ WHERE e.type = 'ManifestPushed' AND e.is_last
 """
 model = Model(
     "blob_references",
@@ -69,7 +67,7 @@ model = Model(
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
-    set_fold(_SET_FOLD),
+    _SET_FOLD,
     needs_facts=True,
 )
 

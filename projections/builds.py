@@ -26,6 +26,7 @@ FILLING = "filling"  # the SQL fold writes it
 FOLLOWING = "following"  # complete, kept up by the projector, not read
 LIVE = "live"
 RETIRED = "retired"  # was live; kept up for a while, so that going back takes a moment
+SUPERSEDED_LOCK = 4716
 FED = (FOLLOWING, LIVE, RETIRED)
 
 build = sa.Table(
@@ -39,6 +40,8 @@ build = sa.Table(
     sa.Column("target", sa.BigInteger, nullable=False),
     # How far the SQL fold got in each of its stripes of the log.
     sa.Column("reached", ARRAY(sa.BigInteger), nullable=False),
+    # The table of superseded events that it is filled with; builds that are filled together share one.
+    sa.Column("superseded", sa.Text),
     sa.Column("made_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
     sa.Column("keep_until", sa.TIMESTAMP(timezone=True)),
 )
@@ -78,17 +81,13 @@ class Build:
     epoch: int
     target: int
     reached: tuple[int, ...]
+    superseded: str | None = None
     keep_until: datetime | None = None
 
     @property
     def table(self) -> sa.Table:
         """Its table, with the columns and the key of the model's shape."""
         return _table(self.model.table, self.id)
-
-    @property
-    def superseded(self) -> str:
-        """The table that the SQL fold keeps beside it."""
-        return f"{SCHEMA}.{self.id}_superseded"
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -115,6 +114,7 @@ def prepare(connection: sa.Connection) -> None:
     if old:
         _drop_first_layout(connection)
     _kept.create_all(connection)
+    connection.exec_driver_sql("ALTER TABLE readmodel.build ADD COLUMN IF NOT EXISTS superseded text")
 
 
 def _drop_first_layout(connection: sa.Connection) -> None:
@@ -133,7 +133,7 @@ def listed(connection: sa.Connection, models: Iterable[Model], states: Sequence[
     return [
         Build(
             *(row.id, by_id[row.model], row.version, row.state, row.epoch, row.target),
-            *(tuple(row.reached), row.keep_until),
+            *(tuple(row.reached), row.superseded, row.keep_until),
         )
         for row in connection.execute(query)
     ]
@@ -144,20 +144,23 @@ def live(connection: sa.Connection, model: Model) -> Build:
     return listed(connection, [model], [LIVE])[0]
 
 
-def create(connection: sa.Connection, model: Model, state: str, target: int, stripes: int = 1) -> Build:
+def create(
+    connection: sa.Connection, model: Model, state: str, target: int, stripes: int = 1, superseded: str | None = None
+) -> Build:
     """The next version of the model's table: bare, without key and indexes, until `finish`."""
     last = connection.execute(sa.select(sa.func.max(build.c.version)).where(build.c.model == model.id)).scalar()
     version = (last or 0) + 1
     epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
     starts = tuple(target * each // stripes for each in range(stripes))
-    made = Build(f"{model.id}_v{version}", model, version, state, epoch, target, starts)
-    bare = sa.Table(made.id, sa.MetaData(schema=SCHEMA), *(sa.Column(c.name, c.type) for c in model.table.columns))
-    connection.execute(sa.schema.CreateTable(bare))
-    connection.execute(
-        sa.insert(build).values(
-            id=made.id, model=model.id, version=version, state=state, epoch=epoch, target=target, reached=list(starts)
-        )
+    made = Build(f"{model.id}_v{version}", model, version, state, epoch, target, starts, superseded)
+    bare = sa.Table(
+        made.id,
+        sa.MetaData(schema=SCHEMA),
+        *(sa.Column(c.name, c.type, nullable=c.nullable) for c in model.table.columns),
     )
+    connection.execute(sa.schema.CreateTable(bare))
+    kept = {"id": made.id, "model": model.id, "version": version, "state": state, "epoch": epoch, "target": target}
+    connection.execute(sa.insert(build).values(**kept, reached=list(starts), superseded=superseded))
     return made
 
 
@@ -167,22 +170,31 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
     table = made.model.table.to_metadata(sa.MetaData(schema=SCHEMA), name=made.id)
     keys = ", ".join(made.model.key_columns)
     connection.exec_driver_sql(f"ALTER TABLE {table} ADD PRIMARY KEY ({keys})")
-    for column in table.columns:
-        if not column.nullable and not column.primary_key:
-            connection.exec_driver_sql(f"ALTER TABLE {table} ALTER {column.name} SET NOT NULL")
     for index in made.model.table.indexes:
         own = next(each for each in table.indexes if each.name == index.name)
         own.name = sa.sql.quoted_name(f"{index.name}_v{made.version}", quote=None)
         connection.execute(sa.schema.CreateIndex(own))
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {made.superseded}")
     partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
     rows = [
         {"build": made.id, "partition": each, "position": made.target, "epoch": made.epoch}
         for each in range(partitions)
     ]
     connection.execute(insert(checkpoint), rows)
+    _release_superseded(connection, made.id)
     connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state))
-    return replace(made, state=state)
+    return replace(made, state=state, superseded=None)
+
+
+def _release_superseded(connection: sa.Connection, build_id: str) -> None:
+    """Let go of the build's table of superseded events; the last build that does so drops it."""
+    name = connection.execute(sa.select(build.c.superseded).where(build.c.id == build_id)).scalar()
+    if name is None:
+        return
+    # Two that let go at once would each leave it to the other.
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%(lock)s, 0)", {"lock": SUPERSEDED_LOCK})
+    connection.execute(sa.update(build).where(build.c.id == build_id).values(superseded=None))
+    if not connection.execute(sa.select(sa.func.count()).where(build.c.superseded == name)).scalar_one():
+        connection.exec_driver_sql(statement("DROP TABLE IF EXISTS {table}", table=name))
 
 
 def show(connection: sa.Connection, made: Build) -> None:
@@ -217,8 +229,9 @@ def drop(connection: sa.Connection, build_id: str) -> None:
         raise ValueError(f"{build_id!r} is no build")
     for table in (checkpoint, parked):
         connection.execute(sa.delete(table).where(table.c.build == build_id))
+    _release_superseded(connection, build_id)
     connection.execute(sa.delete(build).where(build.c.id == build_id))
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SCHEMA}.{build_id}, {SCHEMA}.{build_id}_superseded")
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SCHEMA}.{build_id}")
 
 
 def expired(connection: sa.Connection) -> list[str]:

@@ -11,7 +11,7 @@ from domain.repository import RepositoryCreated
 from domain.streams import PRESENT
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, log_tail
-from projections.set_fold import set_fold
+from projections.set_fold import log_event
 
 table = sa.Table(
     "catalog_s1",
@@ -54,14 +54,13 @@ def _count(rows: Rows, repository: str, change: int) -> None:
     rows[repository,] = replace(row, manifests=row.manifests + change)
 
 
-_SET_FOLD = """
+_SET_FOLD = f"""
 SELECT e.key, e.recorded_at,
        (SELECT count(*) FROM log.es_event AS m
-         WHERE m.log_id = 0 AND m.key = e.key AND m.type = 'ManifestPushed'
-           AND m.position <= (%(limits)s::bigint[])[m.partition + 1] AND {also_is_last})
-  FROM log.es_event AS e
- WHERE e.type = 'RepositoryCreated' AND {in_range}
-"""
+         WHERE m.key = e.key AND m.type = 'ManifestPushed' AND {log_event("m")})
+  FROM range_event AS e
+ WHERE e.type = 'RepositoryCreated'
+"""  # noqa: S608 - put together from constants; values go as parameters
 model = Model(
     "catalog",
     1,
@@ -70,7 +69,7 @@ model = Model(
     frozenset({RepositoryCreated.TYPE, ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
-    set_fold(_SET_FOLD),
+    _SET_FOLD,
 )
 
 _PAGE = f"""

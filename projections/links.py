@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from domain.link import BlobLinked, BlobUnlinked
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail, log_tail
-from projections.set_fold import set_fold
 
 table = sa.Table(
     "links_s1",
@@ -56,14 +55,13 @@ def _fold(rows: Rows, happened: Happened) -> None:
 
 
 _SET_FOLD = """
-SELECT e.key, e.data->>'digest', (e.data->>'size')::bigint, (e.data->>'generation')::integer, e.data->>'source',
+SELECT e.key, d.data->>'digest', (d.data->>'size')::bigint, (d.data->>'generation')::integer, d.data->>'source',
        e.recorded_at, e.position
-  FROM log.es_event AS e
- WHERE e.type = 'BlobLinked' AND {in_range} AND {is_last}
+  FROM range_event AS e
+ CROSS JOIN LATERAL (SELECT e.data::jsonb AS data OFFSET 0) AS d
+ WHERE e.type = 'BlobLinked' AND e.is_last
 """
-model = Model(
-    "links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold, set_fold(_SET_FOLD)
-)
+model = Model("links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold, _SET_FOLD)
 
 _FIND = f"""
 SELECT l.repository, l.digest, l.size, l.generation, l.source, l.linked_at, l.position, (

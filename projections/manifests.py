@@ -7,16 +7,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain.event import to_json
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
 from projections import tags
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
-from projections.set_fold import set_fold
 
 table = sa.Table(
-    "manifests_s1",
+    "manifests_s2",
     metadata,
     name_column("repository", primary_key=True),
     name_column("digest", primary_key=True),
@@ -29,7 +27,6 @@ table = sa.Table(
     sa.Column("created", sa.Text),
     name_column("config_digest", nullable=True),
     sa.Column("content_size", sa.BigInteger, nullable=False),
-    sa.Column("annotations", sa.Text, nullable=False),
     sa.Column("pushed_at", sa.TIMESTAMP(timezone=True), nullable=False),
     sa.Column("position", sa.BigInteger, nullable=False),
 )
@@ -39,7 +36,7 @@ table = sa.Table(
 class ManifestRow:
     """A manifest of a repository; `media_type` is the one of its last push (D1).
 
-    `size` is of its own bytes, `content_size` of all that it names; `annotations` is a JSON object.
+    `size` is of its own bytes, `content_size` of all that it names.
     """
 
     repository: str
@@ -53,7 +50,6 @@ class ManifestRow:
     created: str | None
     config_digest: str | None
     content_size: int
-    annotations: str
     pushed_at: datetime
     position: int
 
@@ -87,36 +83,29 @@ def _row(pushed: ManifestPushed, happened: Happened) -> ManifestRow:
         created=facts.created,
         config_digest=facts.config_digest,
         content_size=facts.size,
-        annotations=to_json(dict(facts.annotations)),
         pushed_at=happened.recorded_at,
         position=happened.position,
     )
 
 
 _SET_FOLD = """
-SELECT e.key, e.data->>'digest', e.data->>'media_type', (e.data->>'size')::bigint, nullif(f.kind, ''),
-       e.data->>'subject', f.artifact_type, f.platform, f.created,
-       CASE WHEN f."references"->0->>'role' = 'config' THEN f."references"->0->>'digest'
-            ELSE (SELECT named.one->>'digest'
-                    FROM json_array_elements(f."references") WITH ORDINALITY AS named(one, place)
-                   WHERE named.one->>'role' = 'config' ORDER BY named.place LIMIT 1) END,
-       coalesce(f.size, 0), coalesce(f.annotations::text, '{{}}'), e.recorded_at, e.position
-  FROM log.es_event AS e
-  LEFT JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c ON true
-  LEFT JOIN LATERAL json_to_record(c.facts) AS f(
-       kind text, artifact_type text, platform text, created text, "references" json, size bigint, annotations json
-  ) ON true
- WHERE e.type = 'ManifestPushed' AND {in_range} AND {is_last}
+SELECT e.key, d.data->>'digest', d.data->>'media_type', (d.data->>'size')::bigint, nullif(e.facts->>'kind', ''),
+       d.data->>'subject', e.facts->>'artifact_type', e.facts->>'platform', e.facts->>'created',
+       jsonb_path_query_first(e.facts, '$.references[*] ? (@.role == "config").digest') #>> '{}',
+       coalesce((e.facts->>'size')::bigint, 0), e.recorded_at, e.position
+  FROM range_event AS e
+ CROSS JOIN LATERAL (SELECT e.data::jsonb AS data OFFSET 0) AS d
+ WHERE e.type = 'ManifestPushed' AND e.is_last
 """
 model = Model(
     "manifests",
-    1,
+    2,
     table,
     ManifestRow,
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
-    set_fold(_SET_FOLD),
+    _SET_FOLD,
     needs_facts=True,
 )
 
@@ -136,7 +125,7 @@ SELECT m.media_type, m.size, c.body, (
     SELECT json_agg(tail.item ORDER BY tail.position) FROM (
 {tail} AND e.type IN ('ManifestPushed', 'ManifestDeleted')) AS tail)
   FROM (SELECT) AS nothing
-  LEFT JOIN readmodel.manifests_s1 AS m ON m.repository = %(key)s AND m.digest = %(digest)s
+  LEFT JOIN readmodel.manifests_s2 AS m ON m.repository = %(key)s AND m.digest = %(digest)s
   LEFT JOIN {content} AS c ON c.digest = %(digest)s
 """
 _BY_TAG = """
@@ -145,13 +134,13 @@ SELECT t.digest, m.media_type, m.size, c.body, (
 {tail} AND e.type IN ('ManifestPushed', 'ManifestDeleted', 'TagMoved', 'TagDeleted')) AS tail)
   FROM (SELECT) AS nothing
   LEFT JOIN readmodel.tags_s1 AS t ON t.repository = %(key)s AND t.tag = %(tag)s
-  LEFT JOIN readmodel.manifests_s1 AS m ON m.repository = %(key)s AND m.digest = t.digest
+  LEFT JOIN readmodel.manifests_s2 AS m ON m.repository = %(key)s AND m.digest = t.digest
   LEFT JOIN {content} AS c ON c.digest = t.digest
 """
 _WITH_BODY = "log.es_content"
 _WITHOUT_BODY = "(SELECT NULL::text AS digest, NULL::bytea AS body WHERE false)"
-_DIGEST_TAIL = key_tail(("manifests_s1",))
-_TAG_TAIL = key_tail(("manifests_s1", "tags_s1"))
+_DIGEST_TAIL = key_tail(("manifests_s2",))
+_TAG_TAIL = key_tail(("manifests_s2", "tags_s1"))
 _DIGEST_QUERIES = {
     True: _BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITH_BODY),
     False: _BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITHOUT_BODY),

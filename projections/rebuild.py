@@ -8,30 +8,26 @@
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from projections import builds, compare
-from projections.builds import FILLING, FOLLOWING, LIVE, RETIRED, Build
+from projections.builds import LIVE, RETIRED, Build
 from projections.compare import Difference
 from projections.feeding import Moved, apply, lock, model_number, paused
+from projections.fill import Progress, fill
 from projections.folding import read_range
 from projections.model import FoldFailed, Model
-from projections.set_fold import RANGE_EVENTS, collect_superseded, insert_range
 from projections.setup import engine_for
 
 REBUILD_LOCK = 4714
 CATCH_UP_EVENTS = 2000
 NEAR_EVENTS = 200
-# Connections that fold at once.
-FILLERS = 2
 COMPARED_LAG_MAX = 50_000
 SAMPLED_KEYS = 20
 SWAP_LOCK_TIMEOUT_MS = 100
@@ -46,7 +42,6 @@ UPDATE readmodel.checkpoint AS m SET topic_id = l.topic_id, next_offset = l.next
  WHERE m.build = %(made)s AND l.build = %(live)s AND l.partition = m.partition
 """
 
-Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +56,6 @@ class Rebuilt:
     name: str
     position: int
     rows: int
-    fill_s: float
     swap_s: float
     mended: Difference
 
@@ -69,13 +63,11 @@ class Rebuilt:
 def rebuild(database_url: str, model: Model, *, progress: Progress | None = None, keep_s: float = KEEP_S) -> Rebuilt:
     """Replace the live build of a model by one that is folded from the whole log.
 
-    May be broken off at any moment and called again: it goes on where it was. Raises RebuildRefused if another rebuild
-    of the model runs, or if the two folds disagree.
+    May be broken off at any moment and called again: it goes on where it was, or where `fold` was. Raises
+    RebuildRefused if another rebuild of the model runs, or if the two folds disagree.
     """
     with engine_for(database_url).connect() as connection, _alone(connection, model):
-        began = time.monotonic()
-        made = _filled(database_url, connection, model, progress)
-        filled = time.monotonic() - began
+        (made,) = fill(database_url, [model], progress)
         _catch_up(connection, made, None)
         difference = _compared(database_url, connection, made)
         if difference is None:
@@ -87,7 +79,18 @@ def rebuild(database_url: str, model: Model, *, progress: Progress | None = None
         position, swap_s = _swap(connection, made, keep_s)
         rows = connection.execute(sa.select(sa.func.count()).select_from(made.table)).scalar_one()
         connection.commit()
-        return Rebuilt(model.name, position, rows, filled, swap_s, difference)
+        return Rebuilt(model.name, position, rows, swap_s, difference)
+
+
+def fold(database_url: str, models: Sequence[Model], *, progress: Progress | None = None) -> None:
+    """The first step for several models at once, which reads the log once for all; `rebuild` then goes on with each.
+
+    Raises RebuildRefused if a rebuild of one of them runs.
+    """
+    with engine_for(database_url).connect() as connection, ExitStack() as alone:
+        for model in models:
+            alone.enter_context(_alone(connection, model))
+        fill(database_url, models, progress)
 
 
 @contextmanager
@@ -103,76 +106,6 @@ def _alone(connection: sa.Connection, model: Model) -> Iterator[None]:
         connection.rollback()
         connection.execute(sa.text("SELECT pg_advisory_unlock(:lock, :model)"), key)
         connection.commit()
-
-
-def _filled(database_url: str, connection: sa.Connection, model: Model, progress: Progress | None) -> Build:
-    """The next build, filled by the SQL fold; one that was broken off is gone on with."""
-    connection.exec_driver_sql("SET synchronous_commit = off")
-    connection.commit()
-    with connection.begin():
-        partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
-        made = _resumable(connection, model)
-        if made is None:
-            head = connection.exec_driver_sql(
-                "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
-            ).scalar_one()
-            made = builds.create(connection, model, FILLING, head, FILLERS)
-            collect_superseded(connection, model, made.superseded, [head] * partitions)
-    _fill(database_url, made, [made.target] * partitions, progress)
-    with connection.begin():
-        finished = builds.finish(connection, made, FOLLOWING)
-        # A table that was just filled has no statistics, and its first readers would pay for that.
-        connection.exec_driver_sql(f"ANALYZE {made.table}")
-    return finished
-
-
-def _fill(database_url: str, made: Build, limits: list[int], progress: Progress | None) -> None:
-    """Fold the stripes of the log side by side, each by ranges in transactions of their own."""
-    done = made.filled
-    stop = threading.Event()
-    telling = threading.Lock()
-
-    def tell(folded: int) -> None:
-        nonlocal done
-        with telling:
-            done += folded
-            if progress is not None:
-                progress(done, made.target)
-
-    def fill(stripe: int, after: int, end: int) -> None:
-        with engine_for(database_url).connect() as connection:
-            connection.exec_driver_sql("SET synchronous_commit = off")
-            connection.commit()
-            while after < end and not stop.is_set():
-                upto = min(after + RANGE_EVENTS, end)
-                with connection.begin():
-                    insert_range(connection, made.model, made.table, made.superseded, after, upto, limits)
-                    connection.exec_driver_sql(
-                        "UPDATE readmodel.build SET reached[%(stripe)s] = %(upto)s WHERE id = %(build)s",
-                        {"stripe": stripe + 1, "upto": upto, "build": made.id},
-                    )
-                tell(upto - after)
-                after = upto
-
-    ends = (*made.starts[1:], made.target)
-    with ThreadPoolExecutor(len(ends)) as pool:
-        try:
-            work = [pool.submit(fill, each, made.reached[each], end) for each, end in enumerate(ends)]
-            for each in work:
-                each.result()
-        finally:
-            stop.set()
-
-
-def _resumable(connection: sa.Connection, model: Model) -> Build | None:
-    """A build that was broken off, if it is of this epoch; others are removed."""
-    epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
-    found = builds.listed(connection, [model], [FILLING, FOLLOWING])
-    kept = [each for each in found if each.state == FILLING and each.epoch == epoch][-1:]
-    for each in found:
-        if each not in kept:
-            builds.drop(connection, each.id)
-    return kept[0] if kept else None
 
 
 def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | None) -> None:

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from domain.event import to_json
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
-from projections.set_fold import set_fold
 
 table = sa.Table(
-    "referrers_s1",
+    "referrers_s2",
     metadata,
     name_column("repository", primary_key=True),
     name_column("digest", primary_key=True),
@@ -24,7 +22,7 @@ table = sa.Table(
     name_column("artifact_type", nullable=True),
     sa.Column("annotations_json", sa.Text, nullable=False),
 )
-sa.Index("referrers_s1_subject", table.c.repository, table.c.subject, table.c.digest)
+sa.Index("referrers_s2_subject", table.c.repository, table.c.subject, table.c.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +62,46 @@ def _fold(rows: Rows, happened: Happened) -> None:
                 media_type,
                 size,
                 facts.artifact_type,
-                to_json(dict(facts.annotations)),
+                _to_text(facts.annotations),
             )
         case ManifestDeleted(repository, digest):
             rows[repository, digest] = None
 
 
+def _to_text(annotations: Mapping[str, str]) -> str:
+    """As the database would write it too: keys by their bytes, nothing escaped that need not be."""
+    return json.dumps(dict(annotations), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 _SET_FOLD = """
 SELECT e.key, e.data->>'digest', e.data->>'subject', e.data->>'media_type', (e.data->>'size')::bigint,
-       f.artifact_type, coalesce(f.annotations::text, '{{}}')
-  FROM log.es_event AS e
-  LEFT JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c ON true
-  LEFT JOIN LATERAL json_to_record(c.facts) AS f(artifact_type text, annotations json) ON true
- WHERE e.type = 'ManifestPushed' AND e.data->>'subject' IS NOT NULL AND {in_range} AND {is_last}
+       e.facts->>'artifact_type',
+       coalesce((SELECT '{' || string_agg(to_json(a.key)::text || ':' || to_json(a.value)::text, ','
+                                          ORDER BY a.key COLLATE "C") || '}'
+                   FROM jsonb_each_text(e.facts->'annotations') AS a), '{}')
+  FROM range_event AS e
+ WHERE e.type = 'ManifestPushed' AND e.data->>'subject' IS NOT NULL AND e.is_last
 """
 model = Model(
     "referrers",
-    1,
+    2,
     table,
     ReferrerRow,
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
-    set_fold(_SET_FOLD),
+    _SET_FOLD,
     needs_facts=True,
 )
 
 _PAGE = f"""
 WITH tail AS MATERIALIZED (
-{key_tail(("referrers_s1",), with_facts=True)}
+{key_tail(("referrers_s2",), with_facts=True)}
    AND (e.type = 'ManifestPushed' AND e.data->>'subject' = %(subject)s OR e.type = 'ManifestDeleted')
 )
 SELECT (SELECT json_agg(json_build_array(p.repository, p.digest, p.subject, p.media_type, p.size, p.artifact_type,
                                          p.annotations_json)) FROM (
-            SELECT r.* FROM readmodel.referrers_s1 AS r
+            SELECT r.* FROM readmodel.referrers_s2 AS r
              WHERE r.repository = %(key)s AND r.subject = %(subject)s AND r.digest > %(after)s
                AND (%(types)s::text[] IS NULL OR r.artifact_type = ANY(%(types)s::text[]))
              ORDER BY r.digest

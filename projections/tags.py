@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from domain.tag import TagDeleted, TagMoved
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
-from projections.set_fold import set_fold
 
 table = sa.Table(
     "tags_s1",
@@ -50,12 +49,10 @@ def _fold(rows: Rows, happened: Happened) -> None:
 
 _SET_FOLD = """
 SELECT e.key, e.data->>'tag', e.data->>'digest', e.recorded_at, e.position
-  FROM log.es_event AS e
- WHERE e.type = 'TagMoved' AND {in_range} AND {is_last}
+  FROM range_event AS e
+ WHERE e.type = 'TagMoved' AND e.is_last
 """
-model = Model(
-    "tags", 1, table, TagRow, frozenset({TagMoved.TYPE, TagDeleted.TYPE}), _touched, _fold, set_fold(_SET_FOLD)
-)
+model = Model("tags", 1, table, TagRow, frozenset({TagMoved.TYPE, TagDeleted.TYPE}), _touched, _fold, _SET_FOLD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from projections import builds, compare
 from projections.compare import Difference
 from projections.model import Model
 from projections.models import models_named
-from projections.set_fold import RANGE_EVENTS, collect_superseded, insert_range
+from projections.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
 from projections.setup import engine_for
 
 Progress = Callable[[int, int], None]
@@ -31,12 +31,13 @@ def _verify(connection: sa.Connection, model: Model, progress: Progress | None) 
     positions = compare.positions_of(connection, live.id)
     limits = [positions[each] for each in sorted(positions)]
     upto = max(limits)
+    begin(connection)
     expected = compare.expected_table(connection, model, f"expected_{model.id}")
     superseded = f"superseded_{model.id}"
-    collect_superseded(connection, model, superseded, limits, temporary=True)
+    collect_superseded(connection, [model], superseded, limits, temporary=True)
     for after in range(0, upto, RANGE_EVENTS):
         end = min(after + RANGE_EVENTS, upto)
-        insert_range(connection, model, expected, superseded, after, end, limits)
+        insert_range(connection, [(model, expected)], superseded, after, end, limits)
         if progress is not None:
             progress(end, upto)
     connection.exec_driver_sql(f"ANALYZE {expected}")

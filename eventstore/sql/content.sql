@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION log.es_put_content(in_digest text, in_body bytea, in_
 RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
-    INSERT INTO es_content (digest, stored_at, body, facts) VALUES (in_digest, moment, in_body, in_facts::json)
+    INSERT INTO es_content (digest, stored_at, body, facts) VALUES (in_digest, moment, in_body, in_facts::jsonb)
         ON CONFLICT (digest) DO NOTHING;
     RETURN FOUND;
 END $$;

@@ -146,19 +146,17 @@ def rebuild_command(name: str, keep_s: float, config_file: str | None, **values:
     """
     database = database_of(values, config_file)
     with _problems(), progress_bar() as bar:
-        for model in models_named(name):
-            task = bar.add_task(f"folding {model.name}", total=None)
-            done = rebuild.rebuild(
-                database,
-                model,
-                progress=_advancing(bar, task),
-                keep_s=keep_s,
-            )
+        models = models_named(name)
+        task = bar.add_task("folding the log", total=None)
+        rebuild.fold(database, models, progress=_advancing(bar, task))
+        bar.remove_task(task)
+        for model in models:
+            task = bar.add_task(f"comparing {model.name}", total=None)
+            done = rebuild.rebuild(database, model, progress=_advancing(bar, task), keep_s=keep_s)
             bar.remove_task(task)
-            rate = f", {done.position / done.fill_s:,.0f} events/s" if done.fill_s else ""
             click.echo(
-                f"{model.name:<16} rebuilt up to position {done.position}: {done.rows} rows in {done.fill_s:.1f} s"
-                f"{rate}; swapped in {done.swap_s * 1000:.0f} ms"
+                f"{model.name:<16} rebuilt up to position {done.position}: {done.rows} rows; "
+                f"swapped in {done.swap_s * 1000:.0f} ms"
             )
             if not done.mended.equal:
                 click.echo(f"  the build that was live had {done.mended.rows} wrong rows:")

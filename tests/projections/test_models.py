@@ -110,8 +110,8 @@ def full(registry: Registry, database: Database) -> str:
 TAMPERED = {
     "catalog": "UPDATE readmodel.catalog_s1 SET manifests = 99",
     "tags": "UPDATE readmodel.tags_s1 SET digest = 'x' WHERE tag = 't1'",
-    "manifests": "DELETE FROM readmodel.manifests_s1",
-    "referrers": "INSERT INTO readmodel.referrers_s1 VALUES ('r', 'd', 's', 'm', 1, NULL, '{}')",
+    "manifests": "DELETE FROM readmodel.manifests_s2",
+    "referrers": "INSERT INTO readmodel.referrers_s2 VALUES ('r', 'd', 's', 'm', 1, NULL, '{}')",
     "links": "DELETE FROM readmodel.links_s1",
     "blob_references": "DELETE FROM readmodel.blob_references_s1 WHERE role = 'layer'",
     "audit": "UPDATE readmodel.audit_s1 SET actor = 'someone'",
@@ -217,7 +217,7 @@ def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database:
             "SELECT * FROM {} WHERE repository = 'r' AND tag = 't' AND position < 9 ORDER BY position DESC LIMIT 9",
         ),
         (
-            "referrers_s1",
+            "referrers_s2",
             "SELECT * FROM {} WHERE repository = 'r' AND subject = 's' AND digest > 'd' ORDER BY digest LIMIT 9",
         ),
     ],

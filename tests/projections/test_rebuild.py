@@ -8,10 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from domain.tag import TagMoved
-from projections import admin, builds, catalog, housekeeping, links, rebuild, runner, tags
+from projections import admin, builds, catalog, fill, housekeeping, links, rebuild, runner, tags
 from projections.model import Happened, Model, Rows, metadata, name_column
 from projections.models import MODELS
-from projections.set_fold import set_fold
 from projections.setup import engine_for, ensure_tables
 from projections.verify import verify
 from tests.api import Registry
@@ -23,8 +22,8 @@ from tests.projections.making import builds_of, live_build, random_pushes
 @pytest.fixture(autouse=True)
 def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small log has many ranges."""
-    monkeypatch.setattr(rebuild, "RANGE_EVENTS", 20)
-    monkeypatch.setattr(rebuild, "FILLERS", 1)
+    monkeypatch.setattr(fill, "RANGE_EVENTS", 20)
+    monkeypatch.setattr(fill, "FILLERS", 1)
 
 
 def projecting(url: str, models: tuple[Model, ...] = MODELS) -> "threading.Event":
@@ -70,7 +69,7 @@ def test_stripes_that_were_broken_off_are_gone_on_with_each_where_it_was(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two connections fold at once."""
-    monkeypatch.setattr(rebuild, "FILLERS", 2)
+    monkeypatch.setattr(fill, "FILLERS", 2)
     random_pushes(registry, 12, 40)
     registry.project()
 
@@ -86,6 +85,55 @@ def test_stripes_that_were_broken_off_are_gone_on_with_each_where_it_was(
     assert rebuild.rebuild(database.app_url, links.model, progress=lambda done, _: seen.append(done)).mended.equal
     assert building.filled < seen[0] <= seen[-1] == building.target
     assert all(each.equal for each in verify(database.app_url))
+
+
+def superseded_tables(database: Database) -> int:
+    """How many tables of superseded events there are."""
+    with psycopg.connect(database.admin_url) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_class WHERE relname ~ '^superseded_.*[0-9a-f]$'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_models_that_are_folded_together_may_be_broken_off_and_gone_on_with_one_by_one(
+    registry: Registry, database: Database
+) -> None:
+    """They share a table of superseded events, which goes with the last of them."""
+    head = random_pushes(registry, 13, 40)
+    registry.project()
+
+    def break_off(done: int, target: int) -> None:
+        if done >= 3 * 40:
+            raise BrokenOff
+
+    three = (tags.model, links.model, catalog.model)
+    with pytest.raises(BrokenOff):
+        rebuild.fold(database.app_url, three, progress=break_off)
+    assert superseded_tables(database) == 1
+    assert rebuild.rebuild(database.app_url, tags.model).mended.equal
+    assert superseded_tables(database) == 1
+    seen: list[int] = []
+    rebuild.fold(database.app_url, three, progress=lambda done, _: seen.append(done))
+    # Tags are begun anew, the other two go on.
+    assert (seen[0], seen[-1]) in (((2 * 40 + 20), 3 * head), (2 * 40 + 2 * 20, 3 * head))
+    assert superseded_tables(database) == 0
+    for model in three:
+        assert rebuild.rebuild(database.app_url, model, progress=None).mended.equal
+        assert builds_of(database.app_url, model)[-1][1] == "live"
+    assert all(each.equal for each in verify(database.app_url))
+
+
+def test_a_build_that_is_filled_and_not_yet_swapped_in_is_gone_on_with(registry: Registry, database: Database) -> None:
+    """Its rows are not folded a second time."""
+    random_pushes(registry, 14, 20)
+    registry.project()
+    rebuild.fold(database.app_url, [tags.model])
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live"), ("tags_s1_v2", "following")]
+    folded: list[int] = []
+    found = rebuild.rebuild(database.app_url, tags.model, progress=lambda done, _: folded.append(done))
+    assert found.mended.equal
+    assert folded == []
+    assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "retired"), ("tags_s1_v2", "live")]
 
 
 def test_of_two_rebuilds_at_once_the_second_is_refused(registry: Registry, database: Database) -> None:
@@ -182,7 +230,7 @@ def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Dat
     registry.push("u/app", "kept", b"b")
     registry.delete("/v2/u/app/manifests/gone")
     registry.project()
-    wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("NOT EXISTS", "EXISTS"))
+    wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("e.is_last", "NOT e.is_last"))
     with pytest.raises(rebuild.RebuildRefused, match="the two folds of tags disagree about u/app"):
         rebuild.rebuild(database.app_url, wrong)
     assert live_build(database.app_url, tags.model).id == "tags_s1_v1"
@@ -244,10 +292,10 @@ SELECT e.key, e.data->>'tag', e.data->>'digest',
          WHERE m.log_id = 0 AND m.stream = e.stream AND m.version <= e.version AND m.version > coalesce(
              (SELECT max(d.version) FROM log.es_event AS d
                WHERE d.log_id = 0 AND d.stream = e.stream AND d.type = 'TagDeleted' AND d.version < e.version), 0))
-  FROM log.es_event AS e
- WHERE e.type = 'TagMoved' AND {in_range} AND {is_last}
+  FROM range_event AS e
+ WHERE e.type = 'TagMoved' AND e.is_last
 """
-NEXT = Model("tags", 2, _table, _CountedRow, tags.model.types, tags.model.touched, _fold, set_fold(_SET_FOLD))
+NEXT = Model("tags", 2, _table, _CountedRow, tags.model.types, tags.model.touched, _fold, _SET_FOLD)
 
 
 def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks(
