@@ -101,8 +101,8 @@ def _programs(folder: Path, user: pwd.struct_passwd | None) -> Path:
     return folder / "pginstall" / "bin"
 
 
-def start_server() -> tuple[Server, subprocess.Popen[bytes]]:
-    """Make a cluster and start it; raises RuntimeError with its log if it does not answer in time."""
+def start_server(**more: str) -> tuple[Server, subprocess.Popen[bytes]]:
+    """Make a cluster and start it, with more settings; raises RuntimeError with its log if it does not answer."""
     user = _unprivileged()
     folder = Path(tempfile.mkdtemp(prefix="tt-pg-", dir="/tmp"))
     folder.chmod(0o755)
@@ -120,7 +120,7 @@ def start_server() -> tuple[Server, subprocess.Popen[bytes]]:
     )
     if made.returncode:
         raise RuntimeError(f"initdb failed: {made.stderr.decode()}")
-    settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+    settings = [f"--{name}={value}" for name, value in (SETTINGS | more).items()]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [programs / "postgres", "-D", data, "-k", folder, *settings],
@@ -157,7 +157,7 @@ def stop_server(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def throwaway() -> Iterator[Server]:
+def throwaway(**more: str) -> Iterator[Server]:
     """A server with the template, for the length of a `with`: for benchmarks, which have no fixtures."""
     server, process = start_server()
     try:
