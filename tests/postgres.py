@@ -159,7 +159,7 @@ def stop_server(server: Server, process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def throwaway(**more: str) -> Iterator[Server]:
     """A server with the template, for the length of a `with`: for benchmarks, which have no fixtures."""
-    server, process = start_server()
+    server, process = start_server(**more)
     try:
         make_template(server)
         yield server
