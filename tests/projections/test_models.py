@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.event import UnknownEvent
+from domain.media_types import OCI_MANIFEST
 from projections import admin, builds, runner
 from projections.models import MODELS, UnknownModel, models_named
 from projections.rebuild import rebuild
@@ -130,6 +131,19 @@ def test_verify_finds_what_was_tampered_with_and_rebuild_mends_it(registry: Regi
     assert (done.name, done.position) == (name, registry.head_position())
     assert done.mended.rows == differing[0].rows > 0
     assert all(each.equal for each in verify(full))
+
+
+def test_both_folds_write_annotations_alike_whatever_is_in_them(registry: Registry, database: Database) -> None:
+    """Quotes, controls, text beyond ASCII and beyond the first plane, keys whose order differs by locale."""
+    subject = registry.push("u/app", "t", b"layer")
+    odd = {"é": 'a"b\\c', "z": "\n\t\x01\x7f\u2028", "a": "🐘", "B": "</script>", "": "", "ab": "/"}
+    descriptor = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 1}
+    registry.push("u/app", "r", b"layer", subject=descriptor, annotations=odd)
+    registry.project()
+    assert all(each.equal for each in verify(database.app_url))
+    (listed,) = registry.get(f"/v2/u/app/referrers/{subject}").json["manifests"]
+    assert listed["annotations"] == odd
+    assert rebuild(database.app_url, models_named("referrers")[0]).mended.equal
 
 
 def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str) -> None:
