@@ -48,7 +48,8 @@ def _resumable(connection: sa.Connection, models: Sequence[Model]) -> list[Build
     """Builds that were broken off, if they are of this epoch: the last of each model; others are removed."""
     epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
     found = builds.listed(connection, models, [FILLING, FOLLOWING])
-    kept = {each.model.id: each for each in found if each.epoch == epoch}
+    usable = (each for each in found if each.epoch == epoch and (each.state == FOLLOWING or each.superseded))
+    kept = {each.model.id: each for each in usable}
     for each in found:
         if kept.get(each.model.id) is not each:
             builds.drop(connection, each.id)

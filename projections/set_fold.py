@@ -71,7 +71,8 @@ def collect_superseded(
     connection: sa.Connection, models: Iterable[Model], name: str, limits: Sequence[int], *, temporary: bool = False
 ) -> None:
     """Make the table of events that later ones of their stream have replaced, for models that stand at `limits`."""
-    query = _COLLECT.format(kind="TEMPORARY" if temporary else "UNLOGGED", name=name)
+    # Never unlogged: a crash would empty it, and a rebuild that goes on would take every event for the last.
+    query = _COLLECT.format(kind="TEMPORARY" if temporary else "", name=name)
     connection.exec_driver_sql(query, {"types": types_of(models), "limits": list(limits)})
     connection.exec_driver_sql(f"CREATE UNIQUE INDEX ON {name} (position)")
     connection.exec_driver_sql(f"ANALYZE {name}")
