@@ -312,7 +312,8 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
         # The new version starts beside the old one: its shape is there at once, and filled by SQL.
         ensure_tables(url, newer)
         housekeeping.Keeper(url, newer, threading.Event())._fill_if_new(NEXT)
-    with projecting(url), projecting(url, newer):
+    # The new one ends last: housekeeping of the old one would otherwise drop the new shape in its turn.
+    with projecting(url, newer), projecting(url):
         random_pushes(registry, 9, 20)
         random_pushes(registry, 10, 10)
         assert admin.wait_until(url, registry.head_position())
