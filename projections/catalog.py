@@ -11,7 +11,6 @@ from domain.repository import RepositoryCreated
 from domain.streams import PRESENT
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, log_tail
-from projections.set_fold import log_event
 
 table = sa.Table(
     "catalog_s1",
@@ -54,13 +53,15 @@ def _count(rows: Rows, repository: str, change: int) -> None:
     rows[repository,] = replace(row, manifests=row.manifests + change)
 
 
-_SET_FOLD = f"""
+_SET_FOLD = """
 SELECT e.key, e.recorded_at,
        (SELECT count(*) FROM log.es_event AS m
-         WHERE m.key = e.key AND m.type = 'ManifestPushed' AND {log_event("m")})
+         WHERE m.log_id = 0 AND m.key = e.key AND m.type = 'ManifestPushed'
+           AND m.position <= (%(limits)s::bigint[])[m.partition + 1]
+           AND NOT EXISTS (SELECT FROM <superseded> AS s WHERE s.position = m.position))
   FROM range_event AS e
  WHERE e.type = 'RepositoryCreated'
-"""  # noqa: S608 - put together from constants; values go as parameters
+"""
 model = Model(
     "catalog",
     1,

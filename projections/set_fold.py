@@ -6,17 +6,19 @@ positions of those that are not are collected once, in a small table (most strea
 log are independent, and each is read once, whatever the number of models: into `range_event`, from which every model
 takes its rows.
 
-A model's `set_fold` reads `range_event AS e`, whose columns are those of the log, and two more:
-`is_last`, whether no later event of the stream counts, and `facts`, those of the event's content. What else of the log
-it reads it bounds by `log_event("m")`.
+A model's `set_fold` reads `range_event AS e`, whose columns are those of the log, and two more: `is_last`, whether no
+later event of the stream counts, and `facts`, those of the event's content. Where it reads more of the log, an event
+`m` counts up to `(%(limits)s::bigint[])[m.partition + 1]`, the position at which its partition is to stand, and is the
+last of its stream if its position is not in `<superseded>`.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import LiteralString
 
 import sqlalchemy as sa
 
 from projections.model import Model
-from projections.statements import statement
+from projections.statements import columns, statement
 
 # Small enough that a range's events stay in memory.
 RANGE_EVENTS = 25_000
@@ -26,40 +28,33 @@ _BY_INDEX = "; ".join(
     f"SET LOCAL {each} = off" for each in ("enable_seqscan", "enable_bitmapscan", "enable_memoize", "jit")
 )
 _SUPERSEDED = "<superseded>"
-# `limits` is the position up to which the models are to stand, for each partition.
-_WITHIN = "{event}.log_id = 0 AND {event}.position <= (%(limits)s::bigint[])[{event}.partition + 1]"
 
-_COLLECT = f"""
-CREATE {{kind}} TABLE {{name}} AS
+_COLLECT: LiteralString = """
 SELECT earlier.position FROM log.es_event AS later
   JOIN log.es_event AS earlier
     ON earlier.log_id = 0 AND earlier.stream = later.stream AND earlier.version = later.version - 1
- WHERE {_WITHIN.format(event="later")} AND later.version > 1 AND later.type = ANY(%(types)s)
-"""  # noqa: S608 - put together from constants; values go as parameters
+ WHERE later.log_id = 0 AND later.position <= (%(limits)s::bigint[])[later.partition + 1]
+   AND later.version > 1 AND later.type = ANY(%(types)s)
+"""
 _COPIED = (
-    "position, recorded_at, version, partition, stream, key, type, actor, request_id, prev_ref, ref, content, data"
+    *("position", "recorded_at", "version", "partition", "stream", "key", "type", "actor", "request_id", "prev_ref"),
+    *("ref", "content", "data"),
 )
-_RANGE_TABLE = f"""
+_RANGE_TABLE: LiteralString = """
 CREATE TEMPORARY TABLE IF NOT EXISTS range_event AS
-SELECT {_COPIED}, true AS is_last, NULL::jsonb AS facts FROM log.es_event WITH NO DATA
-"""  # noqa: S608 - put together from constants
-_FACTS = """
-  LEFT JOIN LATERAL (SELECT k.facts FROM log.es_content AS k WHERE k.digest = e.content OFFSET 0) AS c ON true"""
-_LOAD = f"""
+SELECT {columns}, true AS is_last, NULL::jsonb AS facts FROM log.es_event WITH NO DATA
+"""
+# Facts are looked up one by one: a plain join would be turned into a scan of all content.
+_LOAD: LiteralString = """
 INSERT INTO range_event
-SELECT {", ".join(f"e.{name}" for name in _COPIED.split(", "))}, s.position IS NULL, {{facts}}
+SELECT {columns}, s.position IS NULL, c.facts
   FROM log.es_event AS e
-  LEFT JOIN {{superseded}} AS s ON s.position = e.position AND s.position > %(after)s AND s.position <= %(upto)s{{join}}
- WHERE {_WITHIN.format(event="e")} AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s)
-"""  # noqa: S608 - put together from constants; values go as parameters
-
-
-def log_event(event: str) -> str:
-    """The condition that an alias of `log.es_event` counts and is the last of its stream."""
-    return (
-        f"{_WITHIN.format(event=event)} AND NOT EXISTS ("
-        f"SELECT FROM {_SUPERSEDED} AS s WHERE s.position = {event}.position)"
-    )
+  LEFT JOIN {superseded} AS s ON s.position = e.position AND s.position > %(after)s AND s.position <= %(upto)s
+  LEFT JOIN LATERAL (
+       SELECT k.facts FROM log.es_content AS k WHERE %(with_facts)s AND k.digest = e.content OFFSET 0) AS c ON true
+ WHERE e.log_id = 0 AND e.position <= (%(limits)s::bigint[])[e.partition + 1]
+   AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s)
+"""
 
 
 def types_of(models: Iterable[Model]) -> list[str]:
@@ -72,16 +67,17 @@ def collect_superseded(
 ) -> None:
     """Make the table of events that later ones of their stream have replaced, for models that stand at `limits`."""
     # Never unlogged: a crash would empty it, and a rebuild that goes on would take every event for the last.
-    query = _COLLECT.format(kind="TEMPORARY" if temporary else "", name=name)
+    kind: LiteralString = "CREATE TEMPORARY TABLE" if temporary else "CREATE TABLE"
+    query = statement(kind + " {name} AS" + _COLLECT, name=name)
     connection.exec_driver_sql(query, {"types": types_of(models), "limits": list(limits)})
-    connection.exec_driver_sql(f"CREATE UNIQUE INDEX ON {name} (position)")
-    connection.exec_driver_sql(f"ANALYZE {name}")
+    connection.exec_driver_sql(statement("CREATE UNIQUE INDEX ON {name} (position)", name=name))
+    connection.exec_driver_sql(statement("ANALYZE {name}", name=name))
 
 
 def begin(connection: sa.Connection) -> None:
     """Make the connection's own table for the events of a range; to be called before it has used temporary tables."""
     connection.exec_driver_sql(f"SET temp_buffers = '{_BUFFERS}'")
-    connection.exec_driver_sql(_RANGE_TABLE)
+    connection.exec_driver_sql(statement(_RANGE_TABLE, columns=_COPIED))
 
 
 def insert_range(
@@ -94,11 +90,14 @@ def insert_range(
 ) -> None:
     """Insert the rows of each model that the events of (after, upto] say are standing at `limits`."""
     models = [model for model, _ in tables]
-    with_facts = any(model.needs_facts for model in models)
-    load = _LOAD.format(
-        superseded=superseded, facts="c.facts" if with_facts else "NULL", join=_FACTS if with_facts else ""
-    )
-    values = {"after": after, "upto": upto, "limits": list(limits), "types": types_of(models)}
+    values = {
+        "after": after,
+        "upto": upto,
+        "limits": list(limits),
+        "types": types_of(models),
+        "with_facts": any(model.needs_facts for model in models),
+    }
+    load = statement(_LOAD, columns=columns(_COPIED, "e"), superseded=superseded)
     connection.exec_driver_sql("TRUNCATE range_event")
     connection.exec_driver_sql(_BY_INDEX)
     connection.exec_driver_sql(load, values)
