@@ -128,10 +128,10 @@ class Combiner:
                 if failed.failure is Failure.WRONG:
                     self._reject(batch, failed)
                     return
-                # Who gave up was told so; sending those again would append behind their backs.
-                batch = self._still_wanted(batch, failed)
                 time.sleep(pause)
                 pause = min(2 * pause, RETRY_PAUSE_MAX_S)
+                # Who gave up was told so; sending those again would append behind their backs.
+                batch = self._still_wanted(batch, failed)
             else:
                 for pending, answer in zip(batch, answers, strict=True):
                     pending.answer = answer
@@ -165,7 +165,9 @@ class Combiner:
             row = connection.execute(_APPEND, (_LOG_ID, text, self._allow_clock_skew), prepare=True).fetchone()
         except psycopg.Error as error:
             failure = failure_of(error, connection)
-            _log.warning("an append of %d commands failed (%s): %s", len(batch), failure.value, error)
+            # Without the context, which quotes the function's statements.
+            told = error.diag.message_primary or error
+            _log.warning("an append of %d commands failed (%s): %s", len(batch), failure.value, told)
             if failure is Failure.LOST:
                 connection.close()
                 self._connection = None

@@ -196,7 +196,8 @@ class Store:
         """What is fixed of the log, and its epoch."""
         return LogInfo(
             *self._reader.row(
-                "SELECT l.partitions, l.epoch, l.system_identifier, l.timeline, l.created_at, v.version_num"
+                "SELECT l.partitions, l.epoch, l.system_identifier, l.timeline, l.created_at, v.version_num,"
+                " current_setting('transaction_read_only')::boolean"
                 " FROM log.es_log AS l, log.alembic_version AS v WHERE l.log_id = 0"
             )
         )

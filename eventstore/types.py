@@ -223,7 +223,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class LogInfo:
-    """What is fixed of the log: its partitions, its epoch (S10), the cluster it was last seen in, its schema."""
+    """What is fixed of the log: its partitions, its epoch (S10), the cluster it was last seen in, its schema.
+
+    `read_only`: whether the database takes no writes now, a standby or so set.
+    """
 
     partitions: int
     epoch: int
@@ -231,6 +234,7 @@ class LogInfo:
     timeline: int
     created_at: datetime
     revision: str
+    read_only: bool
 
 
 Clock = Callable[[], datetime]

@@ -21,19 +21,20 @@ class Health:
         return json_answer(200, b'{"status":"alive"}')
 
     def ready(self) -> Answer:
-        """200 if the database answers with the schema that this program needs and bytes can be written; else 503."""
+        """200 if the database has this program's schema and takes writes, and bytes can be written; else 503."""
         problems = [*self._database(), *self._bytes()]
         body = json.dumps({"status": "not ready" if problems else "ready", "problems": problems}).encode()
         return json_answer(503 if problems else 200, body, [("Cache-Control", "no-store")])
 
     def _database(self) -> list[str]:
         try:
-            revision = self._store.log_info().revision
+            found = self._store.log_info()
         except StoreError as problem:
             return [f"database: {problem}"]
-        needed = REVISION
-        if revision != needed:
-            return [f"schema: the database has {revision}, this program needs {needed}; run tagtrail db migrate"]
+        if found.revision != REVISION:
+            return [f"schema: the database has {found.revision}, this program {REVISION}; run tagtrail db migrate"]
+        if found.read_only:
+            return ["database: takes no writes (it is read-only)"]
         return []
 
     def _bytes(self) -> list[str]:

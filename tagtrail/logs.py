@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -20,6 +20,7 @@ def configure(settings: Settings, process_name: str) -> None:
     """Set up the logs of this process; call it once, first, and again after a fork."""
     global _logger
     level = _LEVELS[settings.log_level]
+    stream = _Lossy(sys.stderr)
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -31,9 +32,9 @@ def configure(settings: Settings, process_name: str) -> None:
         structlog.processors.JSONRenderer() if settings.log_format == "json" else _as_text(sys.stderr.isatty())
     )
     structlog.configure(
-        processors=[*shared, last],
+        processors=[*shared, stream.tell, last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", stream)),
         cache_logger_on_first_use=False,
     )
     _logger = structlog.get_logger().bind()
@@ -50,6 +51,34 @@ def configure(settings: Settings, process_name: str) -> None:
     # Of a broker that is away it tells for each connection and try; the relay and the feed tell it once.
     logging.getLogger("kafka").setLevel(level if level == logging.DEBUG else logging.CRITICAL)
     logging.captureWarnings(True)
+
+
+class _Lossy:
+    """A stream for lines, of which those that cannot be written are lost: what logs go to may be full or gone.
+
+    No request may fail for that. Once lines can be written again, one says how many were lost.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = 0
+
+    def write(self, line: str) -> None:
+        """Write and flush one line, or lose it."""
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def tell(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Say in the event how many lines before it were lost."""
+        return {**event, "lines_lost": self._lost} if self._lost else event
 
 
 def _stamp(process_name: str) -> structlog.types.Processor:
@@ -124,3 +153,8 @@ def access_line(
 def error_with_trace(request_id: str, exc: BaseException) -> None:
     """Log what made a request fail with a 5xx, with its trace and the id that the answer carries."""
     _logger.error("request failed", request_id=request_id, error=str(exc), exc_info=exc)
+
+
+def refused(request_id: str, exc: BaseException) -> None:
+    """Log why a request was answered 503: what is away or full is away for all, and a trace each would bury it."""
+    _logger.error("request refused", request_id=request_id, error=str(exc))

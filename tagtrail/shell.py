@@ -68,13 +68,13 @@ class Application:
         except WireError as problem:
             return error_answer(problem)
         except StoreUnavailable as problem:
-            logs.error_with_trace(request_id, problem)
+            logs.refused(request_id, problem)
             return _unavailable("the database does not answer, try again", request_id)
         except (FoldFailed, UnknownEvent) as problem:
             logs.error_with_trace(request_id, problem)
             return _unavailable("the history of this repository holds what this program cannot read", request_id)
         except BlobStoreError as problem:
-            logs.error_with_trace(request_id, problem)
+            logs.refused(request_id, problem)
             return _unavailable("the storage does not take or give bytes, try again", request_id)
         except Exception as problem:  # noqa: BLE001 - the outermost handler: logged with its trace, answered with its id
             logs.error_with_trace(request_id, problem)

@@ -12,10 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from eventstore import combiner
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
 from eventstore.types import Appended, Cause, Command, NewEvent, StoreUnavailable
 from tests.postgres import Database
+from tests.waiting import eventually
 
 
 class LosingConnection:
@@ -120,6 +122,47 @@ def test_what_was_given_up_is_not_sent_when_the_database_comes_back(database: Da
         assert time.monotonic() < deadline
         with contextlib.suppress(StoreUnavailable):
             store.append(command("later"))
+    assert store.stream_state("given up").version == 0
+    store.close()
+
+
+class ReadOnlyAtFirst:
+    """A connection whose first statement is refused, as by a server that is about to take writes again."""
+
+    refusals_left = 1
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        """Run the statement, or refuse it."""
+        if ReadOnlyAtFirst.refusals_left:
+            ReadOnlyAtFirst.refusals_left -= 1
+            raise psycopg.errors.ReadOnlySqlTransaction("cannot write")
+        return self._connection.execute(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_what_is_given_up_while_the_combiner_pauses_is_not_sent_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause between two tries is longer than the caller waits."""
+    ReadOnlyAtFirst.refusals_left = 1
+    monkeypatch.setattr(combiner, "RETRY_PAUSE_S", 1.0)
+    connect: Any = lambda: ReadOnlyAtFirst(database.app_url)  # noqa: E731 - a store takes any way to connect
+    store = Store(database.app_url, append_connect=connect, append_timeout_s=0.3)
+    with pytest.raises(StoreUnavailable):
+        store.append(command("given up"))
+    assert ReadOnlyAtFirst.refusals_left == 0
+
+    def goes_on() -> bool:
+        with contextlib.suppress(StoreUnavailable):
+            return isinstance(store.append(command("later")), Appended)
+        return False
+
+    eventually(goes_on, 30.0)
     assert store.stream_state("given up").version == 0
     store.close()
 

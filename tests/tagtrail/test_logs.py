@@ -1,7 +1,10 @@
 """Logs: a line an event in both forms, nothing that a request could forge, no secrets in traces."""
 
+import errno
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -96,3 +99,27 @@ def test_libraries_warn_through_the_same_form_and_do_not_narrate(capsys: pytest.
     logging.getLogger("some.library").warning("it is %s", "full")
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "it is full"
+
+
+def test_a_line_that_cannot_be_written_fails_nothing_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk under the log file must not stop the registry; the first line after it tells of those lost."""
+
+    class Full(io.StringIO):
+        room = False
+
+        def write(self, text: str, /) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    stream = Full()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure("json")
+    access("/v2/one")
+    access("/v2/two")
+    stream.room = True
+    access("/v2/three")
+    access("/v2/four")
+    third, fourth = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (third["path"], third["lines_lost"]) == ("/v2/three", 2)
+    assert "lines_lost" not in fourth
