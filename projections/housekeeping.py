@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
@@ -11,7 +12,7 @@ from domain.event import UnknownEvent
 from projections import builds
 from projections.builds import LIVE, build, checkpoint
 from projections.model import SCHEMA, FoldFailed, Model
-from projections.rebuild import RebuildRefused, rebuild
+from projections.rebuild import RebuildRefused, fold, rebuild
 from projections.setup import engine_for
 
 EVERY_S = 1.0
@@ -56,23 +57,34 @@ class Keeper:
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
             try:
-                for model in self._models:
-                    if not self._stop.is_set():
-                        self._fill_if_new(model)
+                self._fill_new()
                 remove_old(self._url, self._models)
             except DBAPIError as problem:
                 _log.warning("housekeeping waits for the database: %s", problem.orig)
 
-    def _fill_if_new(self, model: Model) -> None:
-        if not self._is_new(model):
-            return
+    def _fill_new(self) -> None:
+        """Fill what starts from nothing; several models, as after an upgrade or a restore, from one reading."""
+        new = [model for model in self._models if self._is_new(model)]
+        if len(new) > 1 and not self._tried("together", lambda: fold(self._url, new)):
+            _log.warning("they are filled one by one")
+        for model in new:
+            if not self._stop.is_set():
+                self._tried(model.name, partial(self._fill, model))
+
+    def _fill(self, model: Model) -> None:
+        done = rebuild(self._url, model)
+        _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
+
+    @staticmethod
+    def _tried(what: str, work: Callable[[], None]) -> bool:
+        """Whether it went well. One model that is not filled keeps no other waiting."""
         try:
-            done = rebuild(self._url, model)
+            work()
         except (RebuildRefused, FoldFailed, UnknownEvent, DataError, IntegrityError) as problem:
-            # By another keeper, perhaps, or an event that the fold cannot take; other models are not kept waiting.
-            _log.warning("read model %s was not filled: %s", model.name, problem)
-        else:
-            _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
+            # By another keeper, perhaps, or an event that the fold cannot take.
+            _log.warning("read models (%s) were not filled: %s", what, problem)
+            return False
+        return True
 
     def _is_new(self, model: Model) -> bool:
         with engine_for(self._url).connect() as connection:

@@ -24,9 +24,9 @@ from projections.statements import columns, statement
 RANGE_EVENTS = 25_000
 _BUFFERS = "64MB"
 # Each range reads its own pages of the log and no others: scanning all of them each time is quadratic.
-_BY_INDEX = "; ".join(
-    f"SET LOCAL {each} = off" for each in ("enable_seqscan", "enable_bitmapscan", "enable_memoize", "jit")
-)
+_PLANNING = ("enable_seqscan", "enable_bitmapscan", "enable_memoize", "jit")
+_BY_INDEX = "; ".join(f"SET LOCAL {each} = off" for each in _PLANNING)
+_AS_USUAL = "; ".join(f"RESET {each}" for each in _PLANNING)
 _SUPERSEDED = "<superseded>"
 
 _COLLECT: LiteralString = """
@@ -106,3 +106,4 @@ def insert_range(
         connection.exec_driver_sql(
             statement("INSERT INTO {table} ({columns})", table=table, columns=model.columns) + select, values
         )
+    connection.exec_driver_sql(_AS_USUAL)

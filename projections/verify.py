@@ -1,49 +1,74 @@
 """Whether the live read models are what the log says: the SQL fold of all of it, beside what the projector made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from projections import builds, compare
+from projections.builds import Build
 from projections.compare import Difference
 from projections.model import Model
 from projections.models import models_named
 from projections.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
 from projections.setup import engine_for
+from projections.statements import statement
 
 Progress = Callable[[int, int], None]
 
 
 def verify(database_url: str, name: str = "all", progress: Progress | None = None) -> Iterator[Difference]:
-    """Fold each model's events into a temporary table and compare, in one snapshot a model.
+    """Fold the models' events into temporary tables and compare, all in one snapshot.
 
+    Models that stand at one place, as they do once the projector is level with the log, are folded from one reading.
     Parked keys are left out: `status` names them.
     """
-    for model in models_named(name):
-        with engine_for(database_url).connect() as plain:
-            connection = plain.execution_options(isolation_level="REPEATABLE READ")
-            with connection.begin():
-                yield _verify(connection, model, progress)
+    models = models_named(name)
+    with engine_for(database_url).connect() as plain:
+        connection = plain.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            standing = [_Standing.of(connection, model) for model in models]
+            begin(connection)
+            found: dict[str, Difference] = {}
+            for limits in dict.fromkeys(each.limits for each in standing):
+                group = [each for each in standing if each.limits == limits]
+                found |= {each.name: each for each in _verify(connection, group, progress)}
+            yield from (found[model.name] for model in models)
 
 
-def _verify(connection: sa.Connection, model: Model, progress: Progress | None) -> Difference:
-    live = builds.live(connection, model)
-    positions = compare.positions_of(connection, live.id)
-    limits = [positions[each] for each in sorted(positions)]
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """A live build and the position of each of its partitions."""
+
+    live: Build
+    limits: tuple[int, ...]
+
+    @classmethod
+    def of(cls, connection: sa.Connection, model: Model) -> "_Standing":
+        live = builds.live(connection, model)
+        positions = compare.positions_of(connection, live.id)
+        return cls(live, tuple(positions[each] for each in sorted(positions)))
+
+
+def _verify(connection: sa.Connection, group: Sequence[_Standing], progress: Progress | None) -> Iterator[Difference]:
+    limits = group[0].limits
     upto = max(limits)
-    begin(connection)
-    expected = compare.expected_table(connection, model, f"expected_{model.id}")
-    superseded = f"superseded_{model.id}"
-    collect_superseded(connection, [model], superseded, limits, temporary=True)
+    tables = [
+        (each.live.model, compare.expected_table(connection, each.live.model, f"expected_{each.live.model.id}"))
+        for each in group
+    ]
+    models = [model for model, _ in tables]
+    superseded = "superseded_" + models[0].id
+    collect_superseded(connection, models, superseded, limits, temporary=True)
     for after in range(0, upto, RANGE_EVENTS):
         end = min(after + RANGE_EVENTS, upto)
-        insert_range(connection, [(model, expected)], superseded, after, end, limits)
+        insert_range(connection, tables, superseded, after, end, limits)
         if progress is not None:
             progress(end, upto)
-    connection.exec_driver_sql(f"ANALYZE {expected}")
-    query = sa.select(builds.parked.c.key).where(builds.parked.c.build == live.id)
-    difference = compare.compare(
-        connection, model, live.table, expected, upto, connection.execute(query).scalars().all()
-    )
-    connection.exec_driver_sql(f"DROP TABLE {expected}, {superseded}")
-    return difference
+    connection.exec_driver_sql(statement("DROP TABLE {superseded}", superseded=superseded))
+    for each, (model, expected) in zip(group, tables, strict=True):
+        connection.exec_driver_sql(statement("ANALYZE {expected}", expected=expected))
+        query = sa.select(builds.parked.c.key).where(builds.parked.c.build == each.live.id)
+        parked = connection.execute(query).scalars().all()
+        yield compare.compare(connection, model, each.live.table, expected, upto, parked)
+        connection.exec_driver_sql(statement("DROP TABLE {expected}", expected=expected))

@@ -1,7 +1,9 @@
 """Rebuilding a read model while it is read and written: resumed, compared, swapped, gone back from."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from domain.tag import TagMoved
 from projections import admin, builds, catalog, fill, housekeeping, links, rebuild, runner, tags
 from projections.model import Happened, Model, Rows, metadata, name_column
 from projections.models import MODELS
+from projections.set_fold import insert_range
 from projections.setup import engine_for, ensure_tables
 from projections.verify import verify
 from tests.api import Registry
@@ -322,7 +325,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
     with projecting(url):
         # The new version starts beside the old one: its shape is there at once, and filled by SQL.
         ensure_tables(url, newer)
-        housekeeping.Keeper(url, newer, threading.Event())._fill_if_new(NEXT)
+        housekeeping.Keeper(url, newer, threading.Event())._fill_new()
     # The new one ends last: housekeeping of the old one would otherwise drop the new shape in its turn.
     with projecting(url, newer), projecting(url):
         random_pushes(registry, 9, 20)
@@ -361,7 +364,14 @@ def test_a_model_that_is_far_behind_is_folded_by_sql(
     random_pushes(registry, 11, 30)
     keeper = housekeeping.Keeper(database.app_url, MODELS, threading.Event())
     assert all(keeper._is_new(model) for model in MODELS)
-    for model in MODELS:
-        rebuild.rebuild(database.app_url, model)
+    groups: list[int] = []
+
+    def counting(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> None:
+        groups.append(len(tables))
+        insert_range(connection, tables, *rest)
+
+    monkeypatch.setattr(fill, "insert_range", counting)
+    keeper._fill_new()
+    assert set(groups) == {len(MODELS)}, "the log is read once for all"
     assert not any(keeper._is_new(model) for model in MODELS)
     assert all(each.equal for each in verify(database.app_url))
