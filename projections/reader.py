@@ -85,7 +85,10 @@ class Reader:
                 "connect_timeout": _CONNECT_TIMEOUT_S,
                 "application_name": "tagtrail-reader",
                 "options": f"-c statement_timeout={int(statement_timeout_s * 1000)}"
-                " -c default_transaction_isolation=read\\ committed",
+                " -c default_transaction_isolation=read\\ committed"
+                # Every question has its index. A scan of all checkpoints, which are few pages, would cost as much as
+                # the rest of a question.
+                " -c enable_seqscan=off",
             },
             timeout=statement_timeout_s,
             reconnect_timeout=1.0,
