@@ -32,6 +32,9 @@ class Connection:
         self._connection.request(method, path, body=body or None, headers=dict(headers or {}))
         response = self._connection.getresponse()
         answered = response.read()
+        if body and response.status >= 400:
+            # A server that refuses a body without reading it closes the connection after its answer.
+            self.close()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, answered)
 
     @property
