@@ -96,7 +96,10 @@ def test_parallel_uploads_of_one_blob(server: RunningServer, rounds: int, upload
         name = secrets.token_hex(6)
         data = name.encode() * 100_000
         answers = together(
-            [lambda number=number: upload(Connection(server.host), f"races/{name}-{number % 2}", data) for number in range(10)]
+            [
+                lambda number=number: upload(Connection(server.host), f"races/{name}-{number % 2}", data)
+                for number in range(10)
+            ]
         )
         assert answers == [201] * 10
         assert len(files_of(server, data)) == 1
