@@ -22,31 +22,25 @@ class Api(Protocol):
 
 
 class Connection:
-    """A connection to one worker of a server; it stays open, so it stays with that worker."""
+    """A connection that stays open, so it stays with one worker of a server."""
 
     def __init__(self, host: str) -> None:
-        self._connection = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT_S)
+        self._http = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT_S)
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
         """Send one request, answer whatever comes back."""
-        self._connection.request(method, path, body=body or None, headers=dict(headers or {}))
-        response = self._connection.getresponse()
+        if self._http.sock is None:
+            self._connect()
+        self._http.request(method, path, body=body or None, headers=dict(headers or {}))
+        response = self._http.getresponse()
         answered = response.read()
         if body and response.status >= 400:
             # A server that refuses a body without reading it closes the connection after its answer.
-            self.close()
+            self._http.close()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, answered)
 
-    @property
-    def port(self) -> int:
-        """The port of this side; asks for something first if nothing was asked yet."""
-        if self._connection.sock is None:
-            self.ask("GET", "/healthz")
-        return int(self._connection.sock.getsockname()[1])
-
-    def close(self) -> None:
-        """Close it."""
-        self._connection.close()
+    def _connect(self) -> None:
+        self._http.connect()
 
 
 class InProcess:

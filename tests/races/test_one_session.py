@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -117,12 +118,8 @@ def test_chunks_of_two_clients(server: RunningServer, sessions: int, announced: 
         repository = f"races/{secrets.token_hex(6)}"
         session = Session(start(server.host, repository))
         with watching(server.host, session.location):
-            together(
-                [
-                    lambda seed=seed: write(server.host, session, seed, 6, announced)
-                    for seed in (SEED + 2 * number, SEED + 2 * number + 1)
-                ]
-            )
+            seeds = (SEED + 2 * number, SEED + 2 * number + 1)
+            together([partial(write, server.host, session, seed, 6, announced) for seed in seeds])
         data = session.data()
         path = f"{session.location}?digest={sha256(data)}"
         assert Connection(server.host).ask("PUT", path).status == 201

@@ -6,6 +6,8 @@ The long form: make test-long PART=test_pushes.
 import json
 import secrets
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -25,6 +27,18 @@ def files_of(server: RunningServer, data: bytes) -> list[str]:
     return [each.name for each in (server.data / "blobs").rglob(f"{hex_digits}*")]
 
 
+def push(host: str, repository: str, tag: str, blobs: Sequence[bytes], body: bytes) -> list[int]:
+    """Push an image as clients do; every status."""
+    api = Connection(host)
+    return [*(put_blob(api, repository, each) for each in blobs), put_manifest(api, repository, tag, body).status]
+
+
+def move(host: str, repository: str, body: bytes, times: int) -> list[int]:
+    """Move one tag to the same manifest again and again; every status."""
+    api = Connection(host)
+    return [put_manifest(api, repository, "latest", body).status for _ in range(times)]
+
+
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_one_image_under_many_tags_into_a_new_repository(server: RunningServer, rounds: int) -> None:
     """64 clients at once: all 201, 64 tags, one repository, one copy and one BlobCommitted of each blob."""
@@ -33,23 +47,13 @@ def test_one_image_under_many_tags_into_a_new_repository(server: RunningServer, 
         config, *layers = (f"{repository} {part}".encode() * 1000 for part in ("config", "layer", "other layer"))
         body = image(config, *layers)
 
-        def push(
-            number: int,
-            repository: str = repository,
-            blobs: tuple[bytes, ...] = (config, *layers),
-            body: bytes = body,
-        ) -> list[int]:
-            api = Connection(server.host)
-            uploaded = [put_blob(api, repository, each) for each in blobs]
-            return [*uploaded, put_manifest(api, repository, f"tag-{number:02}", body).status]
-
-        answers = together([lambda number=number: push(number) for number in range(CLIENTS)])
+        blobs = (config, *layers)
+        pushes = [partial(push, server.host, repository, f"tag-{number:02}", blobs, body) for number in range(CLIENTS)]
+        answers = together(pushes)
         assert answers == [[201] * 4] * CLIENTS
         tags = Connection(server.host).ask("GET", f"/v2/{repository}/tags/list").json()["tags"]
         assert tags == [f"tag-{number:02}" for number in range(CLIENTS)]
-        assert [files_of(server, each) for each in (config, *layers)] == [
-            [f"{sha256(each).partition(':')[2]}.0"] for each in (config, *layers)
-        ]
+        assert [files_of(server, each) for each in blobs] == [[f"{sha256(each).partition(':')[2]}.0"] for each in blobs]
         with log_of(server.database_url) as log:
             counted = Counter(each.type for each in events_of(log, repository) if not each.stream.startswith("upload-"))
             assert counted == {
@@ -58,7 +62,7 @@ def test_one_image_under_many_tags_into_a_new_repository(server: RunningServer, 
                 "ManifestPushed": CLIENTS,
                 "TagMoved": CLIENTS,
             }
-            committed = [events_of_stream(log, blob_stream(sha256(each))) for each in (config, *layers)]
+            committed = [events_of_stream(log, blob_stream(sha256(each))) for each in blobs]
             assert [[each.type for each in events] for events in committed] == [["BlobCommitted"]] * 3
 
 
@@ -71,11 +75,7 @@ def test_many_writers_of_one_tag(server: RunningServer, rounds: int) -> None:
         put_whole_blob(Connection(server.host), repository, b"layer")
         bodies = [image(b"layer", b"layer", annotations={"writer": str(number)}) for number in range(writers)]
 
-        def move(body: bytes, repository: str = repository) -> list[int]:
-            api = Connection(server.host)
-            return [put_manifest(api, repository, "latest", body).status for _ in range(moves)]
-
-        answers = together([lambda body=body: move(body) for body in bodies])
+        answers = together([partial(move, server.host, repository, body, moves) for body in bodies])
         assert answers == [[201] * moves] * writers
         with log_of(server.database_url) as log:
             events = events_of_stream(log, tag_stream(repository, "latest"))
@@ -89,22 +89,18 @@ def test_many_writers_of_one_tag(server: RunningServer, rounds: int) -> None:
 
 @pytest.mark.parametrize("upload", [put_blob, put_whole_blob])
 @pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.slow)])
-def test_parallel_uploads_of_one_blob(server: RunningServer, rounds: int, upload: object) -> None:
+def test_parallel_uploads_of_one_blob(
+    server: RunningServer, rounds: int, upload: Callable[[Connection, str, bytes], int]
+) -> None:
     """10 at once, into two repositories: all 201, one file, BlobCommitted once, each repository linked once."""
-    assert callable(upload)
     for _ in range(rounds):
         name = secrets.token_hex(6)
         data = name.encode() * 100_000
-        answers = together(
-            [
-                lambda number=number: upload(Connection(server.host), f"races/{name}-{number % 2}", data)
-                for number in range(10)
-            ]
-        )
+        repositories = [f"races/{name}-{number}" for number in range(2)]
+        answers = together([partial(upload, Connection(server.host), each, data) for each in repositories * 5])
         assert answers == [201] * 10
         assert len(files_of(server, data)) == 1
         with log_of(server.database_url) as log:
             assert [each.type for each in events_of_stream(log, blob_stream(sha256(data)))] == ["BlobCommitted"]
-            for number in range(2):
-                assert len(events_of(log, f"races/{name}-{number}", "BlobLinked")) == 1
-        assert Connection(server.host).ask("GET", f"/v2/races/{name}-0/blobs/{sha256(data)}").body == data
+            assert [len(events_of(log, each, "BlobLinked")) for each in repositories] == [1, 1]
+        assert Connection(server.host).ask("GET", f"/v2/{repositories[0]}/blobs/{sha256(data)}").body == data
