@@ -8,7 +8,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 import domain.upload
-from command_api import uploads
+from command_api import commits, uploads
 from domain.digests import digest_of
 from tests.api import Registry, codes, sha256
 
@@ -232,14 +232,17 @@ def between(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, other: Call
     monkeypatch.setattr(module, name, late)
 
 
-@pytest.mark.parametrize(("method", "step"), [("PUT", "commit_blob"), ("PATCH", "receive")])
+@pytest.mark.parametrize(
+    ("method", "module", "step"),
+    [("PUT", uploads, "commit_blob"), ("PUT", commits, "blob_linked"), ("PATCH", uploads, "receive")],
+)
 def test_who_loses_against_a_cancellation_is_told_that_the_session_is_gone(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, method: str, step: str
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, method: str, module: Any, step: str
 ) -> None:
     """404, not where a session that nobody can go on with stands."""
     location = start(registry)
     chunk(registry, location, DATA[:100])
-    between(monkeypatch, uploads, step, lambda: registry.delete(location))
+    between(monkeypatch, module, step, lambda: registry.delete(location))
     query = {"digest": sha256(DATA)} if method == "PUT" else {}
     answer = registry.open(location, method=method, query_string=query, data=DATA[100:])
     assert (answer.status_code, codes(answer)) == (404, ["BLOB_UPLOAD_UNKNOWN"])
