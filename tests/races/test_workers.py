@@ -31,7 +31,7 @@ PLAYS = [
     *((projector, 100) for projector in ("on", "off", "restarting")),
     *(
         pytest.param(projector, commands, marks=pytest.mark.slow)
-        for projector, commands in (("on", 5000), ("off", 1500), ("restarting", 5000))
+        for projector, commands in (("on", 5000), ("off", 800), ("restarting", 5000))
     ),
 ]
 SETTLE_S = 120.0
