@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from blobstore.interface import StagedUpload, UploadBusy, UploadMissing
+from blobstore.interface import NoSpace, StagedUpload, UploadBusy, UploadMissing
 from command_api.commits import commit_blob, other_digest
 from command_api.context import Context, new_event
 from command_api.mounts import mount
@@ -18,7 +18,7 @@ from domain.streams import OPEN, upload_stream
 from domain.upload import Upload, UploadStarted
 from eventstore.types import KEEP, NONE_YET, Exact, NewEvent, Refused
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Headers, Request, digest_or_error, empty
+from protocol.messages import Answer, Headers, Request, digest_or_error, empty, storage_full
 from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range, uploaded_range
 
 _COMMIT_WAIT_S = 2.0
@@ -251,6 +251,10 @@ def _receive_chunk(
         raise WireError(
             *problem.problems, status=problem.status, headers=(*problem.headers, *_session_headers(upload))
         ) from problem
+    except NoSpace as problem:
+        # Gives the room back: a session may be kept for a day, and others need it now.
+        writer.rollback(upload.offset)
+        raise storage_full(_session_headers(upload)) from problem
     return received
 
 
