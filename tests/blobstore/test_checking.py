@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blobstore.checking import Damage
 from blobstore.disk import DiskBlobStore
-from blobstore.locking import folder_shared
+from blobstore.locking import folder_held_alone, folder_shared
 from tests.blobstore.test_disk_blobs import put
 
 CONTENT = b"right" * 1000
@@ -71,3 +71,17 @@ def test_it_waits_for_a_commit_that_is_renaming(store: DiskBlobStore, data: Path
         assert store.stat(name) == len(CONTENT)
     thread.join(10)
     assert store.stat(name) is None
+
+
+def test_a_commit_waits_for_a_check_that_is_moving(store: DiskBlobStore, data: Path) -> None:
+    name = put(store, CONTENT)
+    inode = os.stat(file_of(data)).st_ino
+    thread = threading.Thread(target=put, args=(store, CONTENT))
+    with folder_held_alone(file_of(data).parent):
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert os.stat(file_of(data)).st_ino == inode
+    thread.join(10)
+    assert store.stat(name) == len(CONTENT)
+    assert os.stat(file_of(data)).st_ino != inode
