@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from blobstore.checking import BlobChecker, Taken
 from blobstore.errors import FULL, Absent, translated
 from blobstore.folders import flush_folder, make_folder, make_subfolder
 from blobstore.hashing import HashCache
@@ -124,6 +125,10 @@ class DiskBlobStore:
             return b"".join(self.read(name, 0, size))
         except BlobMissing:
             return None
+
+    def checker(self, taken: Taken) -> BlobChecker:
+        """What checks stored bytes and moves damaged files away; `taken` is told the bytes of each block read."""
+        return BlobChecker(self._data, self._path, taken)
 
     def delete(self, name: BlobName) -> None:
         """Remove the blob's file; nothing happens if there is none."""

@@ -1,9 +1,12 @@
-"""One writer a staging file: a lock that threads and processes obey and that ends with its holder (S26)."""
+"""Locks that threads and processes obey and that end with their holder: of a staging file (S26), of a folder."""
 
 import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from blobstore.interface import UploadBusy
 
@@ -29,3 +32,27 @@ def lock_exclusively(descriptor: int) -> None:
         if problem.errno not in _BUSY:
             raise
         raise UploadBusy("another request is writing to this session") from problem
+
+
+@contextmanager
+def folder_shared(folder: Path) -> Iterator[int]:
+    """Hold the folder beside others who do, while nobody holds it alone; gives its descriptor."""
+    with _folder_locked(folder, fcntl.LOCK_SH) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def folder_held_alone(folder: Path) -> Iterator[int]:
+    """Hold the folder against everybody else who holds it, threads and processes; waits for them."""
+    with _folder_locked(folder, fcntl.LOCK_EX) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def _folder_locked(folder: Path, how: int) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield descriptor
+    finally:
+        os.close(descriptor)

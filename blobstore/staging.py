@@ -10,6 +10,7 @@ from blobstore.errors import translated
 from blobstore.folders import flush_folder
 from blobstore.hashing import RunningHashes
 from blobstore.interface import BlobName, UploadMissing
+from blobstore.locking import folder_shared
 from domain.digests import Digest, new_hash
 
 FaultPoint = Callable[[str], None]
@@ -110,7 +111,9 @@ class DiskUpload:
         target = self._path_of(name)
         with translated():
             self._fault("before rename")
-            self._move(target)
+            # Whoever moves a damaged file away must never take the one that has just healed it.
+            with folder_shared(target.parent):
+                self._move(target)
             self._fault("renamed")
             flush_folder(target.parent)
         self._fault("committed")

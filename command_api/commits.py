@@ -15,6 +15,10 @@ from protocol.messages import Headers, Request
 _ATTEMPTS_MAX = 5
 
 
+class SessionChanged(Exception):
+    """Another request has ended the session before its commit could."""
+
+
 def other_digest(expected: Digest, found: Digest, headers: Headers) -> WireError:
     """400 DIGEST_INVALID for bytes that have another digest than the client said."""
     return error(
@@ -36,7 +40,7 @@ def commit_blob(
     """Make the staged bytes the blob `digest` and link it in the repository.
 
     `committed` ends the session, where there is one. Always renames over what is there: that heals damage (S25).
-    Raises 416 if another request ended the session first, 503 if the blob's generation kept changing.
+    Raises SessionChanged if another request ended the session first, 503 if the blob's generation kept changing.
     """
     size = writer.size
     stream = blob_stream(digest)
@@ -53,7 +57,7 @@ def commit_blob(
         if not isinstance(outcome, Refused):
             return
         if outcome.conflicts:
-            raise error(Code.BLOB_UPLOAD_INVALID, "another request has changed this session", status=416)
+            raise SessionChanged
     raise error(Code.UNAVAILABLE, "the blob is being collected, try again", headers=[("Retry-After", "1")])
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from blobstore.interface import StagedUpload, UploadBusy, UploadMissing
-from command_api.commits import commit_blob, other_digest
+from blobstore.interface import NoSpace, StagedUpload, UploadBusy, UploadMissing
+from command_api.commits import SessionChanged, commit_blob, other_digest
 from command_api.context import Context, new_event
 from command_api.mounts import mount
 from command_api.receiving import receive
@@ -18,7 +18,7 @@ from domain.streams import OPEN, upload_stream
 from domain.upload import Upload, UploadStarted
 from eventstore.types import KEEP, NONE_YET, Exact, NewEvent, Refused
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Headers, Request, digest_or_error, empty
+from protocol.messages import Answer, Headers, Request, digest_or_error, empty, storage_full
 from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range, uploaded_range
 
 _COMMIT_WAIT_S = 2.0
@@ -63,7 +63,7 @@ def cancel(context: Context, request: Request) -> Answer:
     version, upload = _open_upload(context, request)
     outcome = context.append(request, [_next(upload, uploads.cancel(upload), version)])
     if isinstance(outcome, Refused):
-        raise _out_of_order(upload, "another request is changing this session")
+        raise _overtaken(context, request)
     context.blobs.discard(UploadId(upload.id))
     return Answer(204)
 
@@ -81,7 +81,7 @@ def append_chunk(context: Context, request: Request) -> Answer:
             happened = uploads.append_chunk(upload, upload.offset, received)
             outcome = context.append(request, [_next(upload, happened, version)])
             if isinstance(outcome, Refused):
-                raise _out_of_order(upload, "another request has changed this session")
+                raise _overtaken(context, request)
             upload = uploads.evolve(upload, happened)
     return empty(202, _session_headers(upload))
 
@@ -209,6 +209,12 @@ def _require_open(upload: Upload) -> None:
         raise _unknown_upload()
 
 
+def _overtaken(context: Context, request: Request) -> WireError:
+    """What to answer when another request was first: 416 with where the session stands now, 404 if that ended it."""
+    _, upload = _find_upload(context, request)
+    return _out_of_order(upload, "another request has changed this session") if upload.is_open else _unknown_upload()
+
+
 @contextmanager
 def _staged(context: Context, request: Request, upload: Upload) -> Iterator[tuple[StagedUpload, int, Upload]]:
     """The session's staging file, locked, with the session as it stands under the lock (S26)."""
@@ -219,6 +225,8 @@ def _staged(context: Context, request: Request, upload: Upload) -> Iterator[tupl
             if current.offset != upload.offset:
                 raise _out_of_order(current, "another request has moved this session on")
             yield writer, version, current
+    except SessionChanged as problem:
+        raise _overtaken(context, request) from problem
     except UploadBusy as problem:
         raise _out_of_order(upload, "another request is writing to this session") from problem
     except UploadMissing as problem:
@@ -251,6 +259,10 @@ def _receive_chunk(
         raise WireError(
             *problem.problems, status=problem.status, headers=(*problem.headers, *_session_headers(upload))
         ) from problem
+    except NoSpace as problem:
+        # Gives the room back: a session may be kept for a day, and others need it now.
+        writer.rollback(upload.offset)
+        raise storage_full(_session_headers(upload)) from problem
     return received
 
 

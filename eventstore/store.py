@@ -35,6 +35,10 @@ _IDLE_STREAMS = (
     f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s"  # noqa: S608
     " WHERE s.log_id = 0 AND s.ref = %s AND s.recorded_at < %s ORDER BY s.recorded_at, s.stream LIMIT %s"
 )
+_STREAMS_NAMED = (
+    f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s"  # noqa: S608
+    " WHERE s.log_id = 0 AND s.stream > %s AND s.stream < %s ORDER BY s.stream LIMIT %s"
+)
 _READ_STREAM = (
     f"SELECT {EVENT_COLUMNS} FROM log.es_event AS e"  # noqa: S608
     " WHERE e.log_id = 0 AND e.stream = %s AND e.version > %s ORDER BY e.version LIMIT %s"
@@ -126,6 +130,12 @@ class Store:
         rows = self._reader.rows(_STREAM_STATES, (list(streams),))
         found = {row[0]: stream_state_from_row(row) for row in rows}
         return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}
+
+    def streams_named(self, prefix: str, after: str | None, limit: int) -> list[StreamState]:
+        """A page of the streams whose names begin with `prefix` (ASCII), in order of name, after one of them."""
+        beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        rows = self._reader.rows(_STREAMS_NAMED, (after or prefix, beyond, limit))
+        return [stream_state_from_row(row) for row in rows]
 
     def referring_streams(self, target: str, limit: int) -> list[str]:
         """Names of streams that refer to `target` (`NewEvent.refers_to`), in order of name."""

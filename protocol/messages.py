@@ -1,6 +1,6 @@
 """A request as the handlers see it and the answer that they give: plain values, no framework."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,6 +11,8 @@ from protocol.errors import Code, WireError, error
 from protocol.routes import Kind, Route
 
 Headers = list[tuple[str, str]]
+
+_FULL_RETRY_S = "30"
 
 ANONYMOUS = "anonymous"
 
@@ -123,6 +125,13 @@ def error_answer(problem: WireError) -> Answer:
 def unknown_path() -> WireError:
     """404 for a path that the protocol does not know (E21)."""
     return error(Code.UNSUPPORTED, "the path is not part of the registry's protocol", status=404)
+
+
+def storage_full(headers: Sequence[tuple[str, str]] = ()) -> WireError:
+    """503 for bytes that find no room; clients try again, by when there may be some."""
+    return error(
+        Code.UNAVAILABLE, "the storage is full, try again later", headers=[*headers, ("Retry-After", _FULL_RETRY_S)]
+    )
 
 
 def not_allowed(kind: Kind, handlers: Handlers) -> WireError:

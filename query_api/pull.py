@@ -1,5 +1,7 @@
 """The pull path: GET and HEAD of manifests and blobs, as plain functions (protocol E6, E9)."""
 
+import logging
+
 from blobstore.interface import BlobMissing, BlobName
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
@@ -11,6 +13,7 @@ from protocol.messages import Answer, Headers, Request, empty
 from protocol.ranges import ByteRange, Unsatisfiable, parse_range
 from query_api.context import Context
 
+_log = logging.getLogger(__name__)
 _BLOB_CACHE = "private, max-age=31536000, immutable"
 
 
@@ -59,6 +62,7 @@ def blob(context: Context, request: Request) -> Answer:
         raise _unknown_blob(digest)
     name = BlobName(digest, link.generation)
     if context.blobs.stat(name) != link.size:
+        _log.error("the file of blob %s is missing or has another size, and %s links it", digest, repository)
         raise _unknown_blob(digest)
     if not_modified(request.header("If-None-Match"), str(digest)):
         return empty(304, _blob_headers(digest))

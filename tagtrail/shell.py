@@ -12,12 +12,12 @@ from typing import Any
 
 from flask import Flask
 
-from blobstore.interface import BlobStoreError
+from blobstore.interface import BlobStoreError, NoSpace
 from domain.event import UnknownEvent
 from eventstore.types import StoreUnavailable
 from projections.model import FoldFailed
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Handlers, Request, error_answer, unknown_path
+from protocol.messages import Answer, Handlers, Request, error_answer, storage_full, unknown_path
 from protocol.routes import parse_path
 from tagtrail import logs
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
@@ -73,6 +73,9 @@ class Application:
         except (FoldFailed, UnknownEvent) as problem:
             logs.error_with_trace(request_id, problem)
             return _unavailable("the history of this repository holds what this program cannot read", request_id)
+        except NoSpace as problem:
+            logs.refused(request_id, problem)
+            return error_answer(storage_full())
         except BlobStoreError as problem:
             logs.refused(request_id, problem)
             return _unavailable("the storage does not take or give bytes, try again", request_id)

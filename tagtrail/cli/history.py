@@ -1,4 +1,4 @@
-"""`tagtrail history` and `tagtrail blobs`: what only this registry can tell."""
+"""`tagtrail history`: what only this registry can tell."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,9 @@ from typing import Any
 import click
 from rich.table import Table
 
-from domain.digests import InvalidDigest, parse_digest
 from domain.names import InvalidName, parse_repository_name, parse_tag
 from eventstore.types import StoreError
-from projections import audit, blob_references
+from projections import audit
 from projections.reader import Reader
 from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, setting_options
 
@@ -19,7 +18,8 @@ _DIGEST_SHOWN = 19
 
 
 @contextmanager
-def _reading(values: dict[str, Any], config_file: str | None) -> Iterator[Reader]:
+def reading(values: dict[str, Any], config_file: str | None) -> Iterator[Reader]:
+    """The read models of the running server, or of the database that is named."""
     reader = Reader(database_of(values, config_file), pool_size=1)
     try:
         yield reader
@@ -44,7 +44,7 @@ def history(target: str, limit: int, before: int | None, output: str, config_fil
             parse_tag(tag)
     except InvalidName as problem:
         raise click.UsageError(f"{target!r}: {problem}") from problem
-    with _reading(values, config_file) as reader:
+    with reading(values, config_file) as reader:
         rows, more = audit.history(reader, repository, tag=tag or None, before=before, limit=limit)
     if not rows:
         raise Problem(f"nothing is known of {target}")
@@ -60,38 +60,6 @@ def history(target: str, limit: int, before: int | None, output: str, config_fil
     console().print(table)
     if more:
         click.echo(f"older ones: tagtrail history {target} --before {rows[-1].position}")
-
-
-@click.group()
-def blobs() -> None:
-    """Ask about blobs."""
-
-
-@blobs.command()
-@click.argument("digest")
-@click.option(
-    "-n", "limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most N manifests."
-)
-@output_option
-@setting_options("data", "database")
-def refs(digest: str, limit: int, output: str, config_file: str | None, **values: Any) -> None:
-    """Print which repositories have a blob and which manifests name it."""
-    try:
-        parse_digest(digest)
-    except InvalidDigest as problem:
-        raise click.UsageError(str(problem)) from problem
-    with _reading(values, config_file) as reader:
-        found = blob_references.references(reader, digest, None, limit)
-    if not found.repositories and not found.manifests:
-        raise Problem(f"no repository has {digest}")
-    if output == "json":
-        print_json(asdict(found))
-        return
-    click.echo(f"in {len(found.repositories)} repositories: {', '.join(found.repositories)}")
-    table = Table("repository", "manifest", "as", caption=f"{found.count} manifests name it")
-    for repository, manifest, role in found.manifests:
-        table.add_row(repository, manifest, role)
-    console().print(table)
 
 
 def _short(digest: str | None) -> str:

@@ -20,7 +20,7 @@ _COMMANDS = {
     "events": "tagtrail.cli.events:events",
     "projections": "tagtrail.cli.projections:projections",
     "history": "tagtrail.cli.history:history",
-    "blobs": "tagtrail.cli.history:blobs",
+    "blobs": "tagtrail.cli.blobs:blobs",
 }
 
 

@@ -9,8 +9,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 
 from blobstore.disk import DiskBlobStore
@@ -54,7 +55,8 @@ class Supervisor:
         logs.configure(self._settings, "supervisor")
         _raise_file_limit()
         self._prepare_folder()
-        lock = DataFolderLock(self._settings.data)
+        with _usable(self._settings.data):
+            lock = DataFolderLock(self._settings.data)
         try:
             with reserve(self._settings) as reserved:
                 self._settings = _listening_on(self._settings, int(reserved.getsockname()[1]))
@@ -67,12 +69,13 @@ class Supervisor:
         for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(each, self._on_signal)
         handed = settings_file(self._settings.data)
-        handed.unlink(missing_ok=True)  # a killed server's: its port and perhaps its database are not ours
         try:
-            DiskBlobStore(self._settings.data).prepare()
-            served = self._settings.with_database(self._database(watchdog))
-            hand_over(served, handed)
-            self._start_children(served, watchdog)
+            with _usable(self._settings.data):
+                handed.unlink(missing_ok=True)  # a killed server's: its port and perhaps its database are not ours
+                DiskBlobStore(self._settings.data).prepare()
+                served = self._settings.with_database(self._database(watchdog))
+                hand_over(served, handed)
+                self._start_children(served, watchdog)
             if self._wait_ready(watchdog):
                 self._say(_greeting(served))
             while not self._stopping:
@@ -84,7 +87,9 @@ class Supervisor:
                 raise
         finally:
             self._stop()
-            handed.unlink(missing_ok=True)
+            # The next start removes it too; a disk that has become read-only must not hide why this one ended.
+            with suppress(OSError):
+                handed.unlink(missing_ok=True)
             watchdog.dismiss()
 
     def _check(self, watchdog: Watchdog) -> None:
@@ -104,7 +109,10 @@ class Supervisor:
                 f"cannot make the data folder {data}: {problem.strerror}; give --data another one"
             ) from problem
         if not os.access(data, os.W_OK | os.X_OK):
-            raise CannotServe(f"the data folder {data} cannot be written to by this user")
+            raise CannotServe(
+                f"the data folder {data} cannot be written to by this user, or is on a disk that is read-only; "
+                "give it to this user (chown), or give --data another one"
+            )
 
     def _database(self, watchdog: Watchdog) -> str:
         """The application's URL of a database that is current and safe to serve with."""
@@ -210,6 +218,18 @@ class Supervisor:
             time.sleep(0.02)
         for child in children:
             child.kill()
+
+
+@contextmanager
+def _usable(data: Path) -> Iterator[None]:
+    """Raises CannotServe, with what to do, where a file of the data folder cannot be made, read or written."""
+    try:
+        yield
+    except OSError as problem:
+        raise CannotServe(
+            f"cannot use the data folder {data}: {problem}; see that its disk has room and can be written to, and "
+            "that it belongs to this user with all that is in it, or give --data another one"
+        ) from problem
 
 
 @contextmanager

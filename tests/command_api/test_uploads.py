@@ -1,10 +1,14 @@
 """Upload sessions over HTTP: every row of the state machine."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from werkzeug.wrappers import Response
 
+import domain.upload
+from command_api import commits, uploads
 from domain.digests import digest_of
 from tests.api import Registry, codes, sha256
 
@@ -214,3 +218,43 @@ def test_the_same_closing_put_sent_twice_at_once_succeeds_twice(registry: Regist
         assert 201 in statuses
         assert statuses <= {201, 416}
         assert registry.put(f"{location}?digest={sha256(b'x')}").status_code == 201
+
+
+def between(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, other: Callable[[], Response]) -> None:
+    """Let another request be served in the middle of one: just before it calls the function `name`."""
+    whole = getattr(module, name)
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(module, name, whole)
+        assert other().status_code < 300
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(module, name, late)
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "step"),
+    [("PUT", uploads, "commit_blob"), ("PUT", commits, "blob_linked"), ("PATCH", uploads, "receive")],
+)
+def test_who_loses_against_a_cancellation_is_told_that_the_session_is_gone(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, method: str, module: Any, step: str
+) -> None:
+    """404, not where a session that nobody can go on with stands."""
+    location = start(registry)
+    chunk(registry, location, DATA[:100])
+    between(monkeypatch, module, step, lambda: registry.delete(location))
+    query = {"digest": sha256(DATA)} if method == "PUT" else {}
+    answer = registry.open(location, method=method, query_string=query, data=DATA[100:])
+    assert (answer.status_code, codes(answer)) == (404, ["BLOB_UPLOAD_UNKNOWN"])
+    assert registry.get(f"/v2/u/app/blobs/{sha256(DATA)}").status_code == 404
+
+
+def test_a_cancellation_that_loses_against_a_chunk_says_where_the_session_stands(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """416 with the Range after the chunk, not the one before it."""
+    location = start(registry)
+    between(monkeypatch, domain.upload, "cancel", lambda: chunk(registry, location, DATA[:100]))
+    answer = registry.delete(location)
+    assert (answer.status_code, answer.headers["Range"]) == (416, "0-99")
+    assert registry.delete(location).status_code == 204

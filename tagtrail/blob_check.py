@@ -1,0 +1,90 @@
+"""Checking stored bytes against the log: what should be there, what is damaged, and who is concerned."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blobstore.checking import BlobChecker, Damage
+from blobstore.interface import BlobName
+from domain import blob as blobs
+from domain import link as links
+from domain.digests import parse_digest
+from domain.names import RepositoryName
+from domain.streams import LIVE, blob_stream, link_stream, repository_stream
+from eventstore.store import Store
+from projections import blob_references
+from projections.reader import Reader
+
+MANIFESTS_MAX = 100
+_PAGE = 1000
+_log = logging.getLogger(__name__)
+
+
+class UnknownRepository(Exception):
+    """No event was ever written of the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A blob that should be there, with its size in bytes."""
+
+    name: BlobName
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedBlob:
+    """A damaged blob: sizes in bytes, where its file went, who links it, and (repository, manifest, role) naming it."""
+
+    digest: str
+    damage: Damage
+    size: int
+    found_size: int | None
+    moved_to: str | None
+    repositories: list[str]
+    manifests: list[tuple[str, str, str]]
+    more: bool
+
+
+def standing_blobs(store: Store, repository: RepositoryName | None) -> Iterator[Standing]:
+    """Every blob that is kept, or that one repository links, a page at a time. Raises UnknownRepository."""
+    if repository is not None and not store.stream_state(repository_stream(repository)).version:
+        raise UnknownRepository(repository)
+    prefix = blob_stream("") if repository is None else link_stream(repository, "")
+    last: str | None = None
+    while page := store.streams_named(prefix, last, _PAGE):
+        last = page[-1].stream
+        for each in page:
+            if each.ref == LIVE and each.state is not None:
+                digest = parse_digest(each.stream.removeprefix(prefix))
+                kept = blobs.from_state(each.state) if repository is None else links.from_state(each.state)
+                yield Standing(BlobName(digest, kept.generation), kept.size)
+
+
+def check_blobs(
+    store: Store, reader: Reader, checker: BlobChecker, repository: RepositoryName | None
+) -> Iterator[DamagedBlob]:
+    """Check each blob and give those that are damaged, after their files were moved away.
+
+    A blob that is missing and that no repository links is no damage: nobody is promised it.
+    """
+    for standing in standing_blobs(store, repository):
+        found = checker.check(standing.name, standing.size)
+        if found is None:
+            continue
+        digest = str(standing.name.digest)
+        users = blob_references.references(reader, digest, None, MANIFESTS_MAX)
+        if found.damage is Damage.MISSING and not users.repositories:
+            continue
+        moved_to = None if found.moved_to is None else str(found.moved_to)
+        _log.error("blob %s is damaged (%s), its file was moved to %s", digest, found.damage, moved_to or "nowhere")
+        yield DamagedBlob(
+            digest=digest,
+            damage=found.damage,
+            size=standing.size,
+            found_size=found.size,
+            moved_to=moved_to,
+            repositories=users.repositories,
+            manifests=users.manifests,
+            more=users.more,
+        )

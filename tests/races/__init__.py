@@ -1,0 +1,1 @@
+"""Races: many clients, many workers, deletions against pushes, and a model that every answer must equal."""

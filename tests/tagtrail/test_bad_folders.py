@@ -1,0 +1,59 @@
+"""`tagtrail serve` on a data folder that will not do: it ends with a message that says what to do, never a trace."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tagtrail.test_cli import run
+from tests.test_disk_full import fill, small_disk
+
+pytestmark = pytest.mark.xdist_group("bad_folders")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and change owners")
+
+
+def refusal(data: Path) -> str:
+    """What `serve` says when it ends with status 1."""
+    ran = run("serve", "--listen", "127.0.0.1:0", "--data", data)
+    assert ran.status == 1, ran
+    return ran.err
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    assert "give --data another one" in refusal(tmp_path / "data")
+    assert "give --data another one" in refusal(tmp_path / "data" / "below")
+
+
+@pytest.mark.parametrize("part", ["lock", "blobs", "uploads", "postgres", "server.json", "metrics"])
+def test_something_else_in_place_of_a_part_of_it(tmp_path: Path, part: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    made = data / part
+    if part in ("lock", "server.json"):
+        made.mkdir()
+    else:
+        made.write_text("a file")
+    assert str(data) in refusal(data)
+
+
+@root_only
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 16) as disk:
+        (disk / "data").mkdir()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        assert "read-only" in refusal(disk / "data").lower()
+        assert "give --data another one" in refusal(disk / "missing")
+
+
+@root_only
+def test_a_full_disk_at_start(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 16) as disk:
+        fill(disk)
+        said = refusal(disk / "data").lower()
+        assert "no space left" in said or "full" in said
+
+
+def test_a_folder_in_which_nobody_can_make_a_file() -> None:
+    assert "give --data another one" in refusal(Path("/proc/sys"))
