@@ -68,7 +68,8 @@ class _Lossy:
         try:
             self._stream.write(line)
             self._stream.flush()
-        except OSError:
+        except (OSError, ValueError):
+            # ValueError: the stream was closed.
             self._lost += 1
         else:
             self._lost = 0

@@ -123,3 +123,12 @@ def test_a_line_that_cannot_be_written_fails_nothing_and_is_counted(monkeypatch:
     third, fourth = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (third["path"], third["lines_lost"]) == ("/v2/three", 2)
     assert "lines_lost" not in fourth
+
+
+def test_a_stream_that_was_closed_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What logs went to may be gone while requests are still served."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure("json")
+    stream.close()
+    access("/v2/one")
