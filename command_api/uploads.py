@@ -212,7 +212,7 @@ def _require_open(upload: Upload) -> None:
 def _overtaken(context: Context, request: Request) -> WireError:
     """What to answer when another request was first: 416 with where the session stands now, 404 if that ended it."""
     _, upload = _find_upload(context, request)
-    return _out_of_order(upload, "another request has changed this session") if upload.is_open else _unknown_upload()
+    return _out_of_order(upload, "another request has changed this upload") if upload.is_open else _unknown_upload()
 
 
 @contextmanager

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import LiteralString
 
 import psycopg
+from psycopg import sql
 
 from eventstore.codec import (
     EVENT_COLUMNS,
@@ -29,23 +31,28 @@ SWEEP_ROWS_MAX = 1000
 _WAIT_PAUSE_S = 0.001
 _WAIT_PAUSE_MAX_S = 0.05
 
-# Only constants are put together here; values always go as parameters.
-_STREAM_STATES = f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)"  # noqa: S608
-_IDLE_STREAMS = (
-    f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s"  # noqa: S608
+
+def _query(text: LiteralString) -> str:
+    """The text with the columns of {event} and {stream}; values always go as parameters."""
+    return sql.SQL(text).format(event=sql.SQL(EVENT_COLUMNS), stream=sql.SQL(STREAM_COLUMNS)).as_string()
+
+
+_STREAM_STATES = _query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)")
+_IDLE_STREAMS = _query(
+    "SELECT {stream} FROM log.es_stream AS s"
     " WHERE s.log_id = 0 AND s.ref = %s AND s.recorded_at < %s ORDER BY s.recorded_at, s.stream LIMIT %s"
 )
-_STREAMS_NAMED = (
-    f"SELECT {STREAM_COLUMNS} FROM log.es_stream AS s"  # noqa: S608
+_STREAMS_NAMED = _query(
+    "SELECT {stream} FROM log.es_stream AS s"
     " WHERE s.log_id = 0 AND s.stream > %s AND s.stream < %s ORDER BY s.stream LIMIT %s"
 )
-_READ_STREAM = (
-    f"SELECT {EVENT_COLUMNS} FROM log.es_event AS e"  # noqa: S608
+_READ_STREAM = _query(
+    "SELECT {event} FROM log.es_event AS e"
     " WHERE e.log_id = 0 AND e.stream = %s AND e.version > %s ORDER BY e.version LIMIT %s"
 )
-_LOG_FROM = f"SELECT {EVENT_COLUMNS} FROM log.es_event AS e WHERE e.log_id = 0 AND e.position > %s"  # noqa: S608
-_LOG_WITH_FACTS_FROM = (
-    f"SELECT {EVENT_COLUMNS}, c.facts::text"  # noqa: S608
+_LOG_FROM = _query("SELECT {event} FROM log.es_event AS e WHERE e.log_id = 0 AND e.position > %s")
+_LOG_WITH_FACTS_FROM = _query(
+    "SELECT {event}, c.facts::text"
     " FROM log.es_event AS e LEFT JOIN log.es_content AS c ON c.digest = e.content"
     " WHERE e.log_id = 0 AND e.position > %s"
 )

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.api import codes, image, registry_over, sha256
+from tests.clients.programs import missing
 from tests.postgres import Database
 from tests.servers import RunningServer, start
 from tests.waiting import eventually
@@ -21,15 +22,15 @@ pytestmark = pytest.mark.xdist_group("disk_full")
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
-    """A tmpfs of this size; skips where this user may not mount one."""
+    """A tmpfs of this size, which only root may mount."""
     folder.mkdir(parents=True)
     if shutil.which("mount") is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("the program mount is missing")
+        missing("the program mount")
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=755", "tmpfs", folder], capture_output=True, check=False
     )
     if made.returncode:
-        pytest.skip(f"this user may not mount: {made.stderr.decode().strip()}")
+        missing(f"the right to mount: {made.stderr.decode().strip()}")
     try:
         yield folder
     finally:

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from blobstore.checking import Damage
+from blobstore.checking import Damage, Found
 from blobstore.disk import DiskBlobStore
 from blobstore.locking import folder_held_alone, folder_shared
 from tests.blobstore.test_disk_blobs import put
@@ -31,10 +31,9 @@ def test_a_damaged_file_is_kept_in_quarantine(store: DiskBlobStore, data: Path) 
     name = put(store, CONTENT)
     damage(data)
     found = store.checker(lambda _: None).check(name, len(CONTENT))
-    assert found is not None
-    assert found.damage is Damage.WRONG_BYTES
-    assert found.moved_to is not None
-    assert found.moved_to.read_bytes() == b"wrong" * 1000
+    (kept,) = (data / "quarantine").iterdir()
+    assert found == Found(Damage.WRONG_BYTES, len(CONTENT), kept)
+    assert kept.read_bytes() == b"wrong" * 1000
     assert store.stat(name) is None
 
 

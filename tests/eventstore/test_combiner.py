@@ -151,7 +151,10 @@ def test_what_is_given_up_while_the_combiner_pauses_is_not_sent_again(
     """The pause between two tries is longer than the caller waits."""
     ReadOnlyAtFirst.refusals_left = 1
     monkeypatch.setattr(combiner, "RETRY_PAUSE_S", 1.0)
-    connect: Any = lambda: ReadOnlyAtFirst(database.app_url)  # noqa: E731 - a store takes any way to connect
+
+    def connect() -> Any:
+        return ReadOnlyAtFirst(database.app_url)
+
     store = Store(database.app_url, append_connect=connect, append_timeout_s=0.3)
     with pytest.raises(StoreUnavailable):
         store.append(command("given up"))
