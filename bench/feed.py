@@ -71,6 +71,9 @@ def verify_all(database: Database) -> None:
         (found,) = verify(database.app_url, model.name)
         assert found.equal, found
         print(f"  {model.name:<16} {time.perf_counter() - began:7.2f} s  {found.total:>9,} rows equal")
+    began = time.perf_counter()
+    assert all(each.equal for each in verify(database.app_url))
+    print(f"  {'all together':<16} {time.perf_counter() - began:7.2f} s", flush=True)
 
 
 def python_fold(database: Database) -> None:

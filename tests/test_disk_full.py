@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 import requests
+from psycopg.conninfo import make_conninfo
 
+from tagtrail.server import embedded
 from tests.api import codes, image, registry_over, sha256
 from tests.clients.programs import missing
 from tests.postgres import Database
@@ -92,10 +95,21 @@ def is_ready(server: RunningServer) -> bool:
         return False
 
 
+def panic(server: RunningServer) -> None:
+    """Ask for new segments of the database's own log until there is no room: it ends, and cannot start again."""
+    url = make_conninfo(server.database_url, user=embedded.ADMIN, dbname="postgres")
+    with suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(100):
+            connection.execute("SELECT pg_create_restore_point('one more')")
+            connection.execute("SELECT pg_switch_wal()")
+
+
 @pytest.mark.parametrize("writes", [20, pytest.param(400, marks=pytest.mark.slow)])
 def test_an_embedded_postgres_on_a_full_disk_loses_nothing_and_comes_back(tmp_path: Path, writes: int) -> None:
     with small_disk(tmp_path / "disk", 400) as disk:
-        server = start(disk / "data", {"TAGTRAIL_APPEND_TIMEOUT_S": "1s", "TAGTRAIL_WORKERS": "2"})
+        server = start(
+            disk / "data", {"TAGTRAIL_APPEND_TIMEOUT_S": "1s", "TAGTRAIL_READ_TIMEOUT_S": "1s", "TAGTRAIL_WORKERS": "2"}
+        )
         try:
             server.wait_ready()
             uploads = f"{server.url}/v2/u/app/blobs/uploads/"
@@ -113,11 +127,14 @@ def test_an_embedded_postgres_on_a_full_disk_loses_nothing_and_comes_back(tmp_pa
                     assert int(answer.headers["Retry-After"]) > 0
                     refused += 1
             assert refused
+            database = server.children()["postgres"]
+            panic(server)
             assert not is_ready(server)
             problems = requests.get(f"{server.url}/readyz", timeout=30).json()["problems"]
             assert any("is full" in each for each in problems), problems
             filler.unlink()
             eventually(lambda: is_ready(server), 60)
+            assert server.children()["postgres"] != database, "the database did not end"
             eventually(lambda: tagged(server, "last", image(b"{}")).status_code == 201, 60)
             for tag, digest in kept.items():
                 answer = requests.get(f"{server.url}/v2/u/app/manifests/{tag}", timeout=30)
