@@ -7,6 +7,7 @@ LIVE = "live"
 PRESENT = "present"
 OPEN = "open"
 UPLOAD_PREFIX = "upload-"
+BLOB_PREFIX = "blob-"
 
 
 def upload_stream(upload: UploadId | str) -> str:
@@ -16,7 +17,7 @@ def upload_stream(upload: UploadId | str) -> str:
 
 def blob_stream(digest: Digest | str) -> str:
     """The stream of one blob, whatever links it; its ref is LIVE while its bytes are kept."""
-    return f"blob-{digest}"
+    return f"{BLOB_PREFIX}{digest}"
 
 
 def link_stream(repository: RepositoryName | str, digest: Digest | str) -> str:

@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
+from eventstore.board.writer import NoPlace, Writer
 from eventstore.connection import Failure, failure_of
 from eventstore.types import AppendRejected, StoreUnavailable
 
@@ -22,7 +23,8 @@ RETRY_PAUSE_S = 0.02
 RETRY_PAUSE_MAX_S = 0.5
 EXIT_STATUS = 70
 
-_APPEND = "SELECT log.es_append(%s::smallint, %s::jsonb, %s)"
+_APPEND = "SELECT log.es_append(%s::smallint, %s::jsonb, %s, %s, %s::smallint, %s)"
+_WITHOUT_BOARD = (None, None, None)
 _LOG_ID = 0
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class _Pending:
     """A command on its way. `sent` is guarded by the queue's lock; the rest is written before `done` is set."""
 
     text: str
+    cells: Collection[int]
     deadline: float
     sent: bool = False
     answer: Answer | None = None
@@ -46,12 +49,14 @@ class Combiner:
     """Appends commands given by any thread; each call waits for its own outcome.
 
     `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
-    those who wait, and a process without it looks alive.
+    those who wait, and a process without it looks alive. `writer` is the process's place on the change board, where
+    there is one; it is claimed at once, because what a dead process left open on it is settled by that.
     """
 
-    def __init__(self, connect: Connect, *, allow_clock_skew: bool = False) -> None:
+    def __init__(self, connect: Connect, *, allow_clock_skew: bool = False, writer: Writer | None = None) -> None:
         self._connect = connect
         self._allow_clock_skew = allow_clock_skew
+        self._writer = writer
         self._queue: deque[_Pending] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -59,13 +64,13 @@ class Combiner:
         self._thread = threading.Thread(target=self._run_or_die, name="append-combiner", daemon=True)
         self._thread.start()
 
-    def append(self, text: str, timeout_s: float) -> Answer:
-        """The answer of es_append to one command, given as its JSON text.
+    def append(self, text: str, timeout_s: float, cells: Collection[int] = ()) -> Answer:
+        """The answer of es_append to one command, given as its JSON text; `cells` are those of the keys it changes.
 
         Raises StoreUnavailable when the time is over: the command was withdrawn if it had not been sent, otherwise
         its outcome is unknown. Raises AppendRejected if the function refuses the call.
         """
-        pending = _Pending(text, time.monotonic() + timeout_s)
+        pending = _Pending(text, cells, time.monotonic() + timeout_s)
         with self._changed:
             if self._closing:
                 raise StoreUnavailable("the store is closed")
@@ -94,13 +99,21 @@ class Combiner:
 
     def _run_or_die(self) -> None:
         try:
+            self._claim_early()
             while batch := self._next_batch():
                 self._append(batch)
-            if self._connection is not None:
-                self._connection.close()
+            self._disconnect()
         except BaseException:  # noqa: BLE001 -- whatever it was, it ends the process
             _log.exception("the append combiner died, so this process ends")
             os._exit(EXIT_STATUS)
+
+    def _claim_early(self) -> None:
+        """Claim the place before there is anything to append, unless the database cannot be reached."""
+        if self._writer is not None:
+            try:
+                self._connected()
+            except _Failed as failed:
+                _log.warning("the place on the board is claimed later: %s", failed)
 
     def _next_batch(self) -> list[_Pending]:
         """What is queued, up to the limits, marked as sent; waits for something; empty once all is done and closed."""
@@ -158,39 +171,65 @@ class Combiner:
         return wanted
 
     def _call(self, batch: list[_Pending]) -> list[Answer]:
-        """One call of es_append; raises _Failed."""
+        """One call of es_append; raises _Failed. An outcome that stays unknown leaves its cells open on the board."""
         connection = self._connected()
-        text = "[" + ",".join(pending.text for pending in batch) + "]"
+        cells = {cell for pending in batch for cell in pending.cells}
+        self._begin(cells)
         try:
-            row = connection.execute(_APPEND, (_LOG_ID, text, self._allow_clock_skew), prepare=True).fetchone()
+            answers = self._ask(connection, "[" + ",".join(pending.text for pending in batch) + "]")
         except psycopg.Error as error:
             failure = failure_of(error, connection)
             # Without the context, which quotes the function's statements.
             told = error.diag.message_primary or error
             _log.warning("an append of %d commands failed (%s): %s", len(batch), failure.value, told)
             if failure is Failure.LOST:
-                connection.close()
-                self._connection = None
+                self._disconnect()
+            else:
+                self._end(cells)
             raise _Failed(failure, error) from error
+        self._end(cells)
+        return answers
+
+    def _ask(self, connection: psycopg.Connection, batch: str) -> list[Answer]:
+        admitted_by = _WITHOUT_BOARD if self._writer is None else self._writer.identity
+        parameters = (_LOG_ID, batch, self._allow_clock_skew, *admitted_by)
+        row = connection.execute(_APPEND, parameters, prepare=True).fetchone()
         if row is None:
             raise RuntimeError("es_append answered nothing")
         answers: list[Answer] = row[0]
         return answers
 
+    def _begin(self, cells: Collection[int]) -> None:
+        if self._writer is not None:
+            self._writer.begin(cells)
+
+    def _end(self, cells: Collection[int]) -> None:
+        if self._writer is not None:
+            self._writer.end(cells)
+
     def _connected(self) -> psycopg.Connection:
+        """The connection, with a claimed place on the board; raises _Failed."""
         if self._connection is None:
             try:
                 self._connection = self._connect()
-            except psycopg.Error as error:
+                if self._writer is not None:
+                    self._writer.claim(self._connection)
+            except (psycopg.Error, NoPlace) as error:
                 _log.warning("cannot connect to append: %s", error)
+                self._disconnect()
                 raise _Failed(Failure.BUSY, error) from error
         return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class _Failed(Exception):
     """A call that gave no answers, and what that says."""
 
-    def __init__(self, failure: Failure, cause: psycopg.Error) -> None:
+    def __init__(self, failure: Failure, cause: Exception) -> None:
         super().__init__(str(cause))
         self.failure = failure
         self.cause = cause

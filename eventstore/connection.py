@@ -7,8 +7,9 @@ import psycopg
 # Of server errors after which nothing was done and the same call may go through later: connection and shutdown,
 # deadlock and serialization, resources, locks and cancelled statements, input/output.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
-# The session is of no use any more; 25006: the server turned into a standby, the primary is elsewhere.
-_LOST_STATES = ("57P01", "57P02", "57P03", "57P05", "25006")
+# The session is of no use any more. 25006: the server turned into a standby, the primary is elsewhere. TT004 and TT005:
+# the place on the change board, or the board, is not this process's any more (sql/board.sql).
+_LOST_STATES = ("57P01", "57P02", "57P03", "57P05", "25006", "TT004", "TT005")
 
 
 class Failure(Enum):

@@ -13,7 +13,7 @@ import psycopg
 
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 
-REVISION = "0004"
+REVISION = "0005"
 APPEND_LOCK = 4711
 MIGRATION_LOCK = 4712
 _CONNECT_TIMEOUT_S = 10

@@ -11,6 +11,7 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
+from eventstore.board.board import Board
 from eventstore.codec import (
     EVENT_COLUMNS,
     STREAM_COLUMNS,
@@ -83,7 +84,7 @@ class Store:
 
     Connections are opened by the first call, in the process that makes it. `clock` dates stored content and nothing
     else; commands bring their own time. `allow_clock_skew` is for tests. `append_connect` replaces the way the
-    combiner connects.
+    combiner connects. `board` is told of every change before it is sent, where the server has one.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Store:
         allow_clock_skew: bool = False,
         clock: Clock = utc_now,
         append_connect: Connect | None = None,
+        board: Board | None = None,
     ) -> None:
         self._conninfo = conninfo
         self._pool_size = pool_size
@@ -104,6 +106,7 @@ class Store:
         self._allow_clock_skew = allow_clock_skew
         self._clock = clock
         self._append_connect = append_connect or self._connect_to_append
+        self._board = board
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
 
@@ -114,7 +117,8 @@ class Store:
         given again), AppendRejected if the command could never be appended.
         """
         opened = self._open()
-        answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s)
+        cells = () if self._board is None else self._board.cells_changed(command)
+        answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s, cells)
         return decode_outcome(answer)
 
     def put_content(self, content: Content) -> None:
@@ -265,7 +269,8 @@ class Store:
         except BaseException:
             reader.close()
             raise
-        combiner = Combiner(self._append_connect, allow_clock_skew=self._allow_clock_skew)
+        writer = None if self._board is None else self._board.writer
+        combiner = Combiner(self._append_connect, allow_clock_skew=self._allow_clock_skew, writer=writer)
         return _Opened(os.getpid(), reader, combiner, partitions)
 
     def _connect_to_append(self) -> psycopg.Connection:

@@ -11,6 +11,7 @@ from protocol.errors import Code, WireError, error
 from protocol.routes import Kind, Route
 
 Headers = list[tuple[str, str]]
+Environ = Mapping[str, Any]
 
 _FULL_RETRY_S = "30"
 
@@ -23,10 +24,15 @@ class Request:
 
     method: str
     route: Route
-    environ: Mapping[str, Any]
+    environ: Environ
     request_id: str
     actor: str = ANONYMOUS
     _query: dict[str, list[str]] | None = None
+
+    @property
+    def path(self) -> str:
+        """The path as it came, decoded."""
+        return str(self.environ["PATH_INFO"])
 
     @property
     def query(self) -> dict[str, list[str]]:

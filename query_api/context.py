@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from blobstore.interface import BlobStore
 from projections.reader import Reader
+from query_api.cache import AnswerCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,5 +13,6 @@ class Context:
 
     reader: Reader
     blobs: BlobStore
+    cache: AnswerCache
     list_page_max: int = 10_000
     referrers_page_max: int = 1_000

@@ -2,14 +2,14 @@
 
 import logging
 
-from blobstore.interface import BlobMissing, BlobName
+from blobstore.interface import BlobMissing, BlobName, BlobStore
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
 from projections import links, manifests
 from projections.manifests import ManifestFound
 from protocol.conditions import not_modified
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Headers, Request, empty
+from protocol.messages import Answer, Environ, Headers, Request, empty
 from protocol.ranges import ByteRange, Unsatisfiable, parse_range
 from query_api.context import Context
 
@@ -28,16 +28,37 @@ def manifest(context: Context, request: Request) -> Answer:
     """GET or HEAD …/manifests/<reference>: the exact bytes that were pushed, under the type that they were pushed."""
     repository = request.repository
     reference = request.route.reference
-    with_body = request.method == "GET"
-    found = _find_manifest(context, repository, reference, with_body=with_body)
+    opening = context.cache.open(repository)
+    # A HEAD is most often followed by a GET: what is kept serves both.
+    found = _find_manifest(context, repository, reference, with_body=opening is not None or request.method == "GET")
     if found is None:
         raise _unknown_manifest(reference)
-    etag = ("ETag", f'"{found.digest}"')
-    digest = ("Docker-Content-Digest", found.digest)
-    if not_modified(request.header("If-None-Match"), found.digest):
-        return empty(304, [etag, digest])
-    headers = [("Content-Type", found.media_type), ("Content-Length", str(found.size)), digest, etag]
-    return Answer(200, headers, found.body if with_body and found.body is not None else b"")
+    standing = StandingManifest(found)
+    if opening is not None:
+        context.cache.keep(request.path, opening, standing, found.size)
+    return standing.answer(request.environ)
+
+
+class StandingManifest:
+    """A manifest that a repository serves."""
+
+    __slots__ = ("_body", "_digest", "_headers")
+
+    def __init__(self, found: ManifestFound) -> None:
+        self._digest = found.digest
+        self._body = found.body or b""
+        self._headers = [
+            ("Content-Type", found.media_type),
+            ("Content-Length", str(found.size)),
+            ("Docker-Content-Digest", found.digest),
+            ("ETag", f'"{found.digest}"'),
+        ]
+
+    def answer(self, environ: Environ) -> Answer:
+        """The answer to a GET or HEAD."""
+        if not_modified(environ.get("HTTP_IF_NONE_MATCH"), self._digest):
+            return empty(304, self._headers[2:])
+        return Answer(200, self._headers, self._body if environ["REQUEST_METHOD"] == "GET" else b"")
 
 
 def _find_manifest(
@@ -57,54 +78,74 @@ def blob(context: Context, request: Request) -> Answer:
     """GET or HEAD …/blobs/<digest>, whole or one range, if this repository links it (I8)."""
     repository = request.repository
     digest = _digest(request.route.reference, Code.BLOB_UNKNOWN)
+    opening = context.cache.open(repository)
     link = links.find(context.reader, repository, str(digest))
     if link is None:
         raise _unknown_blob(digest)
-    name = BlobName(digest, link.generation)
-    if context.blobs.stat(name) != link.size:
-        _log.error("the file of blob %s is missing or has another size, and %s links it", digest, repository)
-        raise _unknown_blob(digest)
-    if not_modified(request.header("If-None-Match"), str(digest)):
-        return empty(304, _blob_headers(digest))
-    return _send(context, request, name, link.size)
+    standing = StandingBlob(context.blobs, BlobName(digest, link.generation), link.size, repository)
+    if opening is not None:
+        context.cache.keep(request.path, opening, standing, 0)
+    return standing.answer(request.environ)
 
 
-def _send(context: Context, request: Request, name: BlobName, size: int) -> Answer:
-    headers = _blob_headers(name.digest)
-    try:
-        part = parse_range(request.header("Range"), size)
-    except Unsatisfiable as problem:
-        raise error(
-            Code.RANGE_INVALID,
-            "the range is not within the blob",
-            {"size": size},
-            headers=[("Content-Range", f"bytes */{size}")],
-        ) from problem
-    status = 200 if part is None else 206
-    if part is None:
-        part = ByteRange(0, size)
-    else:
-        headers.append(("Content-Range", f"bytes {part.start}-{part.last}/{size}"))
-    headers.append(("Content-Length", str(part.length)))
-    if request.method == "HEAD" or part.length == 0:
-        return Answer(status, headers)
-    try:
-        return Answer(status, headers, context.blobs.read(name, part.start, part.length))
-    except BlobMissing as problem:
-        raise _unknown_blob(name.digest) from problem
+class StandingBlob:
+    """A blob that a repository links. Its file is looked at each time: it may be damaged and taken away (S25)."""
 
+    __slots__ = ("_blobs", "_headers", "_name", "_repository", "_size")
 
-def _blob_headers(digest: Digest) -> Headers:
-    """A blob is data, never a page: whatever it holds, a browser must not run it."""
-    return [
-        ("Content-Type", "application/octet-stream"),
-        ("Docker-Content-Digest", str(digest)),
-        ("ETag", f'"{digest}"'),
-        ("Accept-Ranges", "bytes"),
-        ("Cache-Control", _BLOB_CACHE),
-        ("Content-Disposition", "attachment"),
-        ("Content-Security-Policy", "sandbox"),
-    ]
+    def __init__(self, blobs: BlobStore, name: BlobName, size: int, repository: str) -> None:
+        self._blobs = blobs
+        self._name = name
+        self._size = size
+        self._repository = repository
+        digest = str(name.digest)
+        # A blob is data, never a page: whatever it holds, a browser must not run it.
+        self._headers = [
+            ("Content-Type", "application/octet-stream"),
+            ("Docker-Content-Digest", digest),
+            ("ETag", f'"{digest}"'),
+            ("Accept-Ranges", "bytes"),
+            ("Cache-Control", _BLOB_CACHE),
+            ("Content-Disposition", "attachment"),
+            ("Content-Security-Policy", "sandbox"),
+        ]
+
+    def answer(self, environ: Environ) -> Answer:
+        """The answer to a GET or HEAD. Raises WireError."""
+        if self._blobs.stat(self._name) != self._size:
+            _log.error(
+                "the file of blob %s is missing or has another size, and %s links it",
+                self._name.digest,
+                self._repository,
+            )
+            raise _unknown_blob(self._name.digest)
+        if not_modified(environ.get("HTTP_IF_NONE_MATCH"), str(self._name.digest)):
+            return empty(304, self._headers)
+        part, headers = self._part(environ.get("HTTP_RANGE"))
+        status = 200 if part is None else 206
+        part = part or ByteRange(0, self._size)
+        headers.append(("Content-Length", str(part.length)))
+        if environ["REQUEST_METHOD"] == "HEAD" or part.length == 0:
+            return Answer(status, headers)
+        try:
+            return Answer(status, headers, self._blobs.read(self._name, part.start, part.length))
+        except BlobMissing as problem:
+            raise _unknown_blob(self._name.digest) from problem
+
+    def _part(self, header: str | None) -> tuple[ByteRange | None, Headers]:
+        """The range that is asked for, None for the whole, and the headers of the answer so far."""
+        try:
+            part = parse_range(header, self._size)
+        except Unsatisfiable as problem:
+            raise error(
+                Code.RANGE_INVALID,
+                "the range is not within the blob",
+                {"size": self._size},
+                headers=[("Content-Range", f"bytes */{self._size}")],
+            ) from problem
+        if part is None:
+            return None, self._headers.copy()
+        return part, [*self._headers, ("Content-Range", f"bytes {part.start}-{part.last}/{self._size}")]
 
 
 def _digest(text: str, code_of_unknown: Code) -> Digest:

@@ -65,6 +65,8 @@ class Settings:
     append_timeout_s: float
     read_timeout_s: float
     database_pool: int
+    single_node: bool
+    cache_bytes: int
     projector: bool
     kafka: str | None
     kafka_security_protocol: str

@@ -225,7 +225,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("log_format", choice("text", "json"), _is("text"), "text or json.", "FORMAT"),
     Option("log_level", choice("debug", "info", "warning", "error"), _is("info"), "Least level to log.", "LEVEL"),
-    Option("access_log", read_switch, _is(True), "One line for each request.", "", switch=True),
+    Option("access_log", read_switch, _is(False), "One line for each request.", "", switch=True),
     Option("manifest_bytes_max", size(1 << 10, 64 << 20), _is(10 << 20), "Largest manifest.", "BYTES"),
     Option(
         "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload this long idle is dropped.", "TIME"
@@ -254,6 +254,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("append_timeout_s", duration(0.1, 600), _is(10.0), "Longest wait for an append to the log.", "TIME"),
     Option("read_timeout_s", duration(0.1, 600), _is(10.0), "Longest wait for a read from the database.", "TIME"),
     Option("database_pool", whole(1, 256), _is(8), "Connections of one worker for each kind of use.", "N"),
+    Option(
+        "single_node",
+        read_switch,
+        _is(False),
+        "Say that this server alone appends to --database, so that it may keep answers in memory.",
+        "",
+        switch=True,
+    ),
+    Option("cache_bytes", size(0, 64 * _GIB), _is(64 << 20), "Answers that one worker keeps; 0 keeps none.", "BYTES"),
     Option(
         "projector",
         read_switch,

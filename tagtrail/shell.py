@@ -19,6 +19,7 @@ from projections.model import FoldFailed
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Handlers, Request, error_answer, storage_full, unknown_path
 from protocol.routes import parse_path
+from query_api.cache import AnswerCache
 from tagtrail import logs
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
 
@@ -34,8 +35,14 @@ class Application:
     """The WSGI callable of one API process."""
 
     def __init__(
-        self, pull: Handlers, flask_app: Flask, checks: Mapping[str, Callable[[], Answer]], access_log: bool
+        self,
+        cache: AnswerCache,
+        pull: Handlers,
+        flask_app: Flask,
+        checks: Mapping[str, Callable[[], Answer]],
+        access_log: bool,
     ) -> None:
+        self._cache = cache
         self._pull = pull
         self._flask = flask_app
         self._checks = checks
@@ -86,6 +93,9 @@ class Application:
     def _serve(self, environ: Environ, request_id: str) -> Answer:
         path: str = environ["PATH_INFO"]
         method: str = environ["REQUEST_METHOD"]
+        standing = self._cache.find(path)
+        if standing is not None and method in ("GET", "HEAD"):
+            return standing.answer(environ)
         check = self._checks.get(path)
         if check is not None and method in ("GET", "HEAD"):
             return check()

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from blobstore.disk import DiskBlobStore
 from command_api import handlers as command_handlers
@@ -11,12 +12,15 @@ from command_api.bodies import BodyGate, BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
 from domain.events import event_types
+from domain.streams import BLOB_PREFIX, UPLOAD_PREFIX
+from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
 from projections.models import MODELS
 from projections.reader import Reader
 from query_api import api_v1
 from query_api import handlers as query_handlers
+from query_api.cache import AnswerCache
 from query_api.context import Context as QueryContext
 from tagtrail.clock import make_clock
 from tagtrail.config import Settings
@@ -37,16 +41,21 @@ class Rooms:
     reader: Reader
     commands: CommandContext
     questions: QueryContext
+    board: Board | None
 
     def close(self) -> None:
         """Finish appends and close all connections."""
         self.store.close()
         self.reader.close()
+        if self.board is not None:
+            self.board.close()
 
 
-def make_rooms(settings: Settings, *, tail: bool = True) -> Rooms:
-    """Join the rooms; opens nothing yet that a fork would break. `tail=False` is the tests' hook (see Reader)."""
+def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None = None) -> Rooms:
+    """Join the rooms. `tail=False` is the tests' hook (see Reader); `board_path` is the server's change board."""
     database = settings.database_url
+    # What is kept depends neither on sessions nor on what all repositories share of a blob (the link has its size).
+    board = None if board_path is None else Board(board_path, ignored=(UPLOAD_PREFIX, BLOB_PREFIX))
     store = Store(
         database,
         pool_size=settings.database_pool,
@@ -54,6 +63,7 @@ def make_rooms(settings: Settings, *, tail: bool = True) -> Rooms:
         read_timeout_s=settings.read_timeout_s,
         allow_clock_skew=settings.test_clock is not None,
         clock=make_clock(settings),
+        board=board,
     )
     reader = Reader(database, pool_size=settings.database_pool, statement_timeout_s=settings.read_timeout_s, tail=tail)
     blobs = DiskBlobStore(settings.data)
@@ -70,8 +80,9 @@ def make_rooms(settings: Settings, *, tail: bool = True) -> Rooms:
         body_gate=BodyGate(per_address_max=settings.upload_bodies_per_address, total_max=settings.upload_bodies_total),
         work_gate=WorkGate(),
     )
-    questions = QueryContext(reader=reader, blobs=blobs, list_page_max=settings.list_page_max)
-    return Rooms(settings, store, reader, commands, questions)
+    cache = AnswerCache(board, settings.cache_bytes)
+    questions = QueryContext(reader=reader, blobs=blobs, cache=cache, list_page_max=settings.list_page_max)
+    return Rooms(settings, store, reader, commands, questions, board)
 
 
 def make_wsgi(rooms: Rooms) -> Application:
@@ -86,7 +97,7 @@ def make_wsgi(rooms: Rooms) -> Application:
         "/readyz": health.ready,
         "/metrics": Metrics(rooms.settings.database_url).answer,
     }
-    return Application(pull, flask_app, checks, rooms.settings.access_log)
+    return Application(rooms.questions.cache, pull, flask_app, checks, rooms.settings.access_log)
 
 
 def start_upkeep(rooms: Rooms) -> threading.Event:

@@ -2,6 +2,7 @@
 
 from tagtrail import logs
 from tagtrail.config import current_settings
+from tagtrail.server.processes import board_path
 from tagtrail.shell import Application
 from tagtrail.wiring import make_rooms, make_wsgi, start_upkeep
 
@@ -10,6 +11,6 @@ def make_application() -> Application:
     """The application of a worker, from the settings handed to its process."""
     settings = current_settings()
     logs.configure(settings, "api")
-    rooms = make_rooms(settings)
+    rooms = make_rooms(settings, board_path=board_path())
     start_upkeep(rooms)
     return make_wsgi(rooms)

@@ -5,9 +5,14 @@ from importlib.resources import files
 from sqlalchemy import Connection
 
 SCHEMA = "log"
-SQL_FILES = ("es_refusal", "es_write", "es_append", "guards", "content", "upkeep", "rebuilt", "epoch")
+SQL_FILES = ("es_refusal", "es_write", "es_append", "guards", "content", "upkeep", "rebuilt", "epoch", "board")
 PUBLIC_FUNCTIONS = (
-    "es_append(smallint, jsonb, boolean)",
+    "es_append(smallint, jsonb, boolean, text, smallint, bigint)",
+    "es_register_board(smallint, text, text, double precision)",
+    "es_renew_board(smallint, text, double precision)",
+    "es_remove_board(smallint, text)",
+    "es_claim_place(smallint, text, smallint)",
+    "es_board_margin()",
     "es_put_content(text, bytea, text, timestamptz)",
     "es_sweep_content(timestamptz, integer)",
     "es_position_at(smallint, timestamptz)",

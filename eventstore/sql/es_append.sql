@@ -1,7 +1,11 @@
 -- Appends a batch of commands, one after another, each whole or not at all; answers one object a command, in order (S1, S2).
 -- The lock is taken before anything is read: every later statement has a snapshot that holds all earlier appends,
 -- because Postgres makes a commit visible before it releases the commit's locks. Held through the commit's flush.
-CREATE OR REPLACE FUNCTION log.es_append(in_log smallint, batch jsonb, allow_clock_skew boolean) RETURNS json
+-- The board, place and epoch are those of a process whose server keeps answers (see es_admit).
+CREATE OR REPLACE FUNCTION log.es_append(
+    in_log smallint, batch jsonb, allow_clock_skew boolean,
+    by_board text DEFAULT NULL, by_place smallint DEFAULT NULL, by_epoch bigint DEFAULT NULL
+) RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = log, pg_catalog, pg_temp
 -- Plans are cached while the tables are small; an index probe must stay one as they grow (S8).
@@ -21,6 +25,7 @@ BEGIN
         RAISE EXCEPTION 'es_append must run at READ COMMITTED, not %', current_setting('transaction_isolation')
             USING ERRCODE = 'TT001';
     END IF;
+    PERFORM es_admit(in_log, by_board, by_place, by_epoch);
     -- Set here: a function-level SET would be undone before the commit that it is meant for.
     PERFORM set_config('synchronous_commit', 'on', true);
     SELECT e.position, e.recorded_at INTO head, head_time

@@ -8,6 +8,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 PARENT_VARIABLE = "TAGTRAIL_PARENT_PID"
+BOARD_VARIABLE = "TAGTRAIL_BOARD"
 
 
 def started_at(pid: int) -> int | None:
@@ -63,3 +64,9 @@ def supervisor_pid() -> int | None:
     """The pid of the supervisor that started this process, from PARENT_VARIABLE."""
     given = os.environ.get(PARENT_VARIABLE)
     return None if given is None else int(given)
+
+
+def board_path() -> Path | None:
+    """Where the supervisor has its change board open, from BOARD_VARIABLE; None without one."""
+    given = os.environ.get(BOARD_VARIABLE)
+    return None if given is None else Path(given)

@@ -16,6 +16,8 @@ from types import FrameType
 
 from blobstore.disk import DiskBlobStore
 from eventstore import roles, schema
+from eventstore.board import cells, keeper
+from eventstore.board.keeper import Keeper
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 from projections.setup import ensure_tables
 from tagtrail import logs
@@ -25,7 +27,7 @@ from tagtrail.server.children import Child, Watchdog
 from tagtrail.server.counting import FOLDER_VARIABLE, fresh_folder
 from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from tagtrail.server.lock import DataFolderLock, settings_file
-from tagtrail.server.processes import PARENT_VARIABLE
+from tagtrail.server.processes import BOARD_VARIABLE, PARENT_VARIABLE
 
 METRICS_FOLDER = "metrics"
 POLL_S = 0.1
@@ -49,6 +51,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._stopping = 0
         self._keep = -1
+        self._board: Keeper | None = None
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and what the rooms raise at start."""
@@ -75,6 +78,7 @@ class Supervisor:
                 DiskBlobStore(self._settings.data).prepare()
                 served = self._settings.with_database(self._database(watchdog))
                 hand_over(served, handed)
+                self._board = self._keep_board(served)
                 self._start_children(served, watchdog)
             if self._wait_ready(watchdog):
                 self._say(_greeting(served))
@@ -133,6 +137,22 @@ class Supervisor:
             raise CannotServe(f"{mask_url(url)}: {problem}") from problem
         return url
 
+    def _keep_board(self, served: Settings) -> Keeper | None:
+        """The change board, where this server alone appends. The lock of the data folder is held, by which no process
+        of an earlier run lives.
+        """
+        owner = keeper.owner_of(served.data)
+        try:
+            if not cells.available() or not (self._settings.database is None or served.single_node):
+                keeper.renounce(served.database_url, owner)
+                return None
+            # A worker that is replaced may still be ending while its successor runs.
+            board = Keeper(served.database_url, owner, places=2 * served.workers)
+            board.start()
+        except StoreError as problem:
+            raise CannotServe(f"{mask_url(served.database_url)}: {problem}") from problem
+        return board
+
     def _checked(self, url: str) -> list[str]:
         """What makes the database unsafe. It may still be starting, as it does when both start with the machine."""
         deadline = time.monotonic() + DATABASE_TIMEOUT_S
@@ -166,6 +186,8 @@ class Supervisor:
         # The options have been read: what was in variables, perhaps a password, is in a private file from here on.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
         environment |= {HANDED_VARIABLE: str(settings_file(served.data)), PARENT_VARIABLE: str(os.getpid())}
+        if self._board is not None:
+            environment[BOARD_VARIABLE] = str(self._board.path)
         environment[FOLDER_VARIABLE] = str(fresh_folder(served.data / METRICS_FOLDER))
 
         def starter(module: str) -> "Callable[[], subprocess.Popen[bytes]]":
@@ -199,12 +221,14 @@ class Supervisor:
 
     def _stop(self) -> None:
         """API and projector first, the database last; a second signal makes it quick."""
-        if not self._children:
+        if not self._children and self._board is None:
             return
         logs.get_logger().info("stopping")
         database = [each for each in self._children if each.name == "postgres"]
         others = [each for each in self._children if each.name != "postgres"]
         self._end(others, STOP_S)
+        if self._board is not None:
+            self._board.stop()
         self._end(database, DATABASE_STOP_S)
         logs.get_logger().info("stopped")
 

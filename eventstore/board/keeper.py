@@ -1,0 +1,167 @@
+"""The server's side of the board: it makes the memory, registers it in the database, and renews the lease (S18)."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+from eventstore.board.cells import Cells, make_memory, now_ns
+from eventstore.schema import connected
+from eventstore.types import StoreError, StoreUnavailable
+
+LEASE_S = 6.0
+RENEW_S = 1.5
+_QUESTION_S = 2.0
+# How much longer than another server's lease and the database's margin to wait for them to run out.
+_PATIENCE_S = 1.0
+_MARGIN_S = 2.0
+_NS = 1_000_000_000
+_log = logging.getLogger(__name__)
+
+
+class LogKept(StoreError):
+    """Another server keeps answers of this log; the message says what to do."""
+
+
+def owner_of(data: Path) -> str:
+    """Names the server of a data folder on this machine since it was booted.
+
+    Whoever holds the lock of the folder, which all processes of a server hold, knows that no earlier one lives.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    folder = data.stat()
+    return f"{boot}/{folder.st_dev}:{folder.st_ino}"
+
+
+def renounce(url: str, owner: str) -> None:
+    """Make sure that this server may append without a board. Raises LogKept, StoreUnavailable.
+
+    Nobody reads the board that an earlier run of this owner left; another owner's lease is waited for.
+    """
+    with connected(url) as connection:
+        connection.execute("SELECT log.es_remove_board(0::smallint, %s)", (owner,))
+        _wait_for_others(lambda: _left_s(connection))
+
+
+def _left_s(connection: psycopg.Connection) -> float | None:
+    row = connection.execute(
+        "SELECT extract(epoch FROM b.until + log.es_board_margin() - clock_timestamp())::double precision"
+        " FROM log.es_board AS b WHERE b.log_id = 0 AND b.until + log.es_board_margin() > clock_timestamp()"
+    ).fetchone()
+    return None if row is None else float(row[0])
+
+
+def _wait_for_others(try_once: Callable[[], float | None]) -> None:
+    """Try until it answers None; otherwise for how many seconds another owner's lease runs.
+
+    A server that died on another machine leaves some seconds of its lease; one that lives renews it.
+    """
+    deadline = time.monotonic() + LEASE_S + _MARGIN_S + _PATIENCE_S
+    while (left_s := try_once()) is not None:
+        if time.monotonic() > deadline:
+            raise LogKept(
+                "another server has this log to itself: its own database, or one that it serves with --single-node; "
+                "stop that one, or serve without --single-node everywhere"
+            )
+        time.sleep(min(left_s, 0.2))
+
+
+class Keeper:
+    """The board of one server, from its start to its end.
+
+    The memory has `places`, which must be more than there are ever processes that append at a time.
+    """
+
+    def __init__(self, url: str, owner: str, places: int) -> None:
+        self._url = url
+        self._owner = owner
+        self._descriptor = make_memory(places)
+        self._cells = Cells(self._descriptor)
+        self._epoch = 0
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="board-keeper", daemon=True)
+
+    @property
+    def path(self) -> Path:
+        """By which the processes of this server open the memory."""
+        return Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
+
+    def start(self) -> None:
+        """Register, and renew from now on. Raises LogKept, StoreUnavailable."""
+        _wait_for_others(self._try_to_register)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the lease, now that no process uses the memory. A database that is gone already is not waited for."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * _QUESTION_S)
+        self._cells.lend_until(0)
+        try:
+            with connected(self._url) as connection:
+                connection.execute("SELECT log.es_remove_board(0::smallint, %s)", (self._owner,))
+        except (StoreUnavailable, psycopg.Error):
+            _log.info("the lease of the board runs out by itself: the database has ended")
+
+    def _try_to_register(self) -> float | None:
+        try:
+            with connected(self._url) as connection:
+                return self._register(connection)
+        except psycopg.Error as problem:
+            raise StoreUnavailable(f"the change board could not be registered: {problem}") from problem
+
+    def _register(self, connection: psycopg.Connection) -> float | None:
+        """None if registered, else for how many seconds somebody stands in the way."""
+        self._limit(connection)
+        # First: a ticket of the term before must not outlive a moment in which others could append.
+        self._cells.lend_until(0)
+        self._cells.next_term()
+        epoch = self._log_epoch(connection)
+        asked_ns = now_ns()
+        row = connection.execute(
+            "SELECT log.es_register_board(0::smallint, %s, %s, %s)", (self._cells.name, self._owner, LEASE_S)
+        ).fetchone()
+        if row is not None and row[0] is not None:
+            return float(row[0])
+        self._epoch = epoch
+        self._cells.lend_until(asked_ns + round(LEASE_S * _NS))
+        return None
+
+    def _run(self) -> None:
+        while not self._ending.wait(RENEW_S):
+            try:
+                with connected(self._url) as connection:
+                    self._limit(connection)
+                    while not self._ending.wait(RENEW_S):
+                        self._renew(connection)
+            except (StoreUnavailable, psycopg.Error) as problem:
+                _log.warning("the lease of the change board could not be renewed, trying again: %s", problem)
+
+    def _renew(self, connection: psycopg.Connection) -> None:
+        asked_ns = now_ns()
+        row = connection.execute(
+            "SELECT log.es_renew_board(0::smallint, %s, %s)", (self._cells.name, LEASE_S)
+        ).fetchone()
+        if row is None or not row[0]:
+            _log.warning("the registration of the change board was lost; answers are not kept until there is one again")
+            self._cells.lend_until(0)
+            self._register(connection)
+        elif self._log_epoch(connection) != self._epoch:
+            _log.warning("the database was restored or moved; answers that were kept are forgotten")
+            self._register(connection)
+        else:
+            self._cells.lend_until(asked_ns + round(LEASE_S * _NS))
+
+    @staticmethod
+    def _log_epoch(connection: psycopg.Connection) -> int:
+        """Raised when the database was restored (S10)."""
+        row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()
+        return 0 if row is None else int(row[0])
+
+    @staticmethod
+    def _limit(connection: psycopg.Connection) -> None:
+        connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{round(_QUESTION_S * 1000)}ms",))

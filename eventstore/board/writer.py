@@ -1,0 +1,73 @@
+"""A process's place on the board: how the combiner's thread says what it is about to change (S16, S17)."""
+
+import fcntl
+import os
+import struct
+from collections.abc import Collection
+
+import psycopg
+
+from eventstore.board.cells import Cells
+
+# struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
+_FLOCK = struct.Struct("hhqqi4x")
+_CLAIM = "SELECT log.es_claim_place(0::smallint, %s, %s::smallint)"
+
+
+class NoPlace(Exception):
+    """All places are taken, by processes that live."""
+
+
+class Writer:
+    """The place of one process, used by one thread.
+
+    `descriptor` is an opening of the memory that is this process's own: the lock that holds the place belongs to it,
+    and ends with the process.
+    """
+
+    def __init__(self, cells: Cells, descriptor: int) -> None:
+        self._cells = cells
+        self._descriptor = descriptor
+        self._place: int | None = None
+        self._name = ""
+        self._epoch = 0
+
+    @property
+    def identity(self) -> tuple[str, int | None, int]:
+        """What an append is admitted by: the board's name, the place, the place's epoch."""
+        return self._name, self._place, self._epoch
+
+    def claim(self, connection: psycopg.Connection) -> None:
+        """Begin a new epoch, on a new connection; whatever the earlier ones left open has an outcome after that.
+
+        Raises NoPlace, and what the database says.
+        """
+        if self._place is None:
+            self._place = self._take_place()
+        name = self._cells.name
+        row = connection.execute(_CLAIM, (name, self._place)).fetchone()
+        if row is None:
+            raise RuntimeError("es_claim_place answered nothing")
+        self._name, self._epoch = name, int(row[0])
+        self._cells.settle(self._place)
+
+    def begin(self, cells: Collection[int]) -> None:
+        """Before the append is sent."""
+        if self._place is None:
+            raise RuntimeError("an append without a place on the board")
+        self._cells.begin(self._place, cells)
+
+    def end(self, cells: Collection[int]) -> None:
+        """When its outcome is known."""
+        if self._place is not None:
+            self._cells.end(self._place, cells)
+
+    def _take_place(self) -> int:
+        """The first free place: most often that of a process that died, whose cells so become usable again."""
+        for place in range(self._cells.places):
+            try:
+                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
+            except BlockingIOError:
+                continue
+            return place
+        raise NoPlace(f"all {self._cells.places} places of the board are taken")

@@ -1,0 +1,35 @@
+"""Who may append while a server keeps answers: its board, and the places of its processes (S17, S18)."""
+
+import sqlalchemy as sa
+from alembic import context, op
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+from eventstore.migrations.functions import SCHEMA, install
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Create the two tables and today's functions."""
+    app_role: str = context.config.attributes["app_role"]
+    op.create_table(
+        "es_board",
+        sa.Column("log_id", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("board", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("until", TIMESTAMP(timezone=True), nullable=False),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "es_writer",
+        sa.Column("epoch", sa.BigInteger, nullable=False),
+        sa.Column("log_id", sa.SmallInteger, nullable=False),
+        sa.Column("place", sa.SmallInteger, nullable=False),
+        sa.Column("board", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("log_id", "place"),
+        schema=SCHEMA,
+    )
+    # Its successor has more parameters, so it would stand beside it.
+    op.execute(f"DROP FUNCTION IF EXISTS {SCHEMA}.es_append(smallint, jsonb, boolean)")
+    install(op.get_bind(), app_role)

@@ -1,0 +1,95 @@
+-- Who may append while servers keep answers that they check against a change board (S17, S18). A board is registered by one
+-- server at a time and for a time; each process that appends beside it has a place on it, and each connection of such a
+-- process an epoch of that place.
+--
+-- Why the margin: a reader counts the lease from before its renewal was asked for, by a clock that no one sets, so it ends
+-- there before it ends here unless the two clocks drift apart by more than this within one lease.
+CREATE OR REPLACE FUNCTION log.es_board_margin() RETURNS interval LANGUAGE sql IMMUTABLE AS $$ SELECT interval '2 seconds' $$;
+
+-- Whether the board is the registered one; false where none is: nobody's lease runs then, because only a row that stands
+-- can be renewed. Raises where another one stands. The caller holds the append lock.
+CREATE OR REPLACE FUNCTION log.es_registered(in_log smallint, by_board text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    standing record;
+BEGIN
+    SELECT b.board, b.until INTO standing FROM log.es_board AS b WHERE b.log_id = in_log;
+    IF NOT FOUND THEN
+        RETURN false;
+    ELSIF by_board = standing.board THEN
+        RETURN true;
+    END IF;
+    -- Judged anew on the row as it is when the deletion gets hold of it: its owner may be renewing it this moment.
+    DELETE FROM log.es_board AS b
+     WHERE b.log_id = in_log AND b.until + log.es_board_margin() < clock_timestamp();
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'another server, which keeps answers, has this log to itself until %', standing.until
+            USING ERRCODE = 'TT005';
+    END IF;
+    RETURN false;
+END $$;
+
+-- Raises unless the append under way may go on.
+CREATE OR REPLACE FUNCTION log.es_admit(in_log smallint, by_board text, by_place smallint, by_epoch bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF log.es_registered(in_log, by_board) THEN
+        PERFORM FROM log.es_writer AS w
+          WHERE w.log_id = in_log AND w.place = by_place AND w.board = by_board AND w.epoch = by_epoch;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'place % of the board was taken over', by_place USING ERRCODE = 'TT004';
+        END IF;
+    END IF;
+END $$;
+
+-- Registers a board for `seconds`; answers null, or else for how many seconds another one stands in the way. The same
+-- owner's earlier board is replaced: whoever calls has made sure that no process reads it any more.
+CREATE OR REPLACE FUNCTION log.es_register_board(in_log smallint, new_board text, new_owner text, seconds double precision)
+RETURNS double precision
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+DECLARE
+    left_s double precision;
+BEGIN
+    PERFORM pg_advisory_xact_lock(4711, in_log);
+    SELECT extract(epoch FROM b.until + es_board_margin() - clock_timestamp()) INTO left_s
+      FROM es_board AS b WHERE b.log_id = in_log AND b.owner <> new_owner FOR UPDATE;
+    IF left_s > 0 THEN
+        RETURN left_s;
+    END IF;
+    INSERT INTO es_board AS b (log_id, board, owner, until)
+    VALUES (in_log, new_board, new_owner, clock_timestamp() + make_interval(secs => seconds))
+    ON CONFLICT (log_id) DO UPDATE SET board = excluded.board, owner = excluded.owner, until = excluded.until;
+    DELETE FROM es_writer AS w WHERE w.log_id = in_log AND w.board <> new_board;
+    RETURN NULL;
+END $$;
+
+-- Lets the lease of a board run for `seconds` from now; false if it is not registered any more.
+CREATE OR REPLACE FUNCTION log.es_renew_board(in_log smallint, of_board text, seconds double precision) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE es_board AS b SET until = clock_timestamp() + make_interval(secs => seconds)
+     WHERE b.log_id = in_log AND b.board = of_board;
+    RETURN FOUND;
+END $$;
+
+-- Removes the board of an owner, none of whose processes reads it any more; who registers next need not wait.
+CREATE OR REPLACE FUNCTION log.es_remove_board(in_log smallint, of_owner text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(4711, in_log);
+    DELETE FROM es_board AS b WHERE b.log_id = in_log AND b.owner = of_owner;
+END $$;
+
+-- A new epoch of a place. Once this has committed, every append of an earlier one is committed or will be refused.
+CREATE OR REPLACE FUNCTION log.es_claim_place(in_log smallint, of_board text, at_place smallint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+DECLARE
+    now_at bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(4711, in_log);
+    PERFORM es_registered(in_log, of_board);
+    INSERT INTO es_writer AS w (log_id, place, board, epoch) VALUES (in_log, at_place, of_board, 1)
+    ON CONFLICT (log_id, place) DO UPDATE SET board = excluded.board, epoch = w.epoch + 1
+    RETURNING w.epoch INTO now_at;
+    RETURN now_at;
+END $$;
