@@ -1,6 +1,7 @@
 """The server's side of the board: it makes the memory, registers it in the database, and renews the lease (S18)."""
 
 import logging
+import math
 import os
 import threading
 import time
@@ -14,11 +15,9 @@ from eventstore.schema import connected
 from eventstore.types import StoreError, StoreUnavailable
 
 LEASE_S = 6.0
-RENEW_S = 1.5
+_RENEWALS_A_LEASE = 4
 _QUESTION_S = 2.0
-# How much longer than another server's lease and the database's margin to wait for them to run out.
-_PATIENCE_S = 1.0
-_MARGIN_S = 2.0
+_LOOK_S = 0.2
 _NS = 1_000_000_000
 _log = logging.getLogger(__name__)
 
@@ -56,27 +55,30 @@ def _left_s(connection: psycopg.Connection) -> float | None:
 
 
 def _wait_for_others(try_once: Callable[[], float | None]) -> None:
-    """Try until it answers None; otherwise for how many seconds another owner's lease runs.
+    """Try until it answers None; else it answers for how many seconds another owner's lease runs.
 
-    A server that died on another machine leaves some seconds of its lease; one that lives renews it.
+    A server that died on another machine leaves some seconds of its lease, one that lives renews it. Raises LogKept.
     """
-    deadline = time.monotonic() + LEASE_S + _MARGIN_S + _PATIENCE_S
+    least_s = math.inf
     while (left_s := try_once()) is not None:
-        if time.monotonic() > deadline:
+        if left_s > least_s:
             raise LogKept(
                 "another server has this log to itself: its own database, or one that it serves with --single-node; "
                 "stop that one, or serve without --single-node everywhere"
             )
-        time.sleep(min(left_s, 0.2))
+        least_s = left_s
+        time.sleep(min(left_s, _LOOK_S))
 
 
 class Keeper:
     """The board of one server, from its start to its end.
 
-    The memory has `places`, which must be more than there are ever processes that append at a time.
+    The memory has `places`, which must be more than there are ever processes that append at a time. For `lease_s`
+    after the last renewal answers are kept and nobody else may append.
     """
 
-    def __init__(self, url: str, owner: str, places: int) -> None:
+    def __init__(self, url: str, owner: str, places: int, *, lease_s: float = LEASE_S) -> None:
+        self._lease_s = lease_s
         self._url = url
         self._owner = owner
         self._descriptor = make_memory(places)
@@ -123,20 +125,20 @@ class Keeper:
         epoch = self._log_epoch(connection)
         asked_ns = now_ns()
         row = connection.execute(
-            "SELECT log.es_register_board(0::smallint, %s, %s, %s)", (self._cells.name, self._owner, LEASE_S)
+            "SELECT log.es_register_board(0::smallint, %s, %s, %s)", (self._cells.name, self._owner, self._lease_s)
         ).fetchone()
         if row is not None and row[0] is not None:
             return float(row[0])
         self._epoch = epoch
-        self._cells.lend_until(asked_ns + round(LEASE_S * _NS))
+        self._cells.lend_until(asked_ns + round(self._lease_s * _NS))
         return None
 
     def _run(self) -> None:
-        while not self._ending.wait(RENEW_S):
+        while not self._ending.wait(self._lease_s / _RENEWALS_A_LEASE):
             try:
                 with connected(self._url) as connection:
                     self._limit(connection)
-                    while not self._ending.wait(RENEW_S):
+                    while not self._ending.wait(self._lease_s / _RENEWALS_A_LEASE):
                         self._renew(connection)
             except (StoreUnavailable, psycopg.Error) as problem:
                 _log.warning("the lease of the change board could not be renewed, trying again: %s", problem)
@@ -144,7 +146,7 @@ class Keeper:
     def _renew(self, connection: psycopg.Connection) -> None:
         asked_ns = now_ns()
         row = connection.execute(
-            "SELECT log.es_renew_board(0::smallint, %s, %s)", (self._cells.name, LEASE_S)
+            "SELECT log.es_renew_board(0::smallint, %s, %s)", (self._cells.name, self._lease_s)
         ).fetchone()
         if row is None or not row[0]:
             _log.warning("the registration of the change board was lost; answers are not kept until there is one again")
@@ -154,7 +156,7 @@ class Keeper:
             _log.warning("the database was restored or moved; answers that were kept are forgotten")
             self._register(connection)
         else:
-            self._cells.lend_until(asked_ns + round(LEASE_S * _NS))
+            self._cells.lend_until(asked_ns + round(self._lease_s * _NS))
 
     @staticmethod
     def _log_epoch(connection: psycopg.Connection) -> int:

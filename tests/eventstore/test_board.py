@@ -1,0 +1,225 @@
+"""Who may append while a server keeps answers: leases, places and their epochs in the database (S17, S18)."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from eventstore.board import keeper
+from eventstore.board.board import Board
+from eventstore.board.cells import cell_of
+from eventstore.board.keeper import Keeper, LogKept
+from eventstore.schema import APPEND_LOCK
+from eventstore.store import Store
+from eventstore.types import Appended, StoreUnavailable
+from tests.eventstore.making import command, event
+from tests.postgres import Database
+from tests.waiting import eventually
+
+KEY = "you/app"
+CELL = cell_of(KEY)
+LEASE_S = 1.0
+_WAITING = (
+    "SELECT count(*)::integer FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'tagtrail-append' AND wait_event_type = 'Lock'"
+)
+_processes = multiprocessing.get_context("fork")
+
+
+@contextmanager
+def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -> Iterator[Keeper]:
+    """A board that is registered and renewed."""
+    made = Keeper(database.app_url, owner, places=3, lease_s=lease_s)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def member(database: Database, path: Path) -> Iterator[tuple[Store, Board]]:
+    """What one API process has."""
+    board = Board(path, ignored=("upload-",))
+    store = Store(database.app_url, board=board)
+    try:
+        yield store, board
+    finally:
+        store.close()
+        board.close()
+
+
+@contextmanager
+def stranger(database: Database, timeout_s: float = 0.5) -> Iterator[Store]:
+    """A store that knows of no board."""
+    store = Store(database.app_url, append_timeout_s=timeout_s)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def append(store: Store, stream: str = "s") -> None:
+    """One event of KEY."""
+    assert isinstance(store.append(command(event(stream, key=KEY))), Appended)
+
+
+def rows(database: Database, query: str) -> list[tuple[object, ...]]:
+    """What the administrator sees."""
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        return admin.execute(query).fetchall()
+
+
+@contextmanager
+def in_a_process(work: Callable[[Connection], None]) -> Iterator[tuple[int, Connection]]:
+    """A process of its own that does `work`: its pid, and our end of a pipe to it. Killed at the end."""
+    ours, its = _processes.Pipe()
+    process = _processes.Process(target=work, args=(its,), daemon=True)
+    process.start()
+    assert process.pid is not None
+    try:
+        yield process.pid, ours
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def test_an_append_of_one_process_ends_what_another_keeps(database: Database) -> None:
+    """An append to a stream on which no answer depends does not."""
+    with (
+        kept_by(database) as server,
+        member(database, server.path) as (store, _),
+        member(database, server.path) as (_, reader),
+    ):
+        ticket = reader.ticket(CELL)
+        assert ticket is not None
+        append(store, "upload-1")
+        assert reader.holds(CELL, ticket)
+        append(store, "tag-1")
+        assert not reader.holds(CELL, ticket)
+        assert reader.ticket(CELL) is not None
+
+
+def test_who_does_not_share_the_board_cannot_append(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """While the lease runs; when the server has ended, at once."""
+    with stranger(database) as store:
+        with kept_by(database):
+            with pytest.raises(StoreUnavailable):
+                append(store)
+            assert store.head() == 0
+            assert "has this log to itself" in caplog.text
+        append(store)
+        assert store.head() == 1
+
+
+def test_a_second_server_waits_for_a_lease_and_does_not_start_beside_a_renewed_one(database: Database) -> None:
+    """A dead server's lease is waited for; the same owner's earlier board is replaced at once."""
+    with kept_by(database, "one", lease_s=6.0) as server:
+        with pytest.raises(LogKept, match="single-node"):
+            Keeper(database.app_url, "two", places=1, lease_s=LEASE_S).start()
+        with pytest.raises(LogKept, match="single-node"):
+            keeper.renounce(database.app_url, "two")
+        with kept_by(database, "one"), member(database, server.path) as (old, board):
+            eventually(lambda: board.ticket(CELL) is None)
+            with pytest.raises(StoreUnavailable), stranger(database) as store:
+                append(store)
+            old.close()
+
+
+def test_a_lease_that_ran_out_is_lost_to_the_first_who_appends(database: Database) -> None:
+    """A server that was stopped for longer: its readers keep and use nothing meanwhile, then it registers anew."""
+
+    def serve(pipe: Connection) -> None:
+        with kept_by(database) as server:
+            pipe.send(server.path)
+            pipe.recv()
+
+    with in_a_process(serve) as (pid, pipe), member(database, pipe.recv()) as (store, board):
+        append(store)
+        ticket = board.ticket(CELL)
+        assert ticket is not None
+        os.kill(pid, signal.SIGSTOP)
+        with stranger(database, timeout_s=10.0) as other:
+            append(other)
+            assert not board.holds(CELL, ticket)
+            assert board.ticket(CELL) is None
+            os.kill(pid, signal.SIGCONT)
+            eventually(lambda: board.ticket(CELL) is not None)
+            assert not board.holds(CELL, ticket), "what was kept before others appended"
+            append(store)
+            assert other.head() == 3
+
+
+def test_a_restored_database_makes_the_server_forget(database: Database) -> None:
+    """Its log may hold other events at the same positions (S10)."""
+    with kept_by(database) as server, member(database, server.path) as (_, board):
+        ticket = board.ticket(CELL)
+        assert ticket is not None
+        rows(database, "UPDATE log.es_log SET system_identifier = 'another' RETURNING 1")
+        eventually(lambda: board.ticket(CELL) is not None and not board.holds(CELL, ticket))
+
+
+def test_a_place_that_was_taken_over_is_refused_and_claimed_again(database: Database) -> None:
+    """By the epoch in the database: the append of the epoch before cannot come late; the client notices nothing."""
+    with kept_by(database) as server, member(database, server.path) as (store, board):
+        append(store)
+        (name,) = rows(database, "SELECT board FROM log.es_board")[0]
+        with psycopg.connect(database.app_url, autocommit=True) as connection:
+            claimed = connection.execute("SELECT log.es_claim_place(0::smallint, %s, 0::smallint)", (name,)).fetchone()
+        assert claimed == (2,)
+        append(store)
+        assert store.head() == 2
+        assert rows(database, "SELECT place, epoch FROM log.es_writer") == [(0, 3)]
+        assert board.ticket(CELL) is not None
+
+
+def test_what_a_killed_process_left_waiting_in_the_database_makes_no_answer_stale(database: Database) -> None:
+    """Its backend waits for the append lock, and commits after its client is dead."""
+
+    def write(pipe: Connection) -> None:
+        with member(database, pipe.recv()) as (store, _):
+            append(store)
+            pipe.send("appended once")
+            pipe.recv()
+            append(store)
+
+    with kept_by(database) as server, member(database, server.path) as (reader, board), in_a_process(write) as writer:
+        pid, pipe = writer
+        assert reader.head() == 0, "its place is taken before the writer's"
+        pipe.send(server.path)
+        assert pipe.recv() == "appended once"
+        eventually(lambda: board.ticket(CELL) is not None)
+        with psycopg.connect(database.app_url) as blocker:
+            blocker.execute("SELECT pg_advisory_xact_lock(%s, 0)", (APPEND_LOCK,))
+            pipe.send("append")
+            eventually(lambda: rows(database, _WAITING) == [(1,)])
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: reader.head() == 2)
+        assert board.ticket(CELL) is None, "nobody on the board knows the outcome of the dead process's append"
+        with member(database, server.path) as (successor, _):
+            append(successor)
+            assert board.ticket(CELL) is not None
+            assert reader.stream_state("s").version == 3
+
+
+def test_places_are_never_shared(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """More processes than places: the last cannot append, until one has ended."""
+    with kept_by(database) as server, member(database, server.path) as (first, _):
+        with member(database, server.path) as (second, _), member(database, server.path) as (third, _):
+            for each in (first, second, third):
+                append(each)
+            assert rows(database, "SELECT place FROM log.es_writer ORDER BY place") == [(0,), (1,), (2,)]
+            board = Board(server.path)
+            fourth = Store(database.app_url, board=board, append_timeout_s=0.3)
+            with pytest.raises(StoreUnavailable):
+                append(fourth)
+            assert "all 3 places of the board are taken" in caplog.text
+        append(fourth)
+        fourth.close()
+        board.close()
