@@ -16,6 +16,7 @@ from domain.streams import BLOB_PREFIX, UPLOAD_PREFIX
 from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
+from eventstore.types import StoreError
 from projections.models import MODELS
 from projections.reader import Reader
 from query_api import api_v1
@@ -30,6 +31,7 @@ from tagtrail.metrics import Metrics
 from tagtrail.shell import Application
 
 API_BEAT_S = 5.0
+OPEN_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +108,17 @@ def start_upkeep(rooms: Rooms) -> threading.Event:
     member = Member("api", frozenset(each.id for each in MODELS), frozenset(event_types()))
     Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
     threading.Thread(target=upkeep.run, args=(rooms.commands, stop), name="upkeep", daemon=True).start()
+    if rooms.board is not None:
+        threading.Thread(target=_open_store, args=(rooms.store, stop), name="open-store", daemon=True).start()
     return stop
+
+
+def _open_store(store: Store, stop: threading.Event) -> None:
+    """Open the store before it is needed: what a dead worker left open on the board is settled by its successor."""
+    while not stop.is_set():
+        try:
+            store.head()
+        except StoreError:
+            stop.wait(OPEN_PAUSE_S)
+        else:
+            return

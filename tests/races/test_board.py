@@ -1,0 +1,172 @@
+"""Four processes that change and read the same things through what each of them keeps: no answer is older than what
+anybody was acknowledged, or has read, before it was asked for (S16).
+
+Shared counters say what is known; each reader notes them before it reads. The long form, a million reads and writes:
+make test-long PART=board.
+"""
+
+import multiprocessing
+import random
+from collections.abc import Callable, Collection
+from ctypes import c_int64
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+from queue import Empty
+
+import pytest
+
+from eventstore.board.board import Board
+from eventstore.board.keeper import Keeper
+from eventstore.board.writer import Writer
+from eventstore.store import Store
+from protocol.messages import Answer, Environ
+from query_api.cache import AnswerCache
+from tests.eventstore.making import command, event
+from tests.postgres import Database
+
+PROCESSES = 4
+KEYS = 50
+WRITES_OF = 100
+SEED = 20261126
+TIMEOUT_S = 1100.0
+_processes = multiprocessing.get_context("fork")
+
+
+@dataclass
+class Versions:
+    """What a key is asked for: the versions of its streams, one of each process."""
+
+    found: tuple[int, ...]
+
+    def answer(self, environ: Environ) -> Answer:
+        """It is no page."""
+        raise NotImplementedError
+
+
+@dataclass
+class Tally:
+    """What a process did; `stale` describes the answers that were too old."""
+
+    kept: int
+    asked: int
+    written: int
+    stale: list[str]
+
+
+class Mixed:
+    """One process's reads and writes."""
+
+    def __init__(self, number: int, url: str, board: Board, known: "RawArray[int]") -> None:
+        self._number = number
+        self._chance = random.Random(SEED + number)
+        self._store = Store(url, board=board)
+        self._cache = AnswerCache(board, 1 << 20)
+        self._known = known
+        self._versions = [0] * KEYS
+        self.tally = Tally(0, 0, 0, [])
+
+    def run(self, times: int) -> Tally:
+        """So many reads and writes."""
+        for _ in range(times):
+            # A few keys get most of it, as with images.
+            key = min(int(self._chance.paretovariate(0.6)) - 1, KEYS - 1)
+            if self._chance.randrange(WRITES_OF):
+                self._read(key)
+            else:
+                self._write(key)
+        self._store.close()
+        return self.tally
+
+    def _streams(self, key: int) -> list[str]:
+        return [f"{key}/{number}" for number in range(PROCESSES)]
+
+    def _write(self, key: int) -> None:
+        self._store.append(command(event(self._streams(key)[self._number], key=str(key))))
+        self.tally.written += 1
+        self._versions[key] += 1
+        self._learn(key * PROCESSES + self._number, self._versions[key])
+
+    def _learn(self, place: int, version: int) -> None:
+        """Tell everybody. Where two do so at once the lower may win, which was known too."""
+        self._known[place] = max(self._known[place], version)
+
+    def _read(self, key: int) -> None:
+        oldest = tuple(self._known[key * PROCESSES : (key + 1) * PROCESSES])
+        found = self._find(key)
+        if any(have < least for have, least in zip(found, oldest, strict=True)):
+            self.tally.stale.append(f"process {self._number}: key {key} at {found}, known was {oldest}")
+        for number, version in enumerate(found):
+            self._learn(key * PROCESSES + number, version)
+
+    def _find(self, key: int) -> tuple[int, ...]:
+        standing = self._cache.find(str(key))
+        if isinstance(standing, Versions):
+            self.tally.kept += 1
+            return standing.found
+        self.tally.asked += 1
+        opening = self._cache.open(str(key))
+        states = self._store.stream_states(self._streams(key))
+        found = tuple(states[each].version for each in self._streams(key))
+        if opening is not None:
+            self._cache.keep(str(key), opening, Versions(found), 0)
+        return found
+
+
+class LateWriter(Writer):
+    """Says what it changes when it has been changed: what must not be."""
+
+    def begin(self, cells: Collection[int]) -> None:
+        """Too early to say."""
+
+    def end(self, cells: Collection[int]) -> None:
+        """Now that it is over."""
+        super().begin(cells)
+        super().end(cells)
+
+
+class LateBoard(Board):
+    """A board of a process that says too late what it changes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._writer = LateWriter(self._cells, self._descriptor)
+
+
+def play(database: Database, times: int, made: Callable[[Path], Board]) -> list[Tally]:
+    """Let all processes play at once; what each of them saw."""
+    server = Keeper(database.app_url, "ours", places=PROCESSES)
+    server.start()
+    known = RawArray(c_int64, KEYS * PROCESSES)
+    tallies = _processes.Queue()
+
+    def work(number: int) -> None:
+        tallies.put(Mixed(number, database.app_url, made(server.path), known).run(times // PROCESSES))
+
+    players = [_processes.Process(target=work, args=(number,), daemon=True) for number in range(PROCESSES)]
+    try:
+        for each in players:
+            each.start()
+        return [tallies.get(timeout=TIMEOUT_S) for _ in players]
+    except Empty:
+        raise AssertionError(f"processes ended with {[each.exitcode for each in players]}") from None
+    finally:
+        for each in players:
+            each.kill()
+            each.join()
+        server.stop()
+
+
+@pytest.mark.parametrize("times", [40_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_nothing_that_is_kept_is_stale(database: Database, times: int) -> None:
+    """And most of what is read was kept."""
+    tallies = play(database, times, Board)
+    print(f"seed {SEED}", *tallies, sep="\n")
+    assert [each.stale for each in tallies] == [[]] * PROCESSES
+    assert sum(each.kept for each in tallies) > times / 2
+    assert min(each.written for each in tallies) > times / PROCESSES / WRITES_OF / 2
+
+
+def test_this_test_would_see_stale_answers(database: Database) -> None:
+    """With a board that is told of a change after it was made, there are some."""
+    assert any(each.stale for each in play(database, 60_000, LateBoard))

@@ -1,0 +1,162 @@
+"""Answers that workers keep, on a real server: the same as fresh ones, and never a dead server's (S17, S18)."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import requests
+
+from tests.api import image, sha256
+from tests.postgres import Server, drop_database, new_database
+from tests.races.clients import Connection, put_manifest, put_whole_blob
+from tests.servers import RunningServer, is_alive, serving, start
+from tests.waiting import eventually
+
+REPOSITORY = "kept/app"
+LAYER = b"a layer of more than one byte"
+MANIFEST = image(LAYER, LAYER)
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[RunningServer]:
+    """A server of these tests alone."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path for data that several runs use."""
+    made = Path(tempfile.mkdtemp(prefix="tt-kept-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+def push(server: RunningServer, tag: str = "latest", body: bytes = MANIFEST) -> None:
+    """The image, under a tag."""
+    api = Connection(server.host)
+    put_whole_blob(api, REPOSITORY, LAYER)
+    assert put_manifest(api, REPOSITORY, tag, body).status == 201
+
+
+def digest_of_tag(server: RunningServer) -> str | None:
+    """What the tag names, asked on a connection of its own."""
+    answer = requests.get(f"{server.url}/v2/{REPOSITORY}/manifests/latest", timeout=30)
+    return answer.headers.get("Docker-Content-Digest")
+
+
+def epochs(server: RunningServer) -> list[int]:
+    """Of the places on the board."""
+    with psycopg.connect(server.database_url, autocommit=True) as connection:
+        rows = connection.execute("SELECT epoch FROM log.es_writer ORDER BY place").fetchall()
+    return [epoch for (epoch,) in rows]
+
+
+PATHS = ["manifests/latest", f"manifests/{sha256(MANIFEST)}", f"blobs/{sha256(LAYER)}"]
+HEADERS: list[dict[str, str]] = [
+    {},
+    {"If-None-Match": "*"},
+    {"If-None-Match": f'"{sha256(MANIFEST)}"'},
+    {"If-None-Match": f'W/"{sha256(LAYER)}", "other"'},
+    {"Range": "bytes=2-5"},
+    {"Range": "bytes=-3"},
+    {"Range": "bytes=1000-"},
+    {"Range": "bytes=0-1,3-4"},
+]
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=str)
+@pytest.mark.parametrize("path", PATHS, ids=["tag", "digest", "blob"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_kept_answer_is_as_a_fresh_one(
+    victim: RunningServer, method: str, path: str, headers: dict[str, str]
+) -> None:
+    """Status, headers and body, whichever request brought what is kept."""
+    told = {"X-Request-Id": "the-same", **headers}
+    with requests.Session() as connection:  # one connection, so one worker
+
+        def ask(how: str) -> tuple[int, dict[str, str], bytes]:
+            answer = connection.request(how, f"{victim.url}/v2/{REPOSITORY}/{path}", headers=told, timeout=30)
+            return answer.status_code, {k: v for k, v in answer.headers.items() if k.lower() != "date"}, answer.content
+
+        push(victim)
+        fresh = ask(method)
+        assert ask(method) == fresh
+        push(victim, "another")
+        ask("HEAD" if method == "GET" else "GET")
+        assert ask(method) == fresh
+
+
+def test_a_blob_whose_file_was_taken_away_is_not_served(victim: RunningServer) -> None:
+    """Though the answer was kept a moment ago (S25)."""
+    path = f"{victim.url}/v2/{REPOSITORY}/blobs/{sha256(LAYER)}"
+    push(victim)
+    for _ in range(8):
+        assert requests.get(path, timeout=30).content == LAYER
+    digest = sha256(LAYER).removeprefix("sha256:")
+    (file,) = (victim.data / "blobs" / "sha256" / digest[:2]).glob(f"{digest}.*")
+    aside = file.rename(victim.data / "aside")
+    assert requests.get(path, timeout=30).status_code == 404
+    assert requests.head(path, timeout=30).status_code == 404
+    aside.rename(file)
+    assert requests.get(path, timeout=30).content == LAYER
+
+
+def test_a_killed_worker_leaves_no_cells_open(victim: RunningServer) -> None:
+    """Its successor claims the place at once, before there is anything to append."""
+    push(victim)
+    eventually(lambda: len(epochs(victim)) == 2)
+    before = sum(epochs(victim))
+    os.kill(victim.workers()[0], signal.SIGKILL)
+    eventually(lambda: sum(epochs(victim)) == before + 1)
+    push(victim)
+    assert digest_of_tag(victim) == sha256(MANIFEST)
+
+
+def test_a_worker_that_was_stopped_across_a_restart_is_gone_before_the_next_server_serves(folder: Path) -> None:
+    """It would wake up with what it had kept."""
+    first = start(folder / "data")
+    first.wait_ready()
+    push(first)
+    stopped = first.workers()
+    for each in stopped:
+        os.kill(each, signal.SIGSTOP)
+    first.process.kill()
+    first.process.wait()
+    second = start(folder / "data")
+    try:
+        second.wait_ready()
+        assert not any(is_alive(each) for each in stopped)
+        push(second, body=image(LAYER, LAYER, LAYER))
+        assert digest_of_tag(second) == sha256(image(LAYER, LAYER, LAYER))
+    finally:
+        second.stop()
+
+
+def test_two_servers_cannot_both_be_the_single_node(postgres_server: Server, folder: Path) -> None:
+    """The second does not start; without --single-node neither does it. The first serves on."""
+    database = new_database(postgres_server)
+    options = {"TAGTRAIL_DATABASE": database.app_url}
+    try:
+        with serving({**options, "TAGTRAIL_SINGLE_NODE": "true"}) as first:
+            for single in ("true", "false"):
+                second = start(folder / f"second-{single}", {**options, "TAGTRAIL_SINGLE_NODE": single})
+                try:
+                    assert second.process.wait(30) != 0
+                except subprocess.TimeoutExpired:
+                    second.stop()
+                    raise
+                assert "another server has this log to itself" in second.log.read_text()
+            push(first)
+            assert digest_of_tag(first) == sha256(MANIFEST)
+        with serving(options) as third:
+            push(third, body=image(LAYER, LAYER, LAYER))
+            assert digest_of_tag(third) == sha256(image(LAYER, LAYER, LAYER))
+    finally:
+        drop_database(postgres_server, database)
