@@ -18,6 +18,7 @@ MOVING_TAGS = tuple(f"moving{number}" for number in range(8))
 SHARED_LAYERS = 12
 LEFT_MAX = 4
 RETRY_PAUSE_S = 0.1
+RETRY_PAUSE_MAX_S = 1.0
 PATIENCE_S = 60.0
 # Of those that may be tried again, the only one that these clients should ever see.
 TRY_AGAIN = 503
@@ -57,11 +58,12 @@ class Line:
 
     def stubbornly(self, ask: Callable[[], Answer | None], patience_s: float = PATIENCE_S) -> Answer:
         """The first answer of an `ask` that is tried again; raises GaveUp after so long."""
-        began = time.monotonic()
+        began, pause = time.monotonic(), RETRY_PAUSE_S
         while (answer := ask()) is None:
             if time.monotonic() - began > patience_s:
                 raise GaveUp
-            time.sleep(RETRY_PAUSE_S)
+            time.sleep(pause)
+            pause = min(2 * pause, RETRY_PAUSE_MAX_S)
         return answer
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:

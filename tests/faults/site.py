@@ -27,12 +27,17 @@ VICTIMS = (SUPERVISOR, "postgres", "backend", "api", "worker", "projector", "wat
 
 @dataclass(frozen=True)
 class Recovery:
-    """Who was killed, and how long after that, or after the restart, it was ready and then complete again."""
+    """Who was killed, and how long after that, or after the restart, it was ready and then complete again.
+
+    `slowness` is by how much the machine's other work stretched that: what its processes needed of processors and
+    waited for them, over what they needed.
+    """
 
     victims: tuple[str, ...]
     ready_s: float
     whole_s: float
     restarts: int
+    slowness: float
 
     @property
     def name(self) -> str:
@@ -52,6 +57,7 @@ class Site:
         self._restarts = 0
         self._clock = 0.0
         self._settle_at = 0.0
+        self._scheduled: dict[int, tuple[int, int]] = {}
         self.start_again()
         self._whole = self._processes()
 
@@ -85,6 +91,7 @@ class Site:
         if not found:
             return False
         pid, below, now = chance.choice(found), self.server.descendants(), time.monotonic()
+        self._scheduled = {each: scheduled(each) for each in (self.server.process.pid, *below)}
         os.kill(pid, signal.SIGKILL)
         self._clock = now
         self._killed.append((victim, pid))
@@ -121,12 +128,21 @@ class Site:
 
     def _recovered(self, ready_at: float) -> Recovery:
         now = time.monotonic()
+        self.server.wait_ready()  # reads the new one's settings
         if self._restarts:
             self._ledger.settle(self._settle_at, now)
         victims = tuple(victim for victim, _ in self._killed if victim != "left over")
-        found = Recovery(victims, ready_at - self._clock, now - self._clock, self._restarts)
+        found = Recovery(victims, ready_at - self._clock, now - self._clock, self._restarts, self._slowness())
         self._killed, self._restarts = [], 0
         return found
+
+    def _slowness(self) -> float:
+        needed = waited = 0
+        for pid in (self.server.process.pid, *self.server.descendants()):
+            now, before = scheduled(pid), self._scheduled.get(pid, (0, 0))
+            needed += now[0] - before[0]
+            waited += now[1] - before[1]
+        return (needed + waited) / max(needed, 1)
 
     def _is_whole(self) -> bool:
         return self._processes() == self._whole and not [pid for _, pid in self._killed if is_alive(pid)]
@@ -154,7 +170,17 @@ def site_of(ledger: Ledger, *arguments: str) -> Iterator[Site]:
         if site.server.process.poll() is None:
             site.server.process.terminate()
             site.server.process.wait()
+        shutil.copy(site.server.log, "/tmp/h2-last.log")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def scheduled(pid: int) -> tuple[int, int]:
+    """How long its first thread ran and how long it waited for a processor, in nanoseconds."""
+    try:
+        ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except OSError:
+        return 0, 0
+    return int(ran), int(waited)
 
 
 def processes_of(folder: Path) -> list[str]:
