@@ -25,13 +25,14 @@ T = TypeVar("T")
 
 def assert_kept(site: Site, ledger: Ledger) -> None:
     """Over HTTP: manifests, blobs and tags as acknowledged, uploads as they were left."""
-    assert ledger.wrong == []
+    assert ledger.wrong == [], ledger.wrong[:9]
     for look, places in (
         (pushers.wrong_manifest, ledger.manifests),
         (pushers.wrong_blob, ledger.blobs),
         (pushers.wrong_tag, ledger.tags),
     ):
-        assert _wrong(site, ledger, look, places) == []
+        wrong = _wrong(site, ledger, look, places)
+        assert wrong == [], wrong[:9]
     line = Line(site.host, ledger)
     for session in ledger.open_sessions():
         if pushers.finish(line, ledger, session, 1):
@@ -39,7 +40,7 @@ def assert_kept(site: Site, ledger: Ledger) -> None:
             place = session.repository, pushers.sha256(session.data)
             ledger.blobs[place] = len(session.data)
             assert pushers.wrong_blob(line, ledger, place) is None
-    assert ledger.wrong == []
+    assert ledger.wrong == [], ledger.wrong[:9]
 
 
 def _wrong(
@@ -60,7 +61,8 @@ def assert_consistent(site: Site) -> None:
     """The log is gapless and says what stands beside it; read models equal a fold from nothing; bytes are whole."""
     url = site.server.database_url
     assert admin.wait_until(url, admin.status(url).head, LEVEL_TIMEOUT_S), admin.status(url)
-    assert verify.verify(url) == []
+    faults = verify.verify(url)
+    assert faults == [], faults[:9]
     assert_right(url)
     with log_of(url) as store:
         for repository in pushers.REPOSITORIES:
@@ -77,12 +79,12 @@ def assert_consistent(site: Site) -> None:
 def assert_nothing_left(site: Site, ledger: Ledger) -> None:
     """It ends when told to and leaves no process and no lock: the next one starts, and a push works."""
     assert site.server.stop() == 0
-    assert processes_of(site.data) == []
+    assert processes_of(site.data) == [], processes_of(site.data)
     assert not is_held(site.data)
     site.start_again()
     last = Pusher("last", 0, site.host, ledger, threading.Event(), 0.0)
     last.push()
     last.read_back()
-    assert ledger.wrong == []
+    assert ledger.wrong == [], ledger.wrong[:9]
     assert site.server.stop() == 0
-    assert processes_of(site.data) == []
+    assert processes_of(site.data) == [], processes_of(site.data)
