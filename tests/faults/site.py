@@ -73,14 +73,14 @@ class Site:
     def _processes(self) -> dict[str, int]:
         """How many there are of each kind that is to be there."""
         children = self.server.children()
-        return {**dict.fromkeys(children, 1), "worker": len(children_of(children.get("api", 0)))}
+        return {**dict.fromkeys(children, 1), "worker": len(_workers_of(children))}
 
     def _pids_of(self, victim: str) -> list[int]:
         if victim == SUPERVISOR:
             return [self.server.process.pid]
         children = self.server.children()
         if victim == "worker":
-            return children_of(children.get("api", 0))
+            return _workers_of(children)
         if victim == "backend":
             return [each for each in children_of(children.get("postgres", 0)) if "tagtrail_app" in command_of(each)]
         return [children[victim]] if victim in children else []
@@ -170,8 +170,11 @@ def site_of(ledger: Ledger, *arguments: str) -> Iterator[Site]:
         if site.server.process.poll() is None:
             site.server.process.terminate()
             site.server.process.wait()
-        shutil.copy(site.server.log, "/tmp/h2-last.log")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _workers_of(children: dict[str, int]) -> list[int]:
+    return [each for each in children_of(children.get("api", 0)) if is_alive(each)]
 
 
 def scheduled(pid: int) -> tuple[int, int]:
