@@ -182,6 +182,17 @@ def start(data: Path, environment: Mapping[str, str] | None = None, *arguments: 
     return RunningServer(data, process, log)
 
 
+def end(server: RunningServer) -> None:
+    """End it if it runs, by SIGKILL if nothing else helps."""
+    if server.process.poll() is None:
+        server.process.terminate()
+        try:
+            server.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+
+
 @contextmanager
 def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
     """A ready server over a fresh folder; both are gone afterwards."""
@@ -191,13 +202,7 @@ def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> It
         server.wait_ready()
         yield server
     finally:
-        if server.process.poll() is None:
-            server.process.terminate()
-            try:
-                server.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
-                server.process.wait()
+        end(server)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ from eventstore import verify
 from eventstore.types import Recorded
 from projections import admin
 from tagtrail.server.lock import is_held
+from tests.api import sha256
 from tests.faults import pushers
 from tests.faults.ledger import Ledger
 from tests.faults.pushers import Line, Pusher
@@ -37,7 +38,7 @@ def assert_kept(site: Site, ledger: Ledger) -> None:
     for session in ledger.open_sessions():
         if pushers.finish(line, ledger, session, 1):
             ledger.count("left uploads finished")
-            place = session.repository, pushers.sha256(session.data)
+            place = session.repository, sha256(session.data)
             ledger.blobs[place] = len(session.data)
             assert pushers.wrong_blob(line, ledger, place) is None
     assert ledger.wrong == [], ledger.wrong[:9]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tagtrail.server.lock import LOCK_FILE, settings_file
 from tests.faults.ledger import Ledger
-from tests.servers import RunningServer, children_of, command_of, is_alive, start
+from tests.servers import RunningServer, children_of, command_of, end, is_alive, start
 from tests.waiting import PAUSE_S
 
 RECOVERY_TIMEOUT_S = 60.0
@@ -58,11 +58,16 @@ class Site:
         self._clock = 0.0
         self._settle_at = 0.0
         self._scheduled: dict[int, tuple[int, int]] = {}
-        self.start_again()
+        self._whole: dict[str, int] = {}
+        self.server = self._start()
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready for the first time; who is there then is to be there after each fault."""
+        self.server.wait_ready()
         self._whole = self._processes()
 
     def start_again(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start it after its end, and wait until it is ready."""
         self.server = self._start()
         self.server.wait_ready()
 
@@ -92,7 +97,10 @@ class Site:
             return False
         pid, below, now = chance.choice(found), self.server.descendants(), time.monotonic()
         self._scheduled = {each: scheduled(each) for each in (self.server.process.pid, *below)}
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False  # by itself, meanwhile
         self._clock = now
         self._killed.append((victim, pid))
         if victim == SUPERVISOR:
@@ -165,11 +173,10 @@ def site_of(ledger: Ledger, *arguments: str) -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="tt-kills-", dir="/tmp"))
     site = Site(folder, ledger, *arguments)
     try:
+        site.wait_ready()
         yield site
     finally:
-        if site.server.process.poll() is None:
-            site.server.process.terminate()
-            site.server.process.wait()
+        end(site.server)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.pushers import Pusher
 from tests.faults.site import SUPERVISOR, VICTIMS, Recovery, Site, site_of
 from tests.kafka import Broker
+from tests.waiting import eventually
 
 SEED = 20261130
 CLIENTS = 16
@@ -62,10 +64,11 @@ def kill(site: Site, plan: Plan, kills: int, chance: random.Random, pause_s: flo
     deadline = time.monotonic() + KILLING_MAX_S
     while kills_of(found) < kills and time.monotonic() < deadline:
         time.sleep(chance.uniform(0, pause_s))
-        for number, victim in enumerate(next(plan)):
-            if number:
-                time.sleep(chance.uniform(0, 1))
-            site.kill(victim, chance)
+        first, *second = next(plan)
+        eventually(partial(site.kill, first, chance), what=f"kill of {first}")
+        for each in second:
+            time.sleep(chance.uniform(0, 1))
+            site.kill(each, chance)  # unless there is none
         found.append(site.recover())
         print(found[-1], flush=True)
     return found
