@@ -56,22 +56,18 @@ class Line:
             return None
         return answer
 
-    def stubbornly(self, ask: Callable[[], Answer | None], patience_s: float = PATIENCE_S) -> Answer:
-        """The first answer of an `ask` that is tried again; raises GaveUp after so long."""
+    def stubbornly(self, what: str, ask: Callable[[], Answer | None]) -> Answer:
+        """The first answer of an `ask` that is tried again; AssertionError if there never is one."""
         began, pause = time.monotonic(), RETRY_PAUSE_S
         while (answer := ask()) is None:
-            if time.monotonic() - began > patience_s:
-                raise GaveUp
+            assert time.monotonic() - began < PATIENCE_S, f"{what}: no answer in {PATIENCE_S:g} s"
             time.sleep(pause)
             pause = min(2 * pause, RETRY_PAUSE_MAX_S)
         return answer
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """One request, tried again until it is answered; raises AssertionError if it never is."""
-        try:
-            return self.stubbornly(lambda: self.once(method, path, body, headers))
-        except GaveUp:
-            raise AssertionError(f"{method} {path}: no answer in {PATIENCE_S:g} s") from None
+        """One request, tried again until it is answered."""
+        return self.stubbornly(f"{method} {path}", lambda: self.once(method, path, body, headers))
 
 
 class Pusher:
@@ -127,8 +123,10 @@ class Pusher:
                 self._ledger.acknowledge(writes)
             return answer
 
-        patience = 0.0 if self._chance.random() < 0.2 else PATIENCE_S
-        expect(self._line.stubbornly(put, patience), 201, f"PUT {path}")
+        answer = put() if self._chance.random() < 0.2 else self._line.stubbornly(f"PUT {path}", put)
+        if answer is None:
+            raise GaveUp
+        expect(answer, 201, f"PUT {path}")
         with self._ledger.lock:
             self._ledger.manifests[repository, sha256(body)] = body
 
@@ -234,7 +232,7 @@ def finish(line: Line, ledger: Ledger, session: Session, chunks: int) -> bool:
         answer = line.once("PUT", path)
         return None if answer is not None and answer.status == 416 else answer
 
-    answer = line.stubbornly(put)
+    answer = line.stubbornly(f"PUT {path}", put)
     if answer.status == 404:
         return gone(line, ledger, session, "PUT")
     expect(answer, 201, f"PUT {path}")
