@@ -77,8 +77,8 @@ class RunningServer:
             "server.watchdog": "watchdog",
         }
         found: dict[str, int] = {}
-        for pid in _children_of(self.process.pid):
-            command = _command(pid)
+        for pid in children_of(self.process.pid):
+            command = command_of(pid)
             name = next((name for module, name in names.items() if f"tagtrail.{module}" in command), None)
             if name is None and "postgres" in command:
                 name = "postgres"
@@ -88,13 +88,13 @@ class RunningServer:
 
     def workers(self) -> list[int]:
         """The pids of the API's workers."""
-        return _children_of(self.children()["api"])
+        return children_of(self.children()["api"])
 
     def descendants(self) -> list[int]:
         """Every process below the supervisor."""
         waiting, found = [self.process.pid], []
         while waiting:
-            below = _children_of(waiting.pop())
+            below = children_of(waiting.pop())
             found += below
             waiting += below
         return found
@@ -140,7 +140,8 @@ def assert_fed_by_kafka(host: str) -> None:
     assert found['tagtrail_projection_parked{model="tags"}'] == 0
 
 
-def _children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The pids of its child processes."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
         texts = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in tasks]
@@ -149,7 +150,8 @@ def _children_of(pid: int) -> list[int]:
     return [int(each) for text in texts for each in text.split()]
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
+    """Its command line; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -180,6 +182,17 @@ def start(data: Path, environment: Mapping[str, str] | None = None, *arguments: 
     return RunningServer(data, process, log)
 
 
+def end(server: RunningServer) -> None:
+    """End it if it runs, by SIGKILL if nothing else helps."""
+    if server.process.poll() is None:
+        server.process.terminate()
+        try:
+            server.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+
+
 @contextmanager
 def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
     """A ready server over a fresh folder; both are gone afterwards."""
@@ -189,13 +202,7 @@ def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> It
         server.wait_ready()
         yield server
     finally:
-        if server.process.poll() is None:
-            server.process.terminate()
-            try:
-                server.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
-                server.process.wait()
+        end(server)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 LOCK_FILE = "lock"
 SETTINGS_FILE = "server.json"
-LEFTOVERS_TIMEOUT_S = 15.0
+# Longer than the watchdog takes, whatever it has to do (its STAGES).
+LEFTOVERS_TIMEOUT_S = 20.0
 
 
 class DataFolderInUse(Exception):

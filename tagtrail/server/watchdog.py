@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from tagtrail.server.processes import lives_in_group, started_at
 
-GRACE_S = 5.0
-# Postgres last, so that requests in flight can still be finished.
-STAGES: tuple[tuple[int, tuple[int, ...]], ...] = (
-    (signal.SIGTERM, (signal.SIGTERM, signal.SIGKILL)),
-    (signal.SIGINT, (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)),
+# By the signal that ends a group well: how long each of the signals that follow is given.
+# Postgres last, so that requests in flight can still be finished; not for long, because the next start waits for it.
+# Postgres gets longer: what it writes out now need not be recovered then.
+STAGES: tuple[tuple[int, float, tuple[int, ...]], ...] = (
+    (signal.SIGTERM, 1.5, (signal.SIGTERM, signal.SIGKILL)),
+    (signal.SIGINT, 5.0, (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)),
 )
 
 
@@ -64,13 +65,13 @@ def main() -> None:
 
 def end(groups: Mapping[int, Group]) -> None:
     """End all groups, gently at first."""
-    for ends_by, numbers in STAGES:
+    for ends_by, grace_s, numbers in STAGES:
         left = [group for group in groups.values() if group.number == ends_by]
         for number in numbers:
             left = [group for group in left if group.send(number)]
             for group in left:
                 group.send(signal.SIGCONT)
-            deadline = time.monotonic() + GRACE_S
+            deadline = time.monotonic() + grace_s
             while time.monotonic() < deadline and (left := [group for group in left if lives_in_group(group.leader)]):
                 time.sleep(0.05)
 

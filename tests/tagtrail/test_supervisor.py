@@ -25,6 +25,7 @@ from tests.servers import RunningServer, is_alive, serving, start
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 STOP_MAX_S = 10.0
+READY_MAX_S = 5.0
 WAIT_MAX_S = 30.0
 
 
@@ -247,6 +248,20 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_the_next_start_works(
     again.wait_ready()
     assert [pid for pid in below if is_alive(pid)] == []
     assert again.stop() == 0
+
+
+def test_when_the_supervisor_is_killed_an_upload_that_goes_on_does_not_hold_up_the_next_start() -> None:
+    with serving() as server:
+        path = _url(server, start_upload(server, "held")).removeprefix(server.url)
+        host, port = server.host.split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx".encode())
+            below = server.descendants()
+            began = time.monotonic()
+            server.process.kill()
+            server.process.wait()
+            eventually("what it started has ended", lambda: not [pid for pid in below if is_alive(pid)])
+            assert time.monotonic() - began < READY_MAX_S
 
 
 @pytest.mark.parametrize("spared", [(), ("postgres",), ("postgres", "api", "projector")])

@@ -1,0 +1,1 @@
+"""Faults injected into a running registry, and what it must have kept afterwards."""
