@@ -263,7 +263,9 @@ class Store:
             return opened
 
     def _open_here(self) -> _Opened:
-        reader = Reader(self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s)
+        reader = Reader(
+            self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s, name="tagtrail-store"
+        )
         try:
             (partitions,) = reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
         except BaseException:
@@ -277,7 +279,6 @@ class Store:
         return connect(
             self._conninfo,
             name="tagtrail-append",
-            connect_timeout_s=max(2, round(self._append_timeout_s)),
             statement_timeout_s=self._append_timeout_s,
             lock_timeout_s=self._append_timeout_s,
         )
