@@ -1,0 +1,1 @@
+"""The registry while what it stands on fails."""
