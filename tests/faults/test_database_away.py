@@ -21,7 +21,6 @@ import pytest
 import requests
 
 from eventstore import verify
-from eventstore.connection import ANSWER_MARGIN_S
 from projections import admin
 from projections.verify import verify as verify_read_models
 from tests.faults.pushers import Pusher, assert_each_once, done, pushing, told
@@ -33,6 +32,8 @@ from tests.waiting import eventually
 CLIENTS = 8
 SEED = 20261126
 LIMIT_S = 2.0
+# How much later than its own limit the server may say so; then it is given up.
+MARGIN_S = 1.0
 # What a busy machine may add to a request that reached its limit.
 SLACK_S = 2.0
 RECOVERY_S = 15.0
@@ -119,7 +120,7 @@ def assert_away(registry: RunningServer, seconds: float) -> None:
                 assert answer.status_code == 503, (path, answer.status_code, answer.text)
                 if path == "/readyz":
                     assert answer.json()["problems"][0].startswith("database: "), answer.text
-            assert took < LIMIT_S + ANSWER_MARGIN_S + SLACK_S
+            assert took < LIMIT_S + MARGIN_S + SLACK_S
             assert requests.get(f"{registry.url}/healthz", timeout=5).status_code == 200
 
     failures: list[BaseException] = []
@@ -178,7 +179,7 @@ def test_a_database_that_is_away_for_a_while(
         goes_on(pushers)
     print(f"{name} for {seconds:g} s: every client went on {every_one_s:.2f} s after; {told(pushers)}")
     assert sum(each.statuses[503] for each in pushers) > 0
-    assert max(each.longest_s for each in pushers) < LIMIT_S + ANSWER_MARGIN_S + SLACK_S
+    assert max(each.longest_s for each in pushers) < LIMIT_S + MARGIN_S + SLACK_S
     assert_whole(registry, pushers)
 
 
@@ -202,5 +203,6 @@ def test_connections_that_are_cut_at_random(
         goes_on(pushers)
     print(f"{cut} connections cut in {seconds:g} s, {told(pushers)}")
     assert cut > 0
-    assert max(each.longest_s for each in pushers) < LIMIT_S + ANSWER_MARGIN_S + SLACK_S
+    # What is asked again on another connection may take its whole time limit, and then succeed: reads, then an append.
+    assert max(each.longest_s for each in pushers) < 2 * LIMIT_S + MARGIN_S + SLACK_S
     assert_whole(registry, pushers)
