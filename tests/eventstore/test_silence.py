@@ -91,7 +91,8 @@ def test_what_nobody_waits_for_any_more_is_not_appended(database: Database, prox
     # Until the combiner has given it up, too, and tries to connect.
     time.sleep(LIMIT_S + MARGIN_S)
     proxy.flow()
-    assert eventually(lambda: appended(store, command(event("next"))), 15.0)
+    following = command(event("next"))
+    assert eventually(lambda: appended(store, following), 15.0)
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
