@@ -9,12 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
 from eventstore.board.writer import NoPlace, Writer
 from eventstore.connection import Failure, failure_of
+from eventstore.schema import APPEND_LOCK
 from eventstore.types import AppendRejected, StoreUnavailable
 
 BATCH_COMMANDS_MAX = 64
@@ -23,9 +25,15 @@ RETRY_PAUSE_S = 0.02
 RETRY_PAUSE_MAX_S = 0.5
 EXIT_STATUS = 70
 
-_APPEND = "SELECT log.es_append(%s::smallint, %s::jsonb, %s, %s, %s::smallint, %s)"
-_WITHOUT_BOARD = (None, None, None)
 _LOG_ID = 0
+# Whoever gave up may ask for something else, so what is late must not be appended. The time is looked at under the
+# append's own lock: a server that was stopped, or a lock that was held, may let a call begin when nobody waits for it.
+_APPEND = f"""
+  WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({APPEND_LOCK}, {_LOG_ID}))
+SELECT log.es_append({_LOG_ID}::smallint, %s::jsonb, %s, %s, %s::smallint, %s)
+  FROM locked WHERE clock_timestamp() < %s
+"""  # noqa: S608 - put together from constants; values go as parameters
+_WITHOUT_BOARD = (None, None, None)
 _log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
@@ -61,6 +69,8 @@ class Combiner:
         self._changed = threading.Condition()
         self._closing = False
         self._connection: psycopg.Connection | None = None
+        # How far the database's clock is ahead of ours, which counts from some moment of the past.
+        self._clock_ahead_s = 0.0
         self._thread = threading.Thread(target=self._run_or_die, name="append-combiner", daemon=True)
         self._thread.start()
 
@@ -157,7 +167,7 @@ class Combiner:
             for pending in batch:
                 self._append([pending])
             return
-        batch[0].error = AppendRejected(str(failed.cause))
+        batch[0].error = AppendRejected(str(failed))
         batch[0].done.set()
 
     def _still_wanted(self, batch: list[_Pending], failed: "_Failed") -> list[_Pending]:
@@ -166,7 +176,7 @@ class Combiner:
             if time.monotonic() < pending.deadline:
                 wanted.append(pending)
             else:
-                pending.error = StoreUnavailable(f"the append did not end in time: {failed.cause}")
+                pending.error = StoreUnavailable(f"the append did not end in time: {failed}")
                 pending.done.set()
         return wanted
 
@@ -176,7 +186,7 @@ class Combiner:
         cells = {cell for pending in batch for cell in pending.cells}
         self._begin(cells)
         try:
-            answers = self._ask(connection, "[" + ",".join(pending.text for pending in batch) + "]")
+            answers = self._ask(connection, batch)
         except psycopg.Error as error:
             failure = failure_of(error, connection)
             # Without the context, which quotes the function's statements.
@@ -186,18 +196,22 @@ class Combiner:
                 self._disconnect()
             else:
                 self._end(cells)
-            raise _Failed(failure, error) from error
+            raise _Failed(failure, str(error)) from error
         self._end(cells)
+        if answers is None:
+            # Or the database's clock was set: a new connection asks for it again.
+            self._disconnect()
+            raise _Failed(Failure.BUSY, "the database came to it too late, nothing was appended")
         return answers
 
-    def _ask(self, connection: psycopg.Connection, batch: str) -> list[Answer]:
+    def _ask(self, connection: psycopg.Connection, batch: list[_Pending]) -> list[Answer] | None:
+        """What es_append answers; None if that was too late for the one that waits for the shortest time."""
+        text = "[" + ",".join(pending.text for pending in batch) + "]"
         admitted_by = _WITHOUT_BOARD if self._writer is None else self._writer.identity
-        parameters = (_LOG_ID, batch, self._allow_clock_skew, *admitted_by)
+        wanted_until = datetime.fromtimestamp(min(each.deadline for each in batch) + self._clock_ahead_s, UTC)
+        parameters = (text, self._allow_clock_skew, *admitted_by, wanted_until)
         row = connection.execute(_APPEND, parameters, prepare=True).fetchone()
-        if row is None:
-            raise RuntimeError("es_append answered nothing")
-        answers: list[Answer] = row[0]
-        return answers
+        return None if row is None else row[0]
 
     def _begin(self, cells: Collection[int]) -> None:
         if self._writer is not None:
@@ -212,12 +226,14 @@ class Combiner:
         if self._connection is None:
             try:
                 self._connection = self._connect()
+                (now,) = self._connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone() or (0,)
+                self._clock_ahead_s = float(now) - time.monotonic()
                 if self._writer is not None:
                     self._writer.claim(self._connection)
             except (psycopg.Error, NoPlace) as error:
                 _log.warning("cannot connect to append: %s", error)
                 self._disconnect()
-                raise _Failed(Failure.BUSY, error) from error
+                raise _Failed(Failure.BUSY, str(error)) from error
         return self._connection
 
     def _disconnect(self) -> None:
@@ -229,7 +245,6 @@ class Combiner:
 class _Failed(Exception):
     """A call that gave no answers, and what that says."""
 
-    def __init__(self, failure: Failure, cause: Exception) -> None:
-        super().__init__(str(cause))
+    def __init__(self, failure: Failure, cause: str) -> None:
+        super().__init__(cause)
         self.failure = failure
-        self.cause = cause

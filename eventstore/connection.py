@@ -3,6 +3,16 @@
 from enum import Enum
 
 import psycopg
+from psycopg.abc import RV, AdaptContext, ConnParam, PQGen
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+CONNECT_TIMEOUT_S = 3
+# What a server needs to set up a session, and its own time limit to arrive here.
+FIRST_ANSWER_S = 5.0
+ANSWER_MARGIN_S = 1.0
+WAIT_INTERVAL_S = 0.1
 
 # Of server errors after which nothing was done and the same call may go through later: connection and shutdown,
 # deadlock and serialization, resources, locks and cancelled statements, input/output.
@@ -20,32 +30,84 @@ class Failure(Enum):
     WRONG = "wrong"
 
 
-def connect(
-    conninfo: str, *, name: str, connect_timeout_s: int, statement_timeout_s: float, lock_timeout_s: float
-) -> psycopg.Connection:
-    """An autocommit connection whose statements end within their time limits."""
-    connection = psycopg.connect(
+class NoAnswer(psycopg.OperationalError):
+    """The server said nothing for too long. The connection is closed; the outcome of what was asked is unknown."""
+
+
+class BoundedConnection(psycopg.Connection[TupleRow]):
+    """A connection that gives up on a server that says nothing.
+
+    `answer_limit_s` bounds each exchange with the server, None bounds none. The kernel of a server that is stopped, or
+    a proxy that stalls, still acknowledges what arrives: neither keepalives nor tcp_user_timeout notice them.
+    """
+
+    answer_limit_s: float | None = FIRST_ANSWER_S
+
+    def wait(self, gen: PQGen[RV], interval: float = WAIT_INTERVAL_S, timeout: float | None = None) -> RV:
+        """As psycopg's own; raises NoAnswer where the limit is reached."""
+        if timeout is not None or self.answer_limit_s is None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.answer_limit_s)
+        except psycopg.OperationalError:
+            # An error that the server told leaves nothing under way.
+            if self.closed or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+        self.close()
+        raise NoAnswer(f"the database said nothing for {self.answer_limit_s:.1f} s")
+
+
+def bounded(conninfo: str, *, name: str, connect_timeout_s: int = CONNECT_TIMEOUT_S, **parameters: ConnParam) -> str:
+    """The connection string with the limits of connecting, and of a peer that is gone, idle or not."""
+    return make_conninfo(
         conninfo,
-        autocommit=True,
-        prepare_threshold=0,
-        connect_timeout=connect_timeout_s,
         application_name=name,
+        connect_timeout=connect_timeout_s,
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
-        tcp_user_timeout=round(1000 * (statement_timeout_s + lock_timeout_s)),
+        tcp_user_timeout=25_000,
+        **parameters,
+    )
+
+
+def connect(
+    conninfo: str = "",
+    *,
+    name: str,
+    statement_timeout_s: float | None,
+    lock_timeout_s: float | None = None,
+    connect_timeout_s: int = CONNECT_TIMEOUT_S,
+    prepare_threshold: int | None = 0,
+    context: AdaptContext | None = None,
+    **parameters: ConnParam,
+) -> BoundedConnection:
+    """An autocommit connection whose statements end within their time limits, whatever the server does.
+
+    Statements without a limit are for tasks that read the whole log; what ends them is a peer that is gone.
+    """
+    connection = BoundedConnection.connect(
+        bounded(conninfo, name=name, connect_timeout_s=connect_timeout_s, **parameters),
+        autocommit=True,
+        prepare_threshold=prepare_threshold,
+        context=context,
     )
     set_limits(connection, statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s)
     return connection
 
 
-def set_limits(connection: psycopg.Connection, *, statement_timeout_s: float, lock_timeout_s: float) -> None:
+def set_limits(
+    connection: BoundedConnection, *, statement_timeout_s: float | None, lock_timeout_s: float | None = None
+) -> None:
     """Set the session's time limits and zone; SET, because `options` of the caller's conninfo must stay."""
+    limits = {"statement_timeout": statement_timeout_s, "lock_timeout": lock_timeout_s}
+    settings = {name: f"{round(1000 * limit)}ms" for name, limit in limits.items() if limit is not None}
+    settings["timezone"] = "UTC"
     connection.execute(
-        "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
-        " set_config('timezone', 'UTC', false)",
-        (f"{round(1000 * statement_timeout_s)}ms", f"{round(1000 * lock_timeout_s)}ms"),
+        "SELECT set_config(s.name, s.value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+        (list(settings), list(settings.values())),
     )
+    connection.answer_limit_s = None if statement_timeout_s is None else statement_timeout_s + ANSWER_MARGIN_S
 
 
 def failure_of(error: psycopg.Error, connection: psycopg.Connection) -> Failure:

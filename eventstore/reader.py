@@ -1,52 +1,51 @@
-"""Questions to the log: each is one SQL statement in autocommit, asked again if its connection was lost."""
+"""Questions to the database: each is one SQL statement in autocommit, asked again if its connection was lost."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from eventstore.connection import Failure, failure_of, set_limits
+from eventstore.connection import ANSWER_MARGIN_S, BoundedConnection, Failure, bounded, failure_of, set_limits
 from eventstore.types import StoreError, StoreUnavailable
 
 Row = tuple[Any, ...]
+Parameters = Sequence[object] | Mapping[str, object]
 
 # After an outage the pool must not wait out a long back-off before it connects again.
 _RECONNECT_TIMEOUT_S = 1.0
-_CONNECT_TIMEOUT_S = 3
 _RETRY_PAUSE_S = 0.005
 
 
 class Reader:
-    """A pool of connections, opened with the first question."""
+    """A pool of connections, opened with the first question, in the process that asks it."""
 
-    def __init__(self, conninfo: str, *, pool_size: int, timeout_s: float) -> None:
+    def __init__(self, conninfo: str, *, pool_size: int, timeout_s: float, name: str) -> None:
         self._timeout_s = timeout_s
         self._pool = ConnectionPool(
-            conninfo,
+            bounded(conninfo, name=name),
+            connection_class=BoundedConnection,
             min_size=0,
             max_size=pool_size,
             open=False,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 0,
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "application_name": "tagtrail-store",
-            },
+            kwargs={"autocommit": True, "prepare_threshold": 0},
             configure=self._configure,
             timeout=timeout_s,
             reconnect_timeout=_RECONNECT_TIMEOUT_S,
-            name="store",
+            name=name,
         )
-        self._pool.open(wait=False)
 
-    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def rows(self, query: str, parameters: Parameters = ()) -> list[Row]:
         """All rows of one statement. Raises StoreUnavailable if the database does not answer in time."""
         deadline = time.monotonic() + self._timeout_s
+        if self._pool.closed:
+            self._pool.open(wait=False)
         while True:
             try:
                 with self._pool.connection(timeout=max(0.0, deadline - time.monotonic())) as connection:
+                    # What waiting for the connection took is not left for the answer.
+                    connection.answer_limit_s = max(0.0, deadline - time.monotonic()) + ANSWER_MARGIN_S
                     try:
                         return connection.execute(query, parameters).fetchall()
                     except psycopg.Error as error:
@@ -65,7 +64,7 @@ class Reader:
         # The pool throws a closed connection away.
         connection.close()
 
-    def row(self, query: str, parameters: Sequence[object] = ()) -> Row:
+    def row(self, query: str, parameters: Parameters = ()) -> Row:
         """The only row of a statement that always has one."""
         (row,) = self.rows(query, parameters)
         return row
@@ -74,7 +73,9 @@ class Reader:
         """Close all connections."""
         self._pool.close()
 
-    def _configure(self, connection: psycopg.Connection) -> None:
+    def _configure(self, connection: BoundedConnection) -> None:
         set_limits(connection, statement_timeout_s=self._timeout_s, lock_timeout_s=self._timeout_s)
-        # Every question has its index; a plan kept since the log was empty must use it too.
+        # Every question has its index; a plan kept since the log was empty must use it too. A scan of a small table,
+        # such as all checkpoints, would cost as much as the rest of a question.
         connection.execute("SET enable_seqscan = off")
+        connection.execute("SET default_transaction_isolation = 'read committed'")

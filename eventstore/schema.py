@@ -11,27 +11,42 @@ from threading import Lock
 
 import psycopg
 
+from eventstore.connection import connect
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 
 REVISION = "0005"
 APPEND_LOCK = 4711
 MIGRATION_LOCK = 4712
 _CONNECT_TIMEOUT_S = 10
+_QUESTION_TIMEOUT_S = 30.0
 _alembic_lock = Lock()
 
 
 @contextmanager
-def connected(url: str) -> Iterator[psycopg.Connection]:
+def connected(url: str, statement_timeout_s: float | None = None) -> Iterator[psycopg.Connection]:
     """An autocommit connection for a task of upkeep; raises StoreUnavailable if there is none to be had."""
-    with _connect(url, autocommit=True) as connection:
+    with _connect(url, statement_timeout_s) as connection:
         yield connection
 
 
-def _connect(url: str, *, autocommit: bool) -> psycopg.Connection:
+def _connect(url: str, statement_timeout_s: float | None = None) -> psycopg.Connection:
     try:
-        return psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=autocommit)
+        return connect(
+            url,
+            name="tagtrail-upkeep",
+            connect_timeout_s=_CONNECT_TIMEOUT_S,
+            statement_timeout_s=statement_timeout_s,
+            # Migrations are files of many statements.
+            prepare_threshold=None,
+        )
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database cannot be reached: {error}") from error
+
+
+def _connect_to_migrate(url: str) -> psycopg.Connection:
+    connection = _connect(url)
+    connection.autocommit = False
+    return connection
 
 
 def migrate(owner_url: str, *, app_role: str) -> str:
@@ -45,7 +60,7 @@ def migrate(owner_url: str, *, app_role: str) -> str:
 
     engine = sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: _connect(owner_url, autocommit=False),
+        creator=lambda: _connect_to_migrate(owner_url),
         poolclass=sa.NullPool,
     )
     config = Config()
@@ -70,7 +85,7 @@ def _migrations_folder() -> str:
 
 def current_revision(url: str) -> str | None:
     """The revision that the database stands at, None if it holds no store."""
-    with connected(url) as connection:
+    with connected(url, _QUESTION_TIMEOUT_S) as connection:
         return _revision(connection)
 
 
@@ -87,7 +102,7 @@ def check(url: str) -> list[str]:
 
     Raises SchemaOutdated if the schema is not at `REVISION`.
     """
-    with connected(url) as connection:
+    with connected(url, _QUESTION_TIMEOUT_S) as connection:
         revision = _revision(connection)
         if revision != REVISION:
             stands = "holds no event store" if revision is None else f"stands at schema {revision}"
@@ -154,8 +169,7 @@ def note_cluster(url: str) -> int:
     restore or a failover positions may have been used twice. Call it at start and on every new connection of whoever
     compares positions, before they are used. The first note of a new log keeps epoch 1.
     """
-    with connected(url) as connection:
-        connection.execute("SET statement_timeout = '30s'")
+    with connected(url, _QUESTION_TIMEOUT_S) as connection:
         row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()
     if row is None or row[0] is None:
         raise StoreError("the log has no row in es_log")

@@ -69,14 +69,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Opened:
-    """What belongs to one process: threads and connections do not survive a fork."""
+    """What belongs to one process: threads and connections do not survive a fork. `partitions` is None until asked."""
 
     pid: int
     reader: Reader
     combiner: Combiner
-    partitions: int
+    partitions: int | None = None
 
 
 class Store:
@@ -117,6 +117,8 @@ class Store:
         given again), AppendRejected if the command could never be appended.
         """
         opened = self._open()
+        if opened.partitions is None:
+            (opened.partitions,) = opened.reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
         cells = () if self._board is None else self._board.cells_changed(command)
         answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s, cells)
         return decode_outcome(answer)
@@ -263,21 +265,17 @@ class Store:
             return opened
 
     def _open_here(self) -> _Opened:
-        reader = Reader(self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s)
-        try:
-            (partitions,) = reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
-        except BaseException:
-            reader.close()
-            raise
+        reader = Reader(
+            self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s, name="tagtrail-store"
+        )
         writer = None if self._board is None else self._board.writer
         combiner = Combiner(self._append_connect, allow_clock_skew=self._allow_clock_skew, writer=writer)
-        return _Opened(os.getpid(), reader, combiner, partitions)
+        return _Opened(os.getpid(), reader, combiner)
 
     def _connect_to_append(self) -> psycopg.Connection:
         return connect(
             self._conninfo,
             name="tagtrail-append",
-            connect_timeout_s=max(2, round(self._append_timeout_s)),
             statement_timeout_s=self._append_timeout_s,
             lock_timeout_s=self._append_timeout_s,
         )

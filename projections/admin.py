@@ -10,7 +10,7 @@ from projections import builds, parking
 from projections.builds import FED, FILLING, LIVE
 from projections.models import MODELS
 from projections.parking import Parked
-from projections.setup import engine_for
+from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 
 # Of a build: the first event that it has not folded, per partition, tells since when it is behind.
 _BEHIND = """
@@ -92,7 +92,7 @@ class Status:
 
 def status(database_url: str) -> Status:
     """Where the log, every build and the relay stand."""
-    with engine_for(database_url).connect() as connection:
+    with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
         return read_status(connection)
 
 
@@ -137,7 +137,7 @@ def wait_until(database_url: str, position: int, timeout_s: float = 30.0) -> boo
         " WHERE b.state = 'live' AND b.model = ANY(:models) AND e.position <= :position"
         " AND NOT starts_with(e.stream, 'upload-'))"
     )
-    with engine_for(database_url).connect() as connection:
+    with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
         while time.monotonic() < deadline:
             asked = {"models": [each.id for each in MODELS], "position": position}
             if connection.execute(query, asked).scalar_one():

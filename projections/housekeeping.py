@@ -13,7 +13,7 @@ from projections import builds
 from projections.builds import LIVE, build, checkpoint
 from projections.model import SCHEMA, FoldFailed, Model
 from projections.rebuild import RebuildRefused, fold, rebuild
-from projections.setup import engine_for
+from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 
 EVERY_S = 1.0
 # A model that starts from nothing is folded by SQL from this many events on; below, the projector is as quick.
@@ -87,7 +87,7 @@ class Keeper:
         return True
 
     def _is_new(self, model: Model) -> bool:
-        with engine_for(self._url).connect() as connection:
+        with engine_for(self._url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
             live = builds.listed(connection, [model], [LIVE])
             if not live:
                 return False
@@ -103,7 +103,7 @@ class Keeper:
 
 def remove_old(database_url: str, models: Sequence[Model]) -> None:
     """Drop retired builds whose time is over, and shapes that no process has asked for during an hour."""
-    with engine_for(database_url).connect() as connection:
+    with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
         with connection.begin():
             connection.exec_driver_sql(_UNASKED, {"keep": UNASKED_S, "ours": [each.id for each in models]})
             retired = builds.expired(connection)

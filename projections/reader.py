@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from prometheus_client import Counter
-from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventstore.partition import partition_of
-from eventstore.types import StoreUnavailable
+from eventstore.reader import Reader as StoreReader
 from projections.model import FoldFailed, Happened, Model, Rows, happened_from
 
 _ITEM = (
@@ -21,7 +19,6 @@ _ITEM = (
 )
 _COLUMNS = "e.position, e.key, e.type, e.content, {item} AS item"
 _FACTS_JOIN = " LEFT JOIN log.es_content AS f ON f.digest = e.content"
-_CONNECT_TIMEOUT_S = 3
 OVERLAID = Counter("tagtrail_overlay_reads_total", "Reads that found events which their read model did not have yet")
 OVERLAY_EVENTS = Counter("tagtrail_overlay_events_total", "Events that such reads had to fold")
 
@@ -72,27 +69,9 @@ class Reader:
         self, database_url: str, *, pool_size: int = 8, statement_timeout_s: float = 10.0, tail: bool = True
     ) -> None:
         self._tail = tail
-        self._timeout_s = statement_timeout_s
         self.tail_events = 0
-        self._pool = ConnectionPool(
-            database_url,
-            min_size=0,
-            max_size=pool_size,
-            open=False,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 0,
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "application_name": "tagtrail-reader",
-                "options": f"-c statement_timeout={int(statement_timeout_s * 1000)}"
-                " -c default_transaction_isolation=read\\ committed"
-                # Every question has its index. A scan of all checkpoints, which are few pages, would cost as much as
-                # the rest of a question.
-                " -c enable_seqscan=off",
-            },
-            timeout=statement_timeout_s,
-            reconnect_timeout=1.0,
-            name="reader",
+        self._store = StoreReader(
+            database_url, pool_size=pool_size, timeout_s=statement_timeout_s, name="tagtrail-reader"
         )
 
     def one(self, query: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -100,32 +79,7 @@ class Reader:
         values = {**parameters, "tail": self._tail}
         if "key" in values:
             values["partition"] = partition_of(values["key"])
-        if self._pool.closed:
-            self._pool.open(wait=False)
-        try:
-            return self._ask(query, values)
-        except psycopg.OperationalError:
-            # A connection that the database closed while it was idle: a question may be asked twice.
-            return self._ask_again(query, values)
-
-    def _ask(self, query: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        try:
-            with self._pool.connection() as connection:
-                row = connection.execute(query, values).fetchone()
-        except PoolTimeout as problem:
-            raise StoreUnavailable("the database cannot be reached") from problem
-        except psycopg.errors.QueryCanceled as problem:
-            raise StoreUnavailable("the question took too long") from problem
-        if row is None:
-            raise StoreUnavailable("the question brought no row")
-        return row
-
-    def _ask_again(self, query: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        self._pool.check()
-        try:
-            return self._ask(query, values)
-        except psycopg.OperationalError as problem:
-            raise StoreUnavailable(f"the database did not answer: {problem}") from problem
+        return self._store.row(query, values)
 
     def tail_of(self, tail: list[list[Any]] | None) -> Iterator[Happened]:
         """The events of a tail column, in order."""
@@ -153,4 +107,4 @@ class Reader:
 
     def close(self) -> None:
         """Close all connections."""
-        self._pool.close()
+        self._store.close()

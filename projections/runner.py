@@ -19,7 +19,7 @@ from projections.feeding import Moved, apply, lock
 from projections.folding import read_range
 from projections.model import Model
 from projections.models import MODELS
-from projections.setup import engine_for, ensure_tables
+from projections.setup import STATEMENT_TIMEOUT_S, engine_for, ensure_tables
 
 BATCH_EVENTS = 2000
 POLL_S = 0.005
@@ -56,7 +56,7 @@ def run(
         while not stop.is_set():
             try:
                 ensure_tables(database_url, models)
-                with engine_for(database_url).connect() as connection:
+                with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
                     _prepare(connection)
                     retry_s = RETRY_S
                     if kafka is None:

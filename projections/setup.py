@@ -1,25 +1,48 @@
 """Making what read models need where it is missing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
+from eventstore.connection import BoundedConnection, connect
 from projections import builds
 from projections.model import Model
 from projections.models import MODELS
 
 SETUP_LOCK = 4713
+# Of statements that touch some thousand rows: reached only if the database is stuck.
+STATEMENT_TIMEOUT_S = 30.0
+# Statements that SQLAlchemy makes differ; those that come again are worth preparing.
+PREPARE_THRESHOLD = 5
 
 
-def engine_for(database_url: str) -> sa.Engine:
-    """An engine without a pool: for the projector and for tools, which hold one connection."""
-    return sa.create_engine(
+def engine_for(database_url: str, *, statement_timeout_s: float | None = None) -> sa.Engine:
+    """An engine without a pool: for the projector and for tools, which hold one connection.
+
+    Without a time limit only for what reads the whole log: rebuild and verify.
+    """
+    engine = sa.create_engine(
         database_url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
             "postgres://", "postgresql+psycopg://", 1
         ),
         poolclass=sa.NullPool,
-        connect_args={"connect_timeout": 5, "application_name": "tagtrail-projector"},
     )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def bounded(
+        dialect: sa.Dialect, record: object, arguments: Sequence[object], parameters: dict[str, Any]
+    ) -> BoundedConnection:
+        connection = connect(
+            name="tagtrail-projector",
+            statement_timeout_s=statement_timeout_s,
+            prepare_threshold=PREPARE_THRESHOLD,
+            **parameters,
+        )
+        connection.autocommit = False
+        return connection
+
+    return engine
 
 
 def ensure_tables(database_url: str, models: Iterable[Model] = MODELS) -> None:
@@ -27,7 +50,7 @@ def ensure_tables(database_url: str, models: Iterable[Model] = MODELS) -> None:
 
     Any number of processes may do it at once.
     """
-    with engine_for(database_url).begin() as connection:
+    with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SETUP_LOCK})
         builds.prepare(connection)
         for model in models:

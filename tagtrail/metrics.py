@@ -7,7 +7,6 @@ stand is asked of the database, so that it is the same whoever is asked.
 import os
 from collections.abc import Iterator
 
-import sqlalchemy as sa
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -20,6 +19,8 @@ from projections.builds import FILLING
 from projections.setup import engine_for
 from protocol.messages import Answer
 from tagtrail.server.counting import FOLDER_VARIABLE
+
+STATEMENT_TIMEOUT_S = 5.0
 
 
 def registry_of(database_url: str) -> CollectorRegistry:
@@ -52,7 +53,7 @@ class Standings(Collector):
     """Where log, relay and read models stand, read from the database at each scrape."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = engine_for(database_url)
+        self._engine = engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: what there is to tell is known when the database is asked."""
@@ -62,7 +63,6 @@ class Standings(Collector):
         """All gauges; only that it is away, if the database is."""
         try:
             with self._engine.connect() as connection:
-                connection.execute(sa.text("SET statement_timeout = '5s'"))
                 found = admin.read_status(connection)
         except DBAPIError:
             yield _gauge("tagtrail_database_up", "Whether the database answers", 0)

@@ -109,22 +109,29 @@ def start_server(**more: str) -> tuple[Server, subprocess.Popen[bytes]]:
     if user is not None:
         os.chown(folder, user.pw_uid, user.pw_gid)
     programs = _programs(folder, user)
-    data = folder / "data"
-    become = _become(user)
     made = subprocess.run(
-        [f"{programs}/initdb", "-D", data, "-U", ADMIN, "-A", "trust", "-E", "UTF8", "-N", "--locale=C"],
-        preexec_fn=become,
+        [f"{programs}/initdb", "-D", folder / "data", "-U", ADMIN, "-A", "trust", "-E", "UTF8", "-N", "--locale=C"],
+        preexec_fn=_become(user),
         cwd="/",
         capture_output=True,
         check=False,
     )
     if made.returncode:
         raise RuntimeError(f"initdb failed: {made.stderr.decode()}")
+    return launch(folder, **more)
+
+
+def launch(folder: Path, **more: str) -> tuple[Server, subprocess.Popen[bytes]]:
+    """Start the server of a cluster that was made, on the socket that it had before; raises RuntimeError as above."""
+    user = _unprivileged()
+    programs = folder / "pginstall" / "bin"
+    if not programs.exists():
+        programs = _programs(folder, user)
     settings = [f"--{name}={value}" for name, value in (SETTINGS | more).items()]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-k", folder, *settings],
-            preexec_fn=become,
+            [programs / "postgres", "-D", folder / "data", "-k", folder, *settings],
+            preexec_fn=_become(user),
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,

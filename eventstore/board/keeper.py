@@ -41,7 +41,7 @@ def renounce(url: str, owner: str) -> None:
 
     Nobody reads the board that an earlier run of this owner left; another owner's lease is waited for.
     """
-    with connected(url) as connection:
+    with connected(url, _QUESTION_S) as connection:
         connection.execute("SELECT log.es_remove_board(0::smallint, %s)", (owner,))
         _wait_for_others(lambda: _left_s(connection))
 
@@ -104,21 +104,20 @@ class Keeper:
             self._thread.join(2 * _QUESTION_S)
         self._cells.lend_until(0)
         try:
-            with connected(self._url) as connection:
+            with connected(self._url, _QUESTION_S) as connection:
                 connection.execute("SELECT log.es_remove_board(0::smallint, %s)", (self._owner,))
         except (StoreUnavailable, psycopg.Error):
             _log.info("the lease of the board runs out by itself: the database has ended")
 
     def _try_to_register(self) -> float | None:
         try:
-            with connected(self._url) as connection:
+            with connected(self._url, _QUESTION_S) as connection:
                 return self._register(connection)
         except psycopg.Error as problem:
             raise StoreUnavailable(f"the change board could not be registered: {problem}") from problem
 
     def _register(self, connection: psycopg.Connection) -> float | None:
         """None if registered, else for how many seconds somebody stands in the way."""
-        self._limit(connection)
         # First: a ticket of the term before must not outlive a moment in which others could append.
         self._cells.lend_until(0)
         self._cells.next_term()
@@ -136,8 +135,7 @@ class Keeper:
     def _run(self) -> None:
         while not self._ending.wait(self._lease_s / _RENEWALS_A_LEASE):
             try:
-                with connected(self._url) as connection:
-                    self._limit(connection)
+                with connected(self._url, _QUESTION_S) as connection:
                     while not self._ending.wait(self._lease_s / _RENEWALS_A_LEASE):
                         self._renew(connection)
             except (StoreUnavailable, psycopg.Error) as problem:
@@ -163,7 +161,3 @@ class Keeper:
         """Raised when the database was restored (S10)."""
         row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()
         return 0 if row is None else int(row[0])
-
-    @staticmethod
-    def _limit(connection: psycopg.Connection) -> None:
-        connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{round(_QUESTION_S * 1000)}ms",))

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 
 import psycopg
 
+from eventstore.connection import connect
+
 LEASE_S = 6.0
 BEAT_S = 1.0
+STATEMENT_TIMEOUT_S = 3.0
 _FORGET_S = 600.0
 
 _BEAT = """
@@ -95,11 +98,10 @@ class Membership:
                 self._stop.wait(self._beat_s)
 
     def _beat_until_stopped(self) -> None:
-        with psycopg.connect(
-            self._url, autocommit=True, connect_timeout=3, application_name=f"tagtrail-{self._member.kind}-heart"
-        ) as connection:
+        name = f"tagtrail-{self._member.kind}-heart"
+        with connect(self._url, name=name, statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
             # A lost lease or heartbeat costs nothing but time; it need not wait for the disk.
-            connection.execute("SET synchronous_commit = off; SET statement_timeout = '3s'")
+            connection.execute("SET synchronous_commit = off")
             while not self._stop.is_set():
                 self._beat(connection)
                 self._stop.wait(self._beat_s)

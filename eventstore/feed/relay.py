@@ -19,6 +19,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from domain.streams import UPLOAD_PREFIX
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
+from eventstore.connection import connect
 from eventstore.feed import topics
 from eventstore.feed.consumer import last_records
 from eventstore.feed.kafka import make_admin, make_producer
@@ -40,6 +41,8 @@ ACKNOWLEDGED_TIMEOUT_S = 8.0
 DISCARD_TIMEOUT_S = 60.0
 PROBLEM_CHARACTERS = 500
 END_S = 1.5
+STATEMENT_TIMEOUT_S = 30.0
+NOTE_TIMEOUT_S = 5.0
 
 _LOG = f"""
 SELECT {EVENT_COLUMNS} FROM log.es_event AS e
@@ -121,18 +124,17 @@ def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event)
 def _note_problem(database_url: str, problem: Exception) -> None:
     text = f"{type(problem).__name__}: {problem}"[:PROBLEM_CHARACTERS]
     try:
-        with psycopg.connect(database_url, autocommit=True, connect_timeout=3) as connection:
+        with connect(database_url, name="tagtrail-relay", statement_timeout_s=NOTE_TIMEOUT_S) as connection:
             connection.execute(_NOTE_PROBLEM, (text,))
     except psycopg.Error as error:
         _log.warning("the problem could not be noted: %s", error)
 
 
 def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop: threading.Event) -> None:
-    with psycopg.connect(
-        database_url, autocommit=True, connect_timeout=5, application_name="tagtrail-relay"
-    ) as connection:
+    with connect(database_url, name="tagtrail-relay", statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
         # A checkpoint that is lost in a crash is one that stands earlier.
-        connection.execute("SET synchronous_commit = off; SET statement_timeout = '30s'; SET enable_seqscan = off")
+        connection.execute("SET synchronous_commit = off")
+        connection.execute("SET enable_seqscan = off")
         connection.execute("SELECT log.es_note_cluster(0::smallint)")
         partitions = int(_row(connection, _HEAD)[1])
         admin = make_admin(settings)

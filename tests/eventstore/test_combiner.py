@@ -21,7 +21,7 @@ from tests.waiting import eventually
 
 
 class LosingConnection:
-    """A connection whose backend is ended after each of its first statements was committed, before the answer."""
+    """A connection whose backend is ended after each of its first appends was committed, before the answer."""
 
     losses_left = 3
 
@@ -32,7 +32,7 @@ class LosingConnection:
     def execute(self, *arguments: Any, **options: Any) -> Any:
         """Run the statement; perhaps lose its answer."""
         cursor = self._connection.execute(*arguments, **options)
-        if LosingConnection.losses_left:
+        if "es_append" in arguments[0] and LosingConnection.losses_left:
             LosingConnection.losses_left -= 1
             with psycopg.connect(self._admin_url, autocommit=True) as admin:
                 admin.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
@@ -127,7 +127,7 @@ def test_what_was_given_up_is_not_sent_when_the_database_comes_back(database: Da
 
 
 class ReadOnlyAtFirst:
-    """A connection whose first statement is refused, as by a server that is about to take writes again."""
+    """A connection whose first append is refused, as by a server that is about to take writes again."""
 
     refusals_left = 1
 
@@ -136,7 +136,7 @@ class ReadOnlyAtFirst:
 
     def execute(self, *arguments: Any, **options: Any) -> Any:
         """Run the statement, or refuse it."""
-        if ReadOnlyAtFirst.refusals_left:
+        if "es_append" in arguments[0] and ReadOnlyAtFirst.refusals_left:
             ReadOnlyAtFirst.refusals_left -= 1
             raise psycopg.errors.ReadOnlySqlTransaction("cannot write")
         return self._connection.execute(*arguments, **options)

@@ -1,0 +1,135 @@
+"""Clients that push over HTTP and ask again until they are told that it was done, whatever fails meanwhile."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from domain.streams import link_stream, tag_stream
+from eventstore.types import Recorded
+from tests.api import image, sha256
+from tests.clients.wire import Answer
+from tests.races.clients import Connection, put_manifest
+from tests.races.log import assert_chained, events_of_stream, log_of
+
+RETRY_PAUSE_S = 0.1
+BLOB_EVERY = 4
+ASKED_AGAIN_MAX_S = 120.0
+
+
+@dataclass
+class Pusher:
+    """One client with a repository and a tag of its own: what it pushed and was told is done, in order."""
+
+    host: str
+    repository: str
+    acknowledged: list[str] = field(default_factory=list)
+    blobs: list[bytes] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    unknown_moves: int = 0
+    longest_s: float = 0.0
+    failure: BaseException | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Push one image after the other, each with the tag, each read back; some with a new layer."""
+        self._api = Connection(self.host)
+        try:
+            while not stop.is_set():
+                self._push()
+        except BaseException as problem:  # noqa: BLE001 - raised by who waits for all of them
+            self.failure = problem
+
+    def _push(self) -> None:
+        turn = len(self.acknowledged)
+        if turn % BLOB_EVERY == 0:
+            layer = f"layer {turn} of {self.repository}".encode()
+            self._until(201, "POST", f"/v2/{self.repository}/blobs/uploads/?digest={sha256(layer)}", layer)
+            self.blobs.append(layer)
+        body = image(self.blobs[-1], annotations={"turn": str(turn)})
+        put_manifest(self, self.repository, "latest", body)
+        self.acknowledged.append(sha256(body))
+        found = self._until(200, "GET", f"/v2/{self.repository}/manifests/latest")
+        assert found.headers["docker-content-digest"] == self.acknowledged[-1]
+
+    def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """Ask until it is done."""
+        return self._until(201, method, path, body, headers)
+
+    def _until(
+        self, status: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Ask again while the answer is 503."""
+        give_up = time.monotonic() + ASKED_AGAIN_MAX_S
+        while True:
+            began = time.monotonic()
+            answer = self._api.ask(method, path, body, headers)
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+            self.statuses[answer.status] += 1
+            if answer.status == status:
+                return answer
+            assert answer.status == 503, answer
+            self.unknown_moves += method == "PUT"
+            assert int(answer.headers["retry-after"]) > 0
+            assert time.monotonic() < give_up, f"{method} {path} is never done"
+            time.sleep(RETRY_PAUSE_S)
+
+
+@contextmanager
+def pushing(host: str, clients: int, prefix: str) -> Iterator[list[Pusher]]:
+    """So many clients, whose repositories begin with the prefix, push until the end of the `with`.
+
+    Raises what one of them raised.
+    """
+    stop = threading.Event()
+    pushers = [Pusher(host, f"faults/{prefix}{number}") for number in range(clients)]
+    threads = [threading.Thread(target=each.run, args=(stop,)) for each in pushers]
+    for each in threads:
+        each.start()
+    try:
+        yield pushers
+    finally:
+        stop.set()
+        for each in threads:
+            each.join()
+    for pusher in pushers:
+        if pusher.failure is not None:
+            raise pusher.failure
+
+
+def done(pushers: list[Pusher]) -> list[int]:
+    """How many pushes of each client were acknowledged."""
+    return [len(each.acknowledged) for each in pushers]
+
+
+def told(pushers: list[Pusher]) -> str:
+    """What the clients were answered, in a line."""
+    statuses = sum((each.statuses for each in pushers), Counter[int]())
+    longest = max(each.longest_s for each in pushers)
+    return f"{sum(done(pushers))} pushes, answers {dict(sorted(statuses.items()))}, longest request {longest:.2f} s"
+
+
+def assert_each_once(database_url: str, pushers: list[Pusher]) -> None:
+    """Each tag went through what was acknowledged, in order, and nothing else; each blob was linked once.
+
+    A push that was answered 503 may have been done: asked again, it is another push of the same image, which moves the
+    tag from there to there. Anything else would have been appended behind the client's back.
+    """
+    with log_of(database_url) as store:
+        for each in pushers:
+            moves = events_of_stream(store, tag_stream(each.repository, "latest"))
+            assert_chained(moves)
+            told = [digest_of(move) for move in moves]
+            assert [digest for digest, _ in groupby(told)] == each.acknowledged
+            assert len(moves) <= len(each.acknowledged) + each.unknown_moves
+            for layer in each.blobs:
+                linked = events_of_stream(store, link_stream(each.repository, sha256(layer)))
+                assert [event.type for event in linked] == ["BlobLinked"]
+
+
+def digest_of(move: Recorded) -> str:
+    """What the tag names after a TagMoved."""
+    return str(json.loads(move.data)["digest"])
