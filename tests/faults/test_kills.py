@@ -23,8 +23,8 @@ from tests.waiting import eventually
 SEED = 20261130
 CLIENTS = 16
 READY_MAX_S = 5.0
-TWO_AT_ONCE = 0.3
-KILLING_MAX_S = 15 * 60.0
+TWO_AT_ONCE = 0.5
+KILLING_MAX_S = 17 * 60.0
 PUSH_PAUSE_S = 0.5
 KILLS_WITH_KAFKA = 48
 Plan = Iterator[tuple[str, ...]]
