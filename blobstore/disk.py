@@ -94,12 +94,7 @@ class DiskBlobStore:
 
     def stat(self, name: BlobName) -> int | None:
         """The size in bytes, None if there is no such file."""
-        try:
-            with translated():
-                found = os.stat(self._path(name))
-        except Absent:
-            return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return self._size(self._path(name))
 
     def read(self, name: BlobName, start: int, length: int) -> Iterator[bytes]:
         """Blocks of the blob; one piece if it is small. Raises BlobMissing at the call."""
@@ -143,6 +138,10 @@ class DiskBlobStore:
             self._fault("created")
             if durable:
                 flush_folder(self._uploads)
+
+    def staged(self, upload: UploadId) -> int | None:
+        """The size of the staging file in bytes, None if there is no such file."""
+        return self._size(self._staging_path(upload))
 
     @contextmanager
     def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> Iterator[DiskUpload]:
@@ -193,6 +192,15 @@ class DiskBlobStore:
     def _path(self, name: BlobName) -> Path:
         digest = name.digest
         return self._blobs / digest.algorithm / digest.hex[:2] / f"{digest.hex}.{name.generation}"
+
+    @staticmethod
+    def _size(path: Path) -> int | None:
+        try:
+            with translated():
+                found = os.stat(path)
+        except Absent:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     @staticmethod
     def _require_same_file(path: Path, descriptor: int, offset: int) -> None:

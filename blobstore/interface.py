@@ -96,6 +96,9 @@ class BlobStore(Protocol):
     def create(self, upload: UploadId, *, durable: bool = True) -> None:
         """Make an empty staging place; a durable one survives a loss of power before its first byte (S26)."""
 
+    def staged(self, upload: UploadId) -> int | None:
+        """How many bytes of a session are staged, None if it has no staging place (any more)."""
+
     def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> AbstractContextManager[StagedUpload]:
         """Hold the session alone, to write behind its first `offset` bytes. Raises UploadBusy, UploadMissing.
 

@@ -53,8 +53,15 @@ def start(context: Context, request: Request) -> Answer:
 
 
 def status(context: Context, request: Request) -> Answer:
-    """GET or HEAD of a session: how far it stands (E15)."""
+    """GET or HEAD of a session: how far it stands (E15).
+
+    A session whose bytes are gone, as a crash between a commit's rename and its append leaves it, is gone for every
+    verb that would go on with it.
+    """
     _, upload = _open_upload(context, request)
+    staged = context.blobs.staged(UploadId(upload.id))
+    if staged is None or staged < upload.offset:
+        raise _unknown_upload()
     return Answer(204, _session_headers(upload))
 
 

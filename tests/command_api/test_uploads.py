@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from werkzeug.wrappers import Response
@@ -10,6 +11,8 @@ from werkzeug.wrappers import Response
 import domain.upload
 from command_api import commits, uploads
 from domain.digests import digest_of
+from eventstore.store import Store
+from eventstore.types import StoreUnavailable
 from tests.api import Registry, codes, sha256
 
 DATA = bytes(range(256)) * 40
@@ -190,6 +193,26 @@ def test_a_blob_whose_file_is_damaged_can_be_pushed_again(registry: Registry) ->
         assert registry.post(f"/v2/u/copy/blobs/uploads/?mount={digest}").status_code == 202
         registry.blob("u/app", DATA)
         assert registry.get(f"/v2/u/app/blobs/{digest}").data == DATA
+
+
+def test_a_session_whose_bytes_are_gone_is_gone_for_every_verb(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a closing PUT that renamed its bytes and could not append, or was killed between the two. Who resumes by
+    a GET must not be told to go on with what no PATCH or PUT finds. It can be ended, and uploaded anew.
+    """
+    location = start(registry)
+    chunk(registry, location, DATA)
+    path = f"{location}?digest={sha256(DATA)}"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", Mock(side_effect=StoreUnavailable("away")))
+        assert registry.put(path).status_code == 503
+    monkeypatch.setattr(uploads, "_COMMIT_WAIT_S", 0.01)
+    refused = [registry.get(location), chunk(registry, location, b"more"), registry.put(path)]
+    assert [(each.status_code, codes(each)) for each in refused] == [(404, ["BLOB_UPLOAD_UNKNOWN"])] * 3
+    assert registry.head(location).status_code == 404
+    assert registry.delete(location).status_code == 204
+    registry.blob("u/app", DATA)
 
 
 def test_parallel_uploads_of_one_blob_all_succeed(registry: Registry) -> None:
