@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from eventstore.connection import Failure, failure_of
+from eventstore.room import Room
 from eventstore.types import AppendRejected, StoreUnavailable
 
 BATCH_COMMANDS_MAX = 64
@@ -46,11 +47,12 @@ class Combiner:
     """Appends commands given by any thread; each call waits for its own outcome.
 
     `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
-    those who wait, and a process without it looks alive.
+    those who wait, and a process without it looks alive. `room` is told what each call found.
     """
 
-    def __init__(self, connect: Connect, *, allow_clock_skew: bool = False) -> None:
+    def __init__(self, connect: Connect, room: Room, *, allow_clock_skew: bool = False) -> None:
         self._connect = connect
+        self._room = room
         self._allow_clock_skew = allow_clock_skew
         self._queue: deque[_Pending] = deque()
         self._changed = threading.Condition()
@@ -171,7 +173,9 @@ class Combiner:
             if failure is Failure.LOST:
                 connection.close()
                 self._connection = None
+            self._room.failed(error)
             raise _Failed(failure, error) from error
+        self._room.found()
         if row is None:
             raise RuntimeError("es_append answered nothing")
         answers: list[Answer] = row[0]
