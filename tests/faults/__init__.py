@@ -1,0 +1,1 @@
+"""What an operator's bad year does to a registry."""
