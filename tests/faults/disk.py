@@ -126,7 +126,6 @@ class Disk:
 
     def restore(self, survival: Survival) -> None:
         """Power is back: the folder holds what survived."""
-        self.check()
         names = self._names_left(survival)
         survived = self._contents(names, survival)
         for path in self._names.keys() - survived.keys():

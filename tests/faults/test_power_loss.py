@@ -33,7 +33,7 @@ from tests.postgres import Database
 
 STEPS_MAX = 40
 STEPS = {"create", "pwrite", "ftruncate", "flush bytes", "rename", "flush folder", "unlink", "put_content", "append"}
-SCHEDULES = 1_000
+SCHEDULES = 200
 SEED = 20261125
 
 
@@ -142,6 +142,7 @@ class Machine:
 
     def finish(self) -> None:
         """In the end: everything stands, and upkeep finds nothing that it cannot clear away."""
+        self.disk.check()
         self._read_claims()
         self.require_blobs(self.disk.left(FLUSHED), FLUSHED.name)
         self.require_kept(self.pushes)
