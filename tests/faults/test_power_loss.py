@@ -33,7 +33,7 @@ from tests.postgres import Database
 
 STEPS_MAX = 40
 STEPS = {"create", "pwrite", "ftruncate", "flush bytes", "rename", "flush folder", "unlink", "put_content", "append"}
-SCHEDULES = 200
+SCHEDULES = 400
 SEED = 20261125
 
 
