@@ -16,6 +16,7 @@ import psycopg
 
 from eventstore.board.writer import NoPlace, Writer
 from eventstore.connection import Failure, failure_of
+from eventstore.room import Room
 from eventstore.schema import APPEND_LOCK
 from eventstore.types import AppendRejected, StoreUnavailable
 
@@ -57,12 +58,16 @@ class Combiner:
     """Appends commands given by any thread; each call waits for its own outcome.
 
     `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
-    those who wait, and a process without it looks alive. `writer` is the process's place on the change board, where
-    there is one; it is claimed at once, because what a dead process left open on it is settled by that.
+    those who wait, and a process without it looks alive. `room` is told what each call found. `writer` is the process's
+    place on the change board, where there is one; it is claimed at once, because what a dead process left open on it is
+    settled by that.
     """
 
-    def __init__(self, connect: Connect, *, allow_clock_skew: bool = False, writer: Writer | None = None) -> None:
+    def __init__(
+        self, connect: Connect, room: Room, *, allow_clock_skew: bool = False, writer: Writer | None = None
+    ) -> None:
         self._connect = connect
+        self._room = room
         self._allow_clock_skew = allow_clock_skew
         self._writer = writer
         self._queue: deque[_Pending] = deque()
@@ -196,12 +201,14 @@ class Combiner:
                 self._disconnect()
             else:
                 self._end(cells)
+            self._room.failed(error)
             raise _Failed(failure, str(error)) from error
         self._end(cells)
         if answers is None:
             # Or the database's clock was set: a new connection asks for it again.
             self._disconnect()
             raise _Failed(Failure.BUSY, "the database came to it too late, nothing was appended")
+        self._room.found()
         return answers
 
     def _ask(self, connection: psycopg.Connection, batch: list[_Pending]) -> list[Answer] | None:

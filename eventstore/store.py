@@ -23,7 +23,8 @@ from eventstore.codec import (
 from eventstore.combiner import Combiner, Connect
 from eventstore.connection import connect
 from eventstore.reader import Reader
-from eventstore.types import Clock, Command, Content, LogInfo, Outcome, Recorded, StreamState
+from eventstore.room import Room
+from eventstore.types import Clock, Command, Content, LogInfo, Outcome, Recorded, StoreUnavailable, StreamState
 
 APPEND_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
@@ -107,6 +108,7 @@ class Store:
         self._clock = clock
         self._append_connect = append_connect or self._connect_to_append
         self._board = board
+        self._room = Room()
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
 
@@ -125,9 +127,12 @@ class Store:
 
     def put_content(self, content: Content) -> None:
         """Store content, durably, before the append that names it; storing it again changes nothing (S12)."""
-        self._reader.rows(
-            "SELECT log.es_put_content(%s, %s, %s, %s)", (content.digest, content.body, content.facts, self._clock())
-        )
+        values = (content.digest, content.body, content.facts, self._clock())
+        try:
+            self._reader.rows("SELECT log.es_put_content(%s, %s, %s, %s)", values)
+        except StoreUnavailable as problem:
+            self._room.failed(problem.__cause__)
+            raise
 
     def get_content(self, digest: str) -> Content | None:
         """The content of this digest, None if there is none."""
@@ -225,6 +230,10 @@ class Store:
             )
         )
 
+    def write_problem(self) -> str | None:
+        """Why this process's last writes were refused for want of room; None if they were not, or long ago."""
+        return self._room.problem
+
     def forget_commands(self, before: datetime) -> int:
         """Forget the idempotency keys recorded before a moment; answers how many."""
         return int(self._reader.row("SELECT log.es_forget_commands(0::smallint, %s)", (before,))[0])
@@ -269,7 +278,7 @@ class Store:
             self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s, name="tagtrail-store"
         )
         writer = None if self._board is None else self._board.writer
-        combiner = Combiner(self._append_connect, allow_clock_skew=self._allow_clock_skew, writer=writer)
+        combiner = Combiner(self._append_connect, self._room, allow_clock_skew=self._allow_clock_skew, writer=writer)
         return _Opened(os.getpid(), reader, combiner)
 
     def _connect_to_append(self) -> psycopg.Connection:

@@ -35,7 +35,8 @@ class Health:
             return [f"schema: the database has {found.revision}, this program {REVISION}; run tagtrail db migrate"]
         if found.read_only:
             return ["database: takes no writes (it is read-only)"]
-        return []
+        refused = self._store.write_problem()
+        return [f"database: takes no writes ({refused})"] if refused else []
 
     def _bytes(self) -> list[str]:
         try:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from tagtrail.server import embedded
 from tests.api import codes, image, registry_over, sha256
 from tests.clients.programs import missing
-from tests.postgres import Database
+from tests.postgres import Database, Server
 from tests.servers import RunningServer, start
 from tests.waiting import eventually
 
@@ -81,6 +81,82 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, 
         assert registry.put(f"{session}?digest={sha256(b'begun' + new)}", data=new).status_code == 201
         assert registry.blob("u/app", new)
         assert registry.get(f"/v2/u/app/blobs/{sha256(b'begun' + new)}").data == b"begun" + new
+
+
+def test_a_full_disk_is_no_reason_not_to_delete_or_mount(database: Database, tmp_path: Path) -> None:
+    """What needs no bytes works, with a database that has room."""
+    with small_disk(tmp_path / "disk", 64) as disk, registry_over(database, disk) as registry:
+        digest = registry.push("u/app", "t", b"layer")
+        registry.manifest("u/app", "other", registry.get("/v2/u/app/manifests/t").data)
+        session = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+        assert registry.patch(session, data=os.urandom(MIB)).status_code == 202
+        filler = fill(disk)
+        layer = f"/v2/u/app/blobs/{sha256(b'layer')}"
+        answers = {
+            "mount": registry.post(f"/v2/u/new/blobs/uploads/?mount={sha256(b'layer')}&from=u/app"),
+            "status": registry.get(session),
+            "cancel": registry.delete(session),
+            "delete tag": registry.delete("/v2/u/app/manifests/other"),
+            "delete manifest": registry.delete(f"/v2/u/app/manifests/{digest}"),
+            "delete blob": registry.delete(layer),
+        }
+        found = {name: answer.status_code for name, answer in answers.items()}
+        assert found == dict(zip(answers, (201, 204, 204, 202, 202, 202), strict=True))
+        assert registry.get(f"/v2/u/new/blobs/{sha256(b'layer')}").data == b"layer"
+        assert registry.get(layer).status_code == 404
+        # A session that was given up makes room at once.
+        assert registry.blob("u/app", os.urandom(MIB // 2))
+        filler.unlink()
+
+
+@contextmanager
+def on_a_small_disk(database: Database, server: Server) -> Iterator[Path]:
+    """Move a database's tables to a small disk of their own; its log stays where there is room."""
+    with small_disk(server.folder / "small", 48) as disk:
+        owner = server.folder.stat()
+        os.chown(disk, owner.st_uid, owner.st_gid)
+        with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
+            admin.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
+            admin.execute(f"ALTER DATABASE {database.name} SET TABLESPACE small")
+            try:
+                yield disk
+            finally:
+                admin.execute(f"ALTER DATABASE {database.name} SET TABLESPACE pg_default")
+                admin.execute("DROP TABLESPACE small")
+    (server.folder / "small").rmdir()
+
+
+def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
+    database: Database, postgres_server: Server, tmp_path: Path
+) -> None:
+    """It answers every question, so only writes tell. With room again the next one that goes through says so."""
+    timeouts = {"append_timeout_s": "1s", "read_timeout_s": "1s"}
+    with (
+        on_a_small_disk(database, postgres_server) as disk,
+        registry_over(database, tmp_path, **timeouts) as registry,
+    ):
+        registry.blob("u/app", b"{}")
+        small = image(b"{}")
+        kept = ["stands"]
+        assert registry.manifest("u/app", "stands", small).status_code == 201
+        filler = fill(disk)
+        assert registry.get("/readyz").status_code == 200
+        new = image(b"{}", annotations={"pad": os.urandom(500_000).hex()})
+        # Bytes of a new manifest need room at once, events only when the last page of their table is full.
+        for body in (new, small):
+            while (answer := registry.manifest("u/app", f"t{len(kept)}", body)).status_code == 201:
+                kept.append(f"t{len(kept)}")
+                assert len(kept) < 1000
+            assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
+            ready = registry.get("/readyz")
+            assert ready.status_code == 503
+            assert "No space left on device" in ready.json["problems"][0], ready.json
+        assert registry.delete(f"/v2/u/app/manifests/{kept.pop()}").status_code in (202, 503)
+        for tag in kept:
+            assert registry.get(f"/v2/u/app/manifests/{tag}").data == small
+        filler.unlink()
+        assert registry.manifest("u/app", "last", image(b"{}")).status_code == 201
+        assert registry.get("/readyz").status_code == 200
 
 
 def tagged(server: RunningServer, tag: str, body: bytes) -> requests.Response:

@@ -1,19 +1,25 @@
 """`tagtrail serve` on a data folder that will not do: it ends with a message that says what to do, never a trace."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.clients.programs import missing
 from tests.tagtrail.test_cli import run
 from tests.test_disk_full import fill, small_disk
 
 pytestmark = pytest.mark.xdist_group("bad_folders")
 
 
-def refusal(data: Path) -> str:
-    """What `serve` says when it ends with status 1."""
-    ran = run("serve", "--listen", "127.0.0.1:0", "--data", data)
+NO_OVERRIDE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+def refusal(data: Path, *before: str) -> str:
+    """What `serve`, run by a program or by itself, says when it ends with status 1."""
+    ran = run("serve", "--listen", "127.0.0.1:0", "--data", data, before=before)
     assert ran.status == 1, ran
     return ran.err
 
@@ -42,6 +48,20 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         assert "read-only" in refusal(disk / "data").lower()
         assert "give --data another one" in refusal(disk / "missing")
+
+
+@pytest.mark.parametrize("part", [".", "blobs", "uploads"])
+def test_a_folder_of_another_owner(tmp_path: Path, part: str) -> None:
+    """For a user whom the owner shuts out: root without its right to pass over that."""
+    if os.getuid() != 0 or shutil.which(NO_OVERRIDE[0]) is None:
+        missing("root, who may give folders away, and setpriv")
+    data = tmp_path / "data"
+    (data / part).mkdir(parents=True, mode=0o700)
+    shutil.chown(data / part, "nobody")
+    said = refusal(data, *NO_OVERRIDE)
+    assert str(data) in said
+    assert "give" in said
+    assert "user" in said
 
 
 def test_a_full_disk_at_start(tmp_path: Path) -> None:

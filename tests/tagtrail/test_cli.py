@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,10 +49,10 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"COLUMNS": "200"} | more
 
 
-def run(*arguments: object, **variables: str) -> Ran:
-    """Run `tagtrail` in the folder / and wait for its end."""
+def run(*arguments: object, before: Sequence[str] = (), **variables: str) -> Ran:
+    """Run `tagtrail`, by a program and its options if they stand before it, in the folder / and wait for its end."""
     done = subprocess.run(
-        [*COMMAND, *(str(each) for each in arguments)],
+        [*before, *COMMAND, *(str(each) for each in arguments)],
         env=environment(**variables),
         cwd="/",
         capture_output=True,

@@ -1,0 +1,158 @@
+"""Every way in which a client brings bytes, and what it knows of them when its connection breaks."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from werkzeug.wrappers import Response
+
+from tests.api import Registry, image, sha256
+
+HEAD = 40
+CONFIG = json.dumps({"architecture": "amd64", "os": "linux"}).encode()
+
+
+@dataclass(slots=True)
+class Push:
+    """One client's push into a repository of its own. `kept` are the paths that were acknowledged, and their bytes."""
+
+    repository: str
+    layer: bytes
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def uploads(self) -> str:
+        """Where sessions are opened."""
+        return f"/v2/{self.repository}/blobs/uploads/"
+
+    @property
+    def manifest(self) -> bytes:
+        """An image of the layer."""
+        return image(CONFIG, self.layer)
+
+    def keep_blob(self, answer: Response, data: bytes) -> None:
+        """The answer acknowledges a blob."""
+        assert answer.status_code == 201, answer.data
+        self.kept[f"/v2/{self.repository}/blobs/{sha256(data)}"] = data
+
+    def keep_manifest(self, answer: Response, *references: str) -> None:
+        """The answer acknowledges the manifest under these references."""
+        assert answer.status_code == 201, answer.data
+        for each in (sha256(self.manifest), *references):
+            self.kept[f"/v2/{self.repository}/manifests/{each}"] = self.manifest
+
+
+def opened(registry: Registry, push: Push) -> str:
+    """A session's location."""
+    answer = registry.post(push.uploads)
+    assert answer.status_code == 202, answer.data
+    return answer.headers["Location"]
+
+
+def chunk(registry: Registry, session: str, data: bytes, first: int) -> None:
+    """PATCH with Content-Range."""
+    answer = registry.patch(session, data=data, headers={"Content-Range": f"{first}-{first + len(data) - 1}"})
+    assert answer.status_code == 202, answer.data
+
+
+def closed(registry: Registry, push: Push, session: str, data: bytes = b"") -> None:
+    """PUT, with a last chunk or without."""
+    push.keep_blob(registry.put(f"{session}?digest={sha256(push.layer)}", data=data), push.layer)
+
+
+def monolithic(registry: Registry, push: Push) -> None:
+    """POST with the digest."""
+    push.keep_blob(registry.post(f"{push.uploads}?digest={sha256(push.layer)}", data=push.layer), push.layer)
+
+
+def put_alone(registry: Registry, push: Push) -> None:
+    """POST, PUT with everything."""
+    closed(registry, push, opened(registry, push), push.layer)
+
+
+def chunked(registry: Registry, push: Push) -> None:
+    """POST, PATCH twice with ranges, PUT of nothing more."""
+    session = opened(registry, push)
+    chunk(registry, session, push.layer[:HEAD], 0)
+    chunk(registry, session, push.layer[HEAD:], HEAD)
+    closed(registry, push, session)
+
+
+def last_chunk_in_put(registry: Registry, push: Push) -> None:
+    """POST, PATCH, PUT with the rest."""
+    session = opened(registry, push)
+    chunk(registry, session, push.layer[:HEAD], 0)
+    closed(registry, push, session, push.layer[HEAD:])
+
+
+def streamed(registry: Registry, push: Push) -> None:
+    """POST, PATCH of a stream whose length is not said, PUT."""
+    session = opened(registry, push)
+    body = {"wsgi.input": BytesIO(push.layer), "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = registry.patch(session, environ_overrides=body)
+    assert answer.headers["Range"] == f"0-{len(push.layer) - 1}", answer.data
+    closed(registry, push, session)
+
+
+def cancelled(registry: Registry, push: Push) -> None:
+    """POST, PATCH, DELETE of the session."""
+    session = opened(registry, push)
+    chunk(registry, session, push.layer[:HEAD], 0)
+    assert registry.delete(session).status_code == 204
+
+
+def in_another_repository(registry: Registry, push: Push) -> None:
+    """The layer stands already in another repository."""
+    other = Push(f"{push.repository}/other", push.layer, push.kept)
+    monolithic(registry, other)
+
+
+def mounted(registry: Registry, push: Push) -> None:
+    """POST with `mount`."""
+    query = f"?mount={sha256(push.layer)}&from={push.repository}/other"
+    push.keep_blob(registry.post(push.uploads + query), push.layer)
+
+
+def blobs_of_an_image(registry: Registry, push: Push) -> None:
+    """Layer and config stand."""
+    monolithic(registry, push)
+    registry.blob(push.repository, CONFIG)
+
+
+def by_tag(registry: Registry, push: Push) -> None:
+    """PUT of a manifest under a tag."""
+    push.keep_manifest(registry.manifest(push.repository, "t", push.manifest), "t")
+
+
+def by_digest(registry: Registry, push: Push) -> None:
+    """PUT of a manifest under its digest and two tags."""
+    reference = f"{sha256(push.manifest)}?tag=a&tag=b"
+    push.keep_manifest(registry.manifest(push.repository, reference, push.manifest), "a", "b")
+
+
+def nothing(registry: Registry, push: Push) -> None:
+    """Nothing stands before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What the client does, and what stands before."""
+
+    name: str
+    act: Callable[[Registry, Push], None]
+    before: Callable[[Registry, Push], None] = nothing
+
+
+WAYS = (
+    Way("monolithic", monolithic),
+    Way("put alone", put_alone),
+    Way("chunked", chunked),
+    Way("last chunk in put", last_chunk_in_put),
+    Way("streamed", streamed),
+    Way("cancelled", cancelled),
+    Way("over a live blob", chunked, in_another_repository),
+    Way("mounted", mounted, in_another_repository),
+    Way("manifest by tag", by_tag, blobs_of_an_image),
+    Way("manifest by digest", by_digest, blobs_of_an_image),
+)
