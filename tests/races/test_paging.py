@@ -22,7 +22,7 @@ SEED = 20261130
 LAYERS = (b"one", b"another")
 MANIFESTS = tuple(image(each) for each in LAYERS)
 TAGS_A_REQUEST = 80  # Python reads no more than 100 headers, and each tag gets one
-MOVERS = 2
+MOVERS = 4
 SHORT, LONG = 3_000, 100_000
 
 
@@ -51,11 +51,11 @@ class Churn:
     def run(self, api: Api, ended: threading.Event, name: int) -> None:
         """Change one after the other until told to end."""
         while not ended.is_set():
-            match self.chance.randrange(4):
-                case 0 | 1:
+            match self.chance.randrange(5):
+                case 0:
                     tag = self.chance.choice(self.staying)
                     assert put_manifest(api, self.repository, tag, self.chance.choice(MANIFESTS)).status == 201
-                case 2:
+                case 1 | 2:
                     self._make(api, f"{self.chance.choice(self.staying)}-{name}.{next(self._serial)}")
                 case _ if self._there:
                     self._unmake(api, self._there.pop(self.chance.randrange(len(self._there))))
