@@ -56,13 +56,10 @@ class Input(Protocol):
 
 
 def has_body(environ: Mapping[str, Any]) -> bool:
-    """Whether the client may send a body: a length above 0, chunks, or HTTP/2, which needs neither."""
+    """Whether the client may send a body: a length above 0, or chunks."""
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return True
-    announced = environ.get("CONTENT_LENGTH")
-    if not announced:
-        return str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2")
-    return bool(announced != "0")
+    return environ.get("CONTENT_LENGTH") not in (None, "", "0")
 
 
 def content_length(environ: Mapping[str, Any]) -> int | None:

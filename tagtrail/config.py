@@ -51,6 +51,8 @@ class Settings:
     database: str | None
     workers: int
     threads: int
+    connections: int
+    idle_timeout_s: float
     insecure_open: bool
     log_format: str
     log_level: str
@@ -60,6 +62,7 @@ class Settings:
     upload_bodies_per_address: int
     upload_bodies_total: int
     upload_rate_min_bytes: int
+    upload_grace_s: float
     chunk_bytes_min: int
     list_page_max: int
     append_timeout_s: float

@@ -216,6 +216,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("workers", whole(1, 256), lambda _: max(2, _processors()), "API processes.", "N"),
     Option("threads", whole(4, 4096), _is(256), "Requests that one worker serves at a time.", "N"),
     Option(
+        "connections", whole(1, 65536), _is(8192), "Connections that one worker holds at a time, idle ones too.", "N"
+    ),
+    Option(
+        "idle_timeout_s",
+        duration(1, 3600),
+        _is(75.0),
+        "A connection that sends no whole head of a request for this long is closed.",
+        "TIME",
+    ),
+    Option(
         "insecure_open",
         read_switch,
         _is(False),
@@ -242,6 +252,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "upload_rate_min_bytes", size(0, _GIB), _is(1024), "Bytes a second below which an upload is cut off.", "BYTES"
+    ),
+    Option(
+        "upload_grace_s",
+        duration(0.1, 3600),
+        _is(10.0),
+        "How far an upload may fall behind that rate before it is cut off.",
+        "TIME",
     ),
     Option(
         "chunk_bytes_min",

@@ -78,7 +78,7 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
             chunk_bytes_min=settings.chunk_bytes_min,
             upload_expiry=timedelta(seconds=settings.upload_expiry_s),
         ),
-        body_limits=BodyLimits(rate_min_bytes_per_s=settings.upload_rate_min_bytes),
+        body_limits=BodyLimits(settings.upload_rate_min_bytes, settings.upload_grace_s),
         body_gate=BodyGate(per_address_max=settings.upload_bodies_per_address, total_max=settings.upload_bodies_total),
         work_gate=WorkGate(),
     )

@@ -1,10 +1,12 @@
 """The API process: granian with its workers."""
 
 import importlib
+import logging
 import resource
 
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from tagtrail import logs
@@ -13,7 +15,6 @@ from tagtrail.server.processes import end_with_parent, supervisor_pid
 
 WORKERS_KILL_TIMEOUT_S = 7
 RESPAWN_INTERVAL_S = 0.5
-CONNECTIONS_MAX = 8192
 BACKLOG = 2048
 # A worker's files besides connections and what its threads have open.
 _FILES_RESERVED = 256
@@ -26,6 +27,8 @@ _GRANIAN_LOGS = {
         "granian.access": {"handlers": [], "propagate": False},
     },
 }
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -41,6 +44,9 @@ def main() -> None:
         address=settings.host,
         port=settings.port,
         interface=Interfaces.WSGI,
+        # Where HTTP/2 is spoken too, a connection that sends nothing is never closed, and no client speaks it here.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=int(settings.idle_timeout_s * 1000)),
         workers=settings.workers,
         blocking_threads=settings.threads,
         backpressure=connections_max(settings),
@@ -55,13 +61,29 @@ def main() -> None:
 
 
 def connections_max(settings: Settings) -> int:
-    """How many connections a worker takes (what granian calls backpressure).
+    """How many connections a worker takes (what granian calls backpressure): as many as the open files allow.
 
-    Idle connections count too, so it must be far above the number of threads, or a few hundred clients that keep
-    theirs open would shut out all others.
+    Each connection is an open file, and many systems begin with 1024: the limit is raised as far as may be. Idle
+    connections count too, so this is far above the number of threads, or a few hundred clients that keep theirs open
+    would shut out all others.
     """
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(settings.threads, min(CONNECTIONS_MAX, files - 2 * settings.threads - _FILES_RESERVED))
+    others = 2 * settings.threads + _FILES_RESERVED
+    files = _open_files(settings.connections + others)
+    if files >= settings.connections + others:
+        return settings.connections
+    allowed = max(settings.threads, files - others)
+    _log.warning("%d open files allow %d connections a worker, not %d", files, allowed, settings.connections)
+    return allowed
+
+
+def _open_files(wanted: int) -> int:
+    """Raise the limit of open files to what is wanted, if it may be; answers what it is now, or `wanted` if less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    files = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return files
 
 
 if __name__ == "__main__":

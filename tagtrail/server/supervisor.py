@@ -1,7 +1,6 @@
 """`tagtrail serve`: one process that starts, watches and ends all others."""
 
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -35,7 +34,6 @@ STOP_S = 8.0
 DATABASE_STOP_S = 1.5
 READY_TIMEOUT_S = 30.0
 DATABASE_TIMEOUT_S = 60.0
-FILES_WANTED = 16384
 
 
 class CannotServe(Exception):
@@ -56,7 +54,6 @@ class Supervisor:
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and what the rooms raise at start."""
         logs.configure(self._settings, "supervisor")
-        _raise_file_limit()
         self._prepare_folder()
         with _usable(self._settings.data):
             lock = DataFolderLock(self._settings.data)
@@ -292,14 +289,6 @@ def _bind(held: socket.socket, settings: Settings) -> None:
         except OSError:
             if settings.port or last:
                 raise
-
-
-def _raise_file_limit() -> None:
-    """Each open connection is an open file, and many systems begin with 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listening_on(settings: Settings, port: int) -> Settings:

@@ -15,6 +15,8 @@ def make_worker() -> "Application":
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     end_with_parent()
+    from tagtrail.server.keepalive import keep_alive_when_listening
     from tagtrail.wsgi import make_application
 
+    keep_alive_when_listening()
     return make_application()

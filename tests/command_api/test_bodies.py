@@ -167,8 +167,6 @@ def test_a_chunked_body_that_breaks_off_ends() -> None:
         ({"CONTENT_LENGTH": "1"}, True),
         ({"HTTP_TRANSFER_ENCODING": "chunked"}, True),
         ({"CONTENT_LENGTH": "0", "HTTP_TRANSFER_ENCODING": "chunked"}, True),
-        ({"SERVER_PROTOCOL": "HTTP/2"}, True),
-        ({"SERVER_PROTOCOL": "HTTP/2", "CONTENT_LENGTH": "0"}, False),
     ],
 )
 def test_whether_there_is_a_body(given: dict[str, str], expected: bool) -> None:

@@ -1,0 +1,171 @@
+"""What slow clients do to others: `python bench/slow_clients.py` prints how long a manifest GET takes beside them.
+
+A server as people start it; 1,000 connections that send nothing and 200 uploads of one byte a second, begun again as
+often as they are refused; then 16 clients that push besides. The reader asks four times a hundredth of a second apart.
+Load and reader share the machine with the server.
+"""
+
+import contextlib
+import http.client
+import multiprocessing
+import secrets
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.api import image
+from tests.races.clients import Connection, put_manifest, put_whole_blob
+from tests.servers import serving
+
+IDLE = 1000
+SLOW = 200
+SLOW_BEGUN_A_SECOND = 20
+PUSHING = 16
+READERS = 4
+READER_PAUSE_S = 0.01
+MEASURED_S = 15.0
+REPOSITORY = "bench/slow"
+LAYER_BYTES = 64 * 1024
+GOALS_MS = {"quiet": None, "slow ones alone": 50, "slow ones and pushes": 250}
+
+
+def slow(host: str, ended: Event) -> None:
+    """Idle connections, and uploads of one byte a second; tells how the uploads were answered."""
+    address, _, port = host.rpartition(":")
+    where = (address, int(port))
+    idle = [socket.create_connection(where) for _ in range(IDLE)]
+    api = Connection(host)
+    paths = [api.ask("POST", f"/v2/{REPOSITORY}/blobs/uploads/").headers["location"] for _ in range(SLOW)]
+    answers: Counter[str] = Counter()
+    with selectors.DefaultSelector() as selector:
+
+        def begin(path: str) -> None:
+            made = socket.create_connection(where)
+            made.sendall(f"PATCH {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000000\r\n\r\n".encode())
+            selector.register(made, selectors.EVENT_READ, path)
+
+        while not ended.is_set():
+            # Not all at one moment: neither are clients, and so the answers to them are spread too.
+            for path in paths[:SLOW_BEGUN_A_SECOND]:
+                begin(path)
+            del paths[:SLOW_BEGUN_A_SECOND]
+            for key in list(selector.get_map().values()):
+                with contextlib.suppress(OSError):
+                    key.fileobj.send(b"x")  # type: ignore[union-attr]
+            until = time.monotonic() + 1
+            while (left := until - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    answers[_status(key.fileobj)] += 1  # type: ignore[arg-type]
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]
+                    begin(key.data)
+        for key in list(selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+    print(f"  slow uploads were answered {dict(answers)}; {closed(idle)} of {IDLE} idle connections were closed")
+
+
+def _status(connection: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        return connection.recv(100).decode(errors="replace")[9:12]
+    return "reset"
+
+
+def closed(connections: list[socket.socket]) -> int:
+    """How many of them the server has closed."""
+    found = 0
+    for each in connections:
+        each.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            found += each.recv(1) == b""
+    return found
+
+
+def pushing(host: str, ended: Event) -> None:
+    """Clients that push images of one fresh layer each, one after the other."""
+
+    def push(number: int) -> int:
+        api = Connection(host)
+        for pushes in range(1_000_000):
+            if ended.is_set():
+                return pushes
+            layer = secrets.token_bytes(LAYER_BYTES)
+            assert put_whole_blob(api, REPOSITORY, layer) == 201
+            assert put_manifest(api, REPOSITORY, f"pushed-{number}", image(layer)).status == 201
+        raise AssertionError
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(PUSHING) as pool:
+        pushes = sum(pool.map(push, range(PUSHING)))
+    print(f"  {pushes / (time.monotonic() - began):.0f} pushes a second")
+
+
+@contextmanager
+def beside(load: Callable[[str, Event], None], host: str, settle_s: float) -> Iterator[None]:
+    """A load in a process of its own, once it had that long to stand."""
+    ended = multiprocessing.Event()
+    process = multiprocessing.Process(target=load, args=(host, ended))
+    process.start()
+    try:
+        time.sleep(settle_s)
+        yield
+    finally:
+        ended.set()
+        process.join()
+        assert process.exitcode == 0
+
+
+def measure(title: str, host: str) -> None:
+    """GETs of a manifest for a while."""
+    times: list[float] = []
+    until = time.monotonic() + MEASURED_S
+
+    def read() -> None:
+        connection = http.client.HTTPConnection(host, timeout=30)
+        while (began := time.monotonic()) < until:
+            connection.request("GET", f"/v2/{REPOSITORY}/manifests/v1")
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
+            times.append((time.monotonic() - began) * 1000)
+            time.sleep(READER_PAUSE_S)
+
+    threads = [threading.Thread(target=read) for _ in range(READERS)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    times.sort()
+    goal = GOALS_MS[title]
+    print(
+        f"{title}: {len(times)} GETs, p50 {times[len(times) // 2]:.1f} ms, p99 {times[len(times) * 99 // 100]:.1f} ms,"
+        f" longest {times[-1]:.1f} ms" + (f" (goal: p99 below {goal} ms)" if goal else ""),
+        flush=True,
+    )
+
+
+def main() -> None:
+    """All three, in about a minute and a half."""
+    with serving(None, "--no-access-log") as server:
+        api = Connection(server.host)
+        assert put_whole_blob(api, REPOSITORY, b"layer") == 201
+        assert put_manifest(api, REPOSITORY, "v1", image(b"layer")).status == 201
+        print(f"{server.settings.workers} workers with {server.settings.threads} threads")
+        measure("quiet", server.host)
+        with beside(slow, server.host, SLOW / SLOW_BEGUN_A_SECOND + 3):
+            measure("slow ones alone", server.host)
+            with beside(pushing, server.host, 2):
+                measure("slow ones and pushes", server.host)
+
+
+if __name__ == "__main__":
+    main()
