@@ -33,7 +33,7 @@ def test_the_corpus_and_what_is_near_it_break_no_parser() -> None:
     texts = corpus()
     for each in texts:
         one(each)
-    for number in range(20_000):
+    for number in range(10_000):
         text = mutated(chance, chance.choice(texts), chance.choice(texts))
         started = time.thread_time()
         try:

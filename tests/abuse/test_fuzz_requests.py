@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parents[2]
 MEMORY_GROWTH_MAX_KIB = 48 * 1024
 
 
-@pytest.mark.parametrize(("processes", "requests"), [(2, 3_000), pytest.param(4, 860_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("processes", "requests"), [(2, 2_000), pytest.param(4, 860_000, marks=pytest.mark.slow)])
 def test_no_request_breaks_the_application(
     postgres_server: Server, tmp_path: Path, processes: int, requests: int
 ) -> None:
