@@ -51,6 +51,8 @@ test: $(VENV)/.installed-dev tools lint ## Everything but what takes minutes to 
 	@$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" $(addprefix --ignore=,$(PURE))
 
 test-long: $(VENV)/.installed-dev tools ## The slow tests; PART=NAME for those whose name holds NAME
+	@$(PIP) install --require-hashes --only-binary=:all: -r requirements-fuzz.txt 2>/dev/null \
+	  || echo "No atheris for this machine: the test that it guides is skipped"
 	@$(BIN)/pytest -m slow $(if $(filter all,$(PART)),,-k '$(PART)')
 
 bench-feed: $(VENV)/.installed-dev tools ## Rebuild, projection, relay and overlay measured; EVENTS=1000000

@@ -125,7 +125,8 @@ def page(
             "key": repository,
             "subject": subject,
             "after": after or "",
-            "types": sorted(artifact_types) or None,
+            # No manifest has a type with NUL, and the database would not take one.
+            "types": sorted(each for each in artifact_types if "\x00" not in each) if artifact_types else None,
             "limit": limit,
         },
     )

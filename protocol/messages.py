@@ -124,8 +124,8 @@ def json_answer(status: int, body: bytes, headers: Headers | None = None) -> Ans
 
 
 def error_answer(problem: WireError) -> Answer:
-    """The answer that an error becomes."""
-    return json_answer(problem.status, problem.body(), list(problem.headers))
+    """The answer that an error becomes. No cache may keep it: what is missing now may be pushed the next moment."""
+    return json_answer(problem.status, problem.body(), [("Cache-Control", "no-store"), *problem.headers])
 
 
 def unknown_path() -> WireError:

@@ -29,10 +29,15 @@ def parse_page(request: Request, limit_max: int = PAGE_MAX) -> Page:
         if not (text.isascii() and text.isdigit()):
             raise error(Code.PAGINATION_NUMBER_INVALID, "n must be a whole number, 0 or more", {"n": text[:80]})
         limit = limit_max if len(text) > 9 else min(int(text), limit_max)
+    return Page(limit, parse_last(request))
+
+
+def parse_last(request: Request) -> str | None:
+    """The entry to go on after, without what no name holds and no database takes."""
     last = request.parameter("last")
     if last is not None and not last.isprintable():
         last = "".join(character for character in last if character.isprintable())
-    return Page(limit, last)
+    return last
 
 
 def next_link(path: str, parameters: Sequence[tuple[str, str]]) -> Headers:

@@ -8,7 +8,7 @@ from projections import catalog, referrers, tags
 from projections.referrers import ReferrerRow
 from protocol.errors import Code, error
 from protocol.messages import Answer, Headers, Request, json_answer
-from protocol.paging import next_link, parse_page
+from protocol.paging import next_link, parse_last, parse_page
 from query_api.context import Context
 
 _REFERRERS_BYTES_MAX = 3 * 1024 * 1024
@@ -47,7 +47,7 @@ def referrer_list(context: Context, request: Request) -> Answer:
         repository,
         subject,
         frozenset(wanted),
-        request.parameter("last"),
+        parse_last(request),
         context.referrers_page_max,
     )
     descriptors, cut = _fitting(rows)

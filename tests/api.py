@@ -15,6 +15,7 @@ from domain.media_types import OCI_INDEX, OCI_MANIFEST
 from projections import admin, runner
 from projections.setup import ensure_tables
 from tagtrail.config import resolve
+from tagtrail.shell import Application
 from tagtrail.wiring import Rooms, make_rooms, make_wsgi
 from tests.postgres import Database
 
@@ -49,8 +50,10 @@ class Registry(Client):
     """A client of the registry with the short forms that tests need."""
 
     def __init__(self, rooms: Rooms) -> None:
-        super().__init__(make_wsgi(rooms), Response)
+        self.application: Application = make_wsgi(rooms)
+        super().__init__(self.application, Response)
         self.rooms = rooms
+        self.names: dict[str, str] = {}
 
     def blob(self, repository: str, data: bytes) -> str:
         """Upload a blob and answer its digest."""

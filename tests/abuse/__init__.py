@@ -1,0 +1,1 @@
+"""Bad input and abuse: tables of single cases, and requests at random."""

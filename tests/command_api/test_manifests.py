@@ -70,27 +70,6 @@ def test_many_tags_move_in_one_push_by_digest(registry: Registry, body: bytes) -
         assert registry.head(f"/v2/u/app/manifests/{tag}").headers["Docker-Content-Digest"] == digest
 
 
-@pytest.mark.parametrize(
-    ("reference", "status", "code"),
-    [
-        (".bad", 400, "TAG_INVALID"),
-        ("a" * 129, 400, "TAG_INVALID"),
-        ("v1?tag=v2", 400, "TAG_INVALID"),
-        ("{digest}?tag=.bad", 400, "TAG_INVALID"),
-        ("{digest}?" + "&".join(f"tag=t{n}" for n in range(101)), 414, "TAG_INVALID"),
-        ("sha256:short", 400, "DIGEST_INVALID"),
-        ("md5:" + "a" * 32, 400, "DIGEST_INVALID"),
-        ("sha256:" + "0" * 64, 400, "DIGEST_INVALID"),
-    ],
-)
-def test_wrong_references_are_refused(registry: Registry, body: bytes, reference: str, status: int, code: str) -> None:
-    """And nothing changes."""
-    before = registry.head_position()
-    answer = registry.manifest("u/app", reference.format(digest=sha256(body)), body)
-    assert (answer.status_code, codes(answer)) == (status, [code])
-    assert registry.head_position() == before
-
-
 def test_missing_blobs_are_listed_one_by_one(registry: Registry) -> None:
     """M1: those of other repositories are missing too (I8)."""
     registry.blob("u/app", CONFIG)

@@ -1,0 +1,11 @@
+"""How much memory a process holds."""
+
+import re
+from pathlib import Path
+
+
+def pss_kib(pid: int | str = "self") -> int:
+    """Its proportional share of memory (PSS) in KiB."""
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
