@@ -1,4 +1,4 @@
-"""Two runs side by side: `make bench-compare A=old.json B=new.json`.
+"""Two runs side by side: `make bench-compare OLD.json NEW.json`.
 
 A change is marked `*` where the slowest run of one is faster than the fastest of the other: less may be chance.
 The peers are shown too: what changed for them as well is the machine.
@@ -42,7 +42,7 @@ def change(before: RowResult, after: RowResult, registry: str) -> str:
 def main() -> int:
     """Command line: two JSON files of `make bench`."""
     if len(sys.argv) != 3:
-        print("usage: make bench-compare A=OLD.json B=NEW.json", file=sys.stderr)
+        print("usage: make bench-compare OLD.json NEW.json", file=sys.stderr)
         return 2
     try:
         old, new = (from_json(Path(each).read_text()) for each in sys.argv[1:])

@@ -11,8 +11,8 @@ class Row:
     """One kind of work.
 
     `load` is the load program's mode and flags; `goal` how many times as fast as docker-registry ours is to be;
-    `limits` name what the same work costs without us (see limits.py). A `cold` row is measured on a registry that was just started
-    and whose files are not in memory; a row that `writes` is settled before the next is measured.
+    `limits` name what the same work costs without us (see limits.py). A `cold` row is measured on a registry that was
+    just started and whose files are not in memory. What a row that `writes` leaves to be done afterwards is counted.
     """
 
     key: str
