@@ -41,7 +41,7 @@ func (o options) targetsOf(what, method string) ([]target, error) {
 			}
 		}
 	case "blob-1m":
-		for number := range mediumBlobs {
+		for number := range o.population.mediumBlobs() {
 			of := mediumBlob(number)
 			found = append(found, made("/v2/"+bigRepository+"/blobs/"+of.name(), of, ""))
 		}

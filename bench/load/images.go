@@ -12,7 +12,6 @@ import (
 const (
 	layerBytes    = 4 << 10
 	mediumBytes   = 1 << 20
-	mediumBlobs   = 200
 	manifestMedia = "application/vnd.oci.image.manifest.v1+json"
 	layerMedia    = "application/vnd.oci.image.layer.v1.tar+gzip"
 	configMedia   = "application/vnd.oci.image.config.v1+json"
@@ -64,11 +63,6 @@ func newImage(salt string, number, layers int) image {
 	return made
 }
 
-// mediumBlob is one of the blobs of 1 MiB.
-func mediumBlob(number int) blob {
-	return newBlob(random(fmt.Sprintf("medium/%d", number), mediumBytes))
-}
-
 // population says which small images the registry holds.
 type population struct {
 	images       int
@@ -82,3 +76,11 @@ func (p population) repository(number int) string {
 }
 
 func (p population) tag(number int) string { return "v" + strconv.Itoa(number/p.repositories) }
+
+// mediumBlobs is how many blobs of 1 MiB belong to so many images.
+func (p population) mediumBlobs() int { return max(1, p.images/50) }
+
+// mediumBlob is one of the blobs of 1 MiB.
+func mediumBlob(number int) blob {
+	return newBlob(random(fmt.Sprintf("medium/%d", number), mediumBytes))
+}

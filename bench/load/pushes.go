@@ -231,7 +231,7 @@ func populate(o options) (result, error) {
 			}
 			t.done(time.Since(began), 0)
 		}
-		for number := int(medium.Add(1) - 1); number < mediumBlobs; number = int(medium.Add(1) - 1) {
+		for number := int(medium.Add(1) - 1); number < o.population.mediumBlobs(); number = int(medium.Add(1) - 1) {
 			if err := w.upload(bigRepository, mediumBlob(number), true); err != nil {
 				t.fail(err)
 				return

@@ -57,7 +57,7 @@ def populate(peer: Peer, size: Size, load: Path, parent: Path) -> Path:
                 processes.wait_quiet([running.pid])
             finally:
                 running.stop()
-            print(f"  {found.rate:.0f} images/s", flush=True)
+            print(f"  in {found.seconds:.0f} s", flush=True)
             incomplete = kept.with_name(kept.name + ".part")
             shutil.rmtree(incomplete, ignore_errors=True)
             copy(Path(folder), incomplete)

@@ -13,12 +13,13 @@ MIB = 1 << 20
 
 
 def number(value: float | None) -> str:
-    """Three digits that matter, thousands parted."""
+    """Three digits that matter at most, thousands parted."""
     if value is None:
         return ABSENT
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}"
 
 
 def table(results: Results) -> str:

@@ -12,6 +12,7 @@ All registries run all the time; they are asked in turn, and the next one only w
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -167,7 +168,8 @@ def about(options: Options, found: list[peers.Peer], durable: Mapping[str, str])
         "commit": described.stdout.strip(),
         "machine": f"{os.cpu_count()} x {processor}, Linux {platform.release()}, Python {platform.python_version()}",
         "measured": f"median of {options.runs} runs of {options.seconds:g} s, interleaved; 16 clients on this machine",
-        "images": f"{options.size.images:,} in {options.size.repositories:,} repositories, drawn by a Zipf law",
+        "images": f"{options.size.images:,} in {options.size.repositories:,} repositories, drawn by a Zipf law; "
+        f"the large blob has {options.size.big_bytes >> 20} MiB",
         "registries": ", ".join(f"{each.name} {each.version}" for each in found),
         "our Postgres": ", ".join(f"{name} = {value}" for name, value in durable.items()),
     }
@@ -199,6 +201,8 @@ def run(options: Options) -> Results:
 
 def main() -> int:
     """Measure, print the table, write it and its JSON; 1 if ours made an error."""
+    # What was started is ended on the way out, which the default action would skip.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         options = options_of(os.environ)
     except ValueError as problem:
