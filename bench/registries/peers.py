@@ -108,24 +108,25 @@ def distribution(name: str, program: Path) -> Peer:
         # JSON is YAML.
         return launch(name, folder, address, config, [str(program), "serve"], {"OTEL_TRACES_EXPORTER": "none"})
 
-    return Peer(name, version_of(program, "--version"), start)
+    return Peer(name, version_of(program), start)
 
 
 def zot(program: Path) -> Peer:
-    """A zot with what its defaults are: no flush to the disk at a commit."""
+    """A zot as its defaults are, without flushes to the disk, and that also takes the manifests of Docker."""
 
     def start(folder: Path) -> Running:
         address = free_address()
         host, _, port = address.rpartition(":")
         config: dict[str, object] = {
             "distSpecVersion": "1.1.1",
-            "storage": {"rootDirectory": str(folder / "data"), "gc": False},
+            "storage": {"rootDirectory": str(folder / "data")},
             "http": {"address": host, "port": port, "compat": ["docker2s2"]},
             "log": {"level": "error"},
         }
         return launch("zot", folder, address, config, [str(program), "serve"], {})
 
-    return Peer("zot", version_of(program, "--version"), start)
+    # What it says of itself names the version of the specification first.
+    return Peer("zot", hashlib.sha256(program.read_bytes()).hexdigest()[:12], start)
 
 
 def found_peers() -> list[Peer]:
@@ -140,11 +141,11 @@ def found_peers() -> list[Peer]:
     return found
 
 
-def version_of(program: Path, flag: str) -> str:
+def version_of(program: Path) -> str:
     """The version that a program says of itself."""
-    done = subprocess.run([program, flag], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"v?\d+\.\d+\.\d+[\w.+-]*", done.stdout + done.stderr)
-    return found.group() if found else hashlib.sha256(program.read_bytes()).hexdigest()[:12]
+    return found.group() if found else "unknown"
 
 
 def launch(

@@ -64,7 +64,6 @@ class Bench:
     folder: Path
     registries: list[peers.Peer]
     running: dict[str, peers.Running] = field(default_factory=dict)
-    pushes: int = 0
 
     def start(self) -> None:
         """Give each registry its population and start it."""
@@ -93,14 +92,13 @@ class Bench:
                 forget(path)
         self.running[peer.name] = peer.start(self.folder / peer.name)
 
-    def sample(self, peer: peers.Peer, row: Row) -> Sample:
-        """Measure one row once against one registry."""
+    def sample(self, peer: peers.Peer, row: Row, seed: int) -> Sample:
+        """Measure one row once against one registry; what is drawn and pushed is the same for the same seed."""
         if row.cold:
             self.restart_cold(peer)
         self.settle()
         running = self.running[peer.name]
-        self.pushes += 1
-        arguments = (*row.load, *self.options.size.flags(), "-salt", f"{self.pushes}", "-seed", f"{self.pushes}")
+        arguments = (*row.load, *self.options.size.flags(), "-salt", f"{seed}", "-seed", f"{seed}")
         before = processes.cpu_s(running.pid)
         found = loading.run(self.load, running.address, arguments, self.options.seconds)
         memory = processes.pss_bytes(running.pid)
@@ -139,9 +137,9 @@ def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
     results.rows = [RowResult(row.key, row.name, row.unit, row.goal) for row in options.rows]
     for turn in range(options.runs):
         order = bench.registries[turn % count :] + bench.registries[: turn % count]
-        for row, found in zip(options.rows, results.rows, strict=True):
+        for number, (row, found) in enumerate(zip(options.rows, results.rows, strict=True)):
             for peer in order:
-                sample = bench.sample(peer, row)
+                sample = bench.sample(peer, row, turn * len(options.rows) + number)
                 found.samples.setdefault(peer.name, []).append(sample)
                 print(
                     f"{turn + 1}/{options.runs} {row.name}, {peer.name}: {report.number(sample.rate)} {row.unit}",
