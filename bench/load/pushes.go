@@ -156,12 +156,12 @@ func getWhilePushing(o options) (result, error) {
 	}
 	began, pushes, asked := cpuSeconds(), &pusher{salt: o.salt}, newGetter(o, targets)
 	var pushed, read []*tally
-	var wall time.Duration
+	var wall, pushing time.Duration
 	var group sync.WaitGroup
 	group.Add(1)
 	go func() {
 		defer group.Done()
-		pushed, _ = together(o.pushers, o.address, func(_ int, w *wire, t *tally) {
+		pushed, pushing = together(o.pushers, o.address, func(_ int, w *wire, t *tally) {
 			for began := time.Now(); began.Before(asked.ends); began = time.Now() {
 				if err := pushes.one(w); err != nil {
 					t.fail(err)
@@ -175,7 +175,7 @@ func getWhilePushing(o options) (result, error) {
 		asked.run(o.chance(number), w, t)
 	})
 	group.Wait()
-	made, beside := summary(read, wall), summary(pushed, wall)
+	made, beside := summary(read, wall), summary(pushed, pushing)
 	made.Errors += beside.Errors
 	if made.First == "" {
 		made.First = beside.First
