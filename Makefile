@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PURE := tests/domain tests/protocol
 PART ?= all
 
-.PHONY: help serve venv dev tools test test-long bench-feed test-clients lint format lock clean
+.PHONY: help serve venv dev tools test test-long bench bench-peers bench-compare bench-feed test-clients lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,23 @@ test-long: $(VENV)/.installed-dev tools ## The slow tests; PART=NAME for those w
 	@$(PIP) install --require-hashes --only-binary=:all: -r requirements-fuzz.txt 2>/dev/null \
 	  || echo "No atheris for this machine: the test that it guides is skipped"
 	@$(BIN)/pytest -m slow $(if $(filter all,$(PART)),,-k '$(PART)')
+
+bench: $(VENV)/.installed-dev ## Ours beside the other registries that are installed; BENCH_ROWS=ping,blob-4k BENCH_RUNS=5
+	@$(PYTHON) scripts/tools.py install --require docker-registry
+	@$(BIN)/python -m bench.registries.run
+
+bench-peers: ## Build the other registries that can be had, for make bench
+	@$(PYTHON) scripts/tools.py install docker-registry registry
+
+# `make bench-compare OLD.json NEW.json`: the files are no targets to make.
+ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
+COMPARED := $(wordlist 2,3,$(MAKECMDGOALS))
+.PHONY: $(COMPARED)
+$(COMPARED): ; @:
+endif
+
+bench-compare: $(VENV)/.installed-dev ## Two runs of make bench side by side: make bench-compare OLD.json NEW.json
+	@$(BIN)/python -m bench.registries.compare $(COMPARED)
 
 bench-feed: $(VENV)/.installed-dev tools ## Rebuild, projection, relay and overlay measured; EVENTS=1000000
 	@$(BIN)/python bench/feed.py $(or $(EVENTS),1000000)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Install the outside programs that tests drive: registry clients, a container engine, the OCI conformance suite.
+"""Install the outside programs of tests and benchmarks: registry clients, an engine, the conformance suite, registries.
 
 Every program is pinned and installed once into ``${XDG_CACHE_HOME:-~/.cache}/tagtrail-tools/NAME-VERSION/``. Needs the
 standard library alone, so that it runs before the project is installed. What cannot be had is named with its reason;
@@ -31,13 +31,15 @@ class ToolUnavailableError(Exception):
 class GoTool:
     """A program built by ``go install MODULE@VERSION``.
 
-    ``slow`` marks what takes minutes to build and is left to ``--all``.
+    ``slow`` marks what takes minutes to build and is left to ``--all``; ``rare`` what is installed only when it is
+    named.
     """
 
     name: str
     module: str
     version: str
     slow: bool = False
+    rare: bool = False
 
     @property
     def folder(self) -> Path:
@@ -75,6 +77,7 @@ GO_TOOLS = (
     GoTool("regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7"),
     GoTool("helm", "helm.sh/helm/v4/cmd/helm", "v4.3.1", slow=True),
     GoTool("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", slow=True),
+    GoTool("registry", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2", rare=True),
 )
 
 
@@ -115,6 +118,7 @@ DEBIAN_TOOLS = (
     DebianTool("maven", "maven", ("mvn",)),
     DebianTool("docker-compose", "docker-compose", ("docker-compose",)),
     DebianTool("debootstrap", "debootstrap", ("debootstrap",), rare=True),
+    DebianTool("docker-registry", "docker-registry", ("docker-registry",), rare=True),
 )
 
 
@@ -272,7 +276,7 @@ def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> 
             failures += 1
             print(f"Debian packages: cannot be had: {error}", file=sys.stderr, flush=True)
     for tool in GO_TOOLS:
-        wanted = tool.name in only if only else everything or not tool.slow
+        wanted = tool.name in only if only else not tool.rare and (everything or not tool.slow)
         if not wanted:
             continue
         try:
@@ -290,10 +294,16 @@ def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> 
     return 1 if failures and require else 0
 
 
+def _how_to_get(tool: GoTool) -> str:
+    if tool.rare:
+        return f" (install {tool.name})"
+    return " (install --all)" if tool.slow else ""
+
+
 def command_list() -> int:
     """Print every tool, its pinned version and where it stands."""
     for tool in GO_TOOLS:
-        where = str(tool.path) if tool.path.exists() else "absent" + (" (install --all)" if tool.slow else "")
+        where = str(tool.path) if tool.path.exists() else "absent" + (_how_to_get(tool))
         print(f"{tool.name:14} {tool.version:40} {where}")
     print(f"{KAFKA.name:14} {KAFKA.version:40} {KAFKA.folder if KAFKA.folder.exists() else 'absent'}")
     for debian in DEBIAN_TOOLS:

@@ -1,0 +1,1 @@
+"""Ours and other registries measured on one machine: `make bench`."""

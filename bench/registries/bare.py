@@ -1,0 +1,43 @@
+"""What an answer costs without a registry: a WSGI application that knows nothing, under granian as ours runs under it.
+
+python -m bench.registries.bare PORT
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from granian import Granian
+from granian.constants import Interfaces
+
+WORKERS = 2
+# Eight threads a worker were the fastest that was measured.
+THREADS = 8
+# As long as the manifest of an image of one layer.
+_MANIFEST = b"{" + b" " * 428 + b"}"
+_DIGEST = "sha256:" + "0" * 64
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The same few headers as a registry's, and the same bytes for every path."""
+    ping = environ["PATH_INFO"] == "/v2/"
+    body = b"{}" if ping else _MANIFEST
+    headers = [
+        ("Content-Type", "application/json" if ping else "application/vnd.oci.image.manifest.v1+json"),
+        ("Content-Length", str(len(body))),
+        ("Docker-Content-Digest", _DIGEST),
+        ("Docker-Distribution-API-Version", "registry/2.0"),
+    ]
+    start_response("200 OK", headers)
+    return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+
+
+if __name__ == "__main__":
+    Granian(
+        "bench.registries.bare:application",
+        address="127.0.0.1",
+        port=int(sys.argv[1]),
+        interface=Interfaces.WSGI,
+        workers=WORKERS,
+        blocking_threads=THREADS,
+    ).serve()

@@ -1,0 +1,68 @@
+"""The load program (bench/load): built once for each version of its source, run, and read."""
+
+import hashlib
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.tools import cache_folder, find_program, locked
+
+SOURCE = Path(__file__).parent.parent / "load"
+# Longer than any run takes that still answers.
+EXTRA_S = 600
+
+
+class LoadFailed(Exception):
+    """The load program could not be built or ended with an error; the message has its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one run of the load program says; see `result` in bench/load/measure.go."""
+
+    done: int
+    errors: int
+    seconds: float
+    rate: float
+    bytes: int
+    bytes_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    load_cpu_s: float
+    first_error: str = ""
+    other_rate: float = 0.0
+
+
+def build() -> Path:
+    """Path of the load program of this source. Raises LoadFailed."""
+    sources = sorted([*SOURCE.glob("*.go"), SOURCE / "go.mod"])
+    version = hashlib.sha256(b"\0".join(each.read_bytes() for each in sources)).hexdigest()[:12]
+    with locked("bench-load"):
+        program = cache_folder() / f"bench-load-{version}" / "load"
+        if program.exists():
+            return program
+        go = find_program("go") or find_program("/usr/local/go/bin/go")
+        if go is None:
+            raise LoadFailed("go is not on PATH; the load program is written in it")
+        made = program.with_name(f"load-{os.getpid()}")
+        made.parent.mkdir(exist_ok=True)
+        done = subprocess.run([go, "build", "-o", made, "."], cwd=SOURCE, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LoadFailed(done.stderr)
+        made.rename(program)
+        return program
+
+
+def run(program: Path, address: str, arguments: tuple[str, ...], seconds: float) -> LoadResult:
+    """Put load on a registry for so long. Raises LoadFailed."""
+    command = [str(program), arguments[0], "-address", address, "-duration", f"{seconds}s", *arguments[1:]]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + EXTRA_S)
+    except subprocess.TimeoutExpired as problem:
+        raise LoadFailed(f"{' '.join(command)}: no end within {seconds + EXTRA_S:.0f} s") from problem
+    if done.returncode:
+        raise LoadFailed(f"{' '.join(command)}: {done.stderr.strip()}")
+    return LoadResult(**json.loads(done.stdout))

@@ -1,0 +1,77 @@
+"""The images that every registry holds before it is measured: pushed once, kept beside the tools, copied for runs."""
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.registries import loading, processes
+from bench.registries.peers import OURS, Peer
+from scripts.tools import cache_folder, locked
+from tests.servers import scrape
+from tests.waiting import eventually
+
+# Raised when the load program pushes other images.
+VERSION = 1
+TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many small images in how many repositories, and how large the large blob is."""
+
+    images: int = 10_000
+    repositories: int = 1_000
+    big_bytes: int = 256 << 20
+
+    def flags(self) -> tuple[str, ...]:
+        """For the load program."""
+        return (
+            *("-images", str(self.images), "-repositories", str(self.repositories)),
+            *("-bytes", str(self.big_bytes)),
+        )
+
+
+def stored(peer: Peer, size: Size) -> Path:
+    """The folder in the cache for exactly this registry and population."""
+    what = f"{size.images}x{size.repositories}x{size.big_bytes}-{VERSION}"
+    return cache_folder() / f"bench-population-{peer.name}-{peer.version}-{what}"
+
+
+def populate(peer: Peer, size: Size, load: Path, parent: Path) -> Path:
+    """The stored population of a registry, made first if it is not there; `parent` is where registries may run."""
+    kept = stored(peer, size)
+    with locked(f"bench-population-{peer.name}"):
+        if kept.exists():
+            return kept
+        print(f"pushing {size.images:,} images to {peer.name} (once) ...", flush=True)
+        with tempfile.TemporaryDirectory(prefix=f"populate-{peer.name}-", dir=parent) as folder:
+            running = peer.start(Path(folder))
+            try:
+                found = loading.run(load, running.address, ("populate", *size.flags()), TIMEOUT_S)
+                if found.errors:
+                    raise loading.LoadFailed(f"{peer.name}: {found.errors} errors: {found.first_error}")
+                if peer.name == OURS:
+                    eventually(lambda: projected(running.address), TIMEOUT_S)
+                processes.wait_quiet([running.pid])
+            finally:
+                running.stop()
+            print(f"  in {found.seconds:.0f} s", flush=True)
+            incomplete = kept.with_name(kept.name + ".part")
+            shutil.rmtree(incomplete, ignore_errors=True)
+            copy(Path(folder), incomplete)
+            incomplete.rename(kept)
+    return kept
+
+
+def projected(address: str) -> bool:
+    """Whether all read models are level with the log."""
+    return not any(
+        value for name, value in scrape(address).items() if name.startswith("tagtrail_projection_lag_events")
+    )
+
+
+def copy(source: Path, target: Path) -> None:
+    """A folder with owners and times, as `cp` does it."""
+    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)

@@ -1,0 +1,225 @@
+"""Ours and the other registries that are installed, measured in one run: `make bench`.
+
+    BENCH_RUNS=5 BENCH_SECONDS=5        runs of each row against each registry, the median counts; seconds of each
+    BENCH_ROWS=ping,blob-4k             these rows alone (rows.py)
+    BENCH_IMAGES=10000                  small images that each registry holds, ten a repository
+    BENCH_BIG_MIB=256                   size of the large blob
+    BENCH_ZOT=PATH                      a zot to measure too
+    BENCH_FOLDER=/var/tmp               the disk to work on; BENCH_OUT=bench-results, where the figures go
+
+All registries run all the time; they are asked in turn, and the next one only when all have come to rest.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.registries import limits, loading, peers, population, processes, report
+from bench.registries.results import Results, RowResult, Sample
+from bench.registries.rows import BYTES, Row, chosen
+
+IMAGES_PER_REPOSITORY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What variables say of a run."""
+
+    runs: int
+    seconds: float
+    rows: list[Row]
+    size: population.Size
+    parent: Path
+    out: Path
+
+
+def options_of(environment: Mapping[str, str]) -> Options:
+    """Read the variables. Raises ValueError."""
+    images = int(environment.get("BENCH_IMAGES") or 10_000)
+    repositories = max(1, images // IMAGES_PER_REPOSITORY)
+    return Options(
+        runs=int(environment.get("BENCH_RUNS") or 5),
+        seconds=float(environment.get("BENCH_SECONDS") or 5),
+        rows=chosen(environment.get("BENCH_ROWS", "")),
+        size=population.Size(images, repositories, int(environment.get("BENCH_BIG_MIB") or 256) << 20),
+        parent=Path(environment.get("BENCH_FOLDER") or "/var/tmp"),
+        out=Path(environment.get("BENCH_OUT") or "bench-results"),
+    )
+
+
+@dataclass(slots=True)
+class Bench:
+    """The registries that run, and what was measured of them."""
+
+    options: Options
+    load: Path
+    folder: Path
+    registries: list[peers.Peer]
+    running: dict[str, peers.Running] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Give each registry its population and start it."""
+        for peer in self.registries:
+            kept = population.populate(peer, self.options.size, self.load, self.options.parent)
+            population.copy(kept, self.folder / peer.name)
+            self.running[peer.name] = peer.start(self.folder / peer.name)
+
+    def stop(self) -> None:
+        """End all."""
+        for each in self.running.values():
+            each.stop()
+        self.running.clear()
+
+    def settle(self) -> None:
+        """Wait until nothing that was measured before still works or has bytes to write."""
+        os.sync()
+        processes.wait_quiet([each.pid for each in self.running.values()])
+
+    def restart_cold(self, peer: peers.Peer) -> None:
+        """Start a registry anew, with none of its files in memory."""
+        self.running.pop(peer.name).stop()
+        os.sync()
+        for path in (self.folder / peer.name).rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                forget(path)
+        self.running[peer.name] = peer.start(self.folder / peer.name)
+
+    def sample(self, peer: peers.Peer, row: Row, seed: int) -> Sample:
+        """Measure one row once against one registry; what is drawn and pushed is the same for the same seed."""
+        if row.cold:
+            self.restart_cold(peer)
+        self.settle()
+        running = self.running[peer.name]
+        arguments = (*row.load, *self.options.size.flags(), "-salt", f"{seed}", "-seed", f"{seed}")
+        before = processes.cpu_s(running.pid)
+        found = loading.run(self.load, running.address, arguments, self.options.seconds)
+        memory = processes.pss_bytes(running.pid)
+        if row.writes:
+            # What a push leaves to be done in the background is part of its cost.
+            processes.wait_quiet([running.pid])
+        used = processes.cpu_s(running.pid) - before
+        return Sample(
+            rate=found.bytes_s / 1e9 if row.unit == BYTES else found.rate,
+            p50_ms=found.p50_ms,
+            p99_ms=found.p99_ms,
+            errors=found.errors,
+            cpu_s_per_1000=1000 * used / max(1, found.done),
+            load_cpu_s_per_1000=1000 * found.load_cpu_s / max(1, found.done),
+            pss_bytes=memory,
+            first_error=found.first_error,
+            other_rate=found.other_rate,
+        )
+
+
+def forget(path: Path) -> None:
+    """Take a file out of the page cache."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # a socket, or a file that has just gone
+        return
+    try:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
+
+
+def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
+    """All rows, all registries, round after round; each round begins with another registry."""
+    options, count = bench.options, len(bench.registries)
+    results.rows = [RowResult(row.key, row.name, row.unit, row.goal) for row in options.rows]
+    for turn in range(options.runs):
+        order = bench.registries[turn % count :] + bench.registries[: turn % count]
+        for number, (row, found) in enumerate(zip(options.rows, results.rows, strict=True)):
+            for peer in order:
+                sample = bench.sample(peer, row, turn * len(options.rows) + number)
+                found.samples.setdefault(peer.name, []).append(sample)
+                print(
+                    f"{turn + 1}/{options.runs} {row.name}, {peer.name}: {report.number(sample.rate)} {row.unit}",
+                    flush=True,
+                )
+            for name in row.limits:
+                bench.settle()
+                found.limits.setdefault(name, []).append(without.measure(name, row))
+
+
+def about(options: Options, found: list[peers.Peer], durable: Mapping[str, str]) -> dict[str, str]:
+    """Where and how the run was made."""
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    processor = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": described.stdout.strip(),
+        "machine": f"{os.cpu_count()} x {processor}, Linux {platform.release()}, Python {platform.python_version()}",
+        "measured": f"median of {options.runs} runs of {options.seconds:g} s, interleaved; 16 clients on this machine",
+        "images": f"{options.size.images:,} in {options.size.repositories:,} repositories, drawn by a Zipf law; "
+        f"the large blob has {options.size.big_bytes >> 20} MiB",
+        "registries": ", ".join(f"{each.name} {each.version}" for each in found),
+        "our Postgres": ", ".join(f"{name} = {value}" for name, value in durable.items()),
+    }
+
+
+def run(options: Options) -> Results:
+    """Everything; what was started is ended and what was written is removed, whatever happens."""
+    load, found = loading.build(), peers.found_peers()
+    with tempfile.TemporaryDirectory(prefix="tagtrail-bench-", dir=options.parent) as folder:
+        bench = Bench(options, load, Path(folder), found)
+        try:
+            bench.start()
+            durable = peers.durability(bench.running[peers.OURS].database_url)
+            bench.settle()
+            idle = {name: processes.pss_bytes(each.pid) for name, each in bench.running.items()}
+            results = Results(about(options, found, durable), os.cpu_count() or 1, [each.name for each in found], idle)
+            blobs = Path(folder) / peers.OURS / "data" / "blobs" / "sha256"
+            without = limits.start(
+                load, blobs, Path(folder), options.size.big_bytes, options.seconds, options.size.flags()
+            )
+            try:
+                measure(bench, without, results)
+            finally:
+                without.stop()
+        finally:
+            bench.stop()
+    return results
+
+
+def main() -> int:
+    """Measure, print the table, write it and its JSON; 1 if ours made an error."""
+    # What was started is ended on the way out, which the default action would skip.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        options = options_of(os.environ)
+    except ValueError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    try:
+        results = run(options)
+    except (loading.LoadFailed, peers.NotDurable, RuntimeError, TimeoutError) as problem:
+        print(f"bench: {problem}", file=sys.stderr)
+        return 1
+    written = report.table(results)
+    print(f"\n{written}", end="")
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    (options.out / f"{name}.json").write_text(results.to_json())
+    (options.out / f"{name}.md").write_text(written)
+    print(f"\n{options.out / name}.json, .md")
+    return 1 if any(row.errors(peers.OURS) for row in results.rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The bench's own arithmetic: medians, ratios, what errors void, two runs compared; no registry is started."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.registries import compare, report, rows, run
+from bench.registries.peers import OURS
+from bench.registries.results import Results, RowResult, Sample, from_json
+
+PEER = "docker-registry"
+SAMPLE = Sample(
+    rate=100.0,
+    p50_ms=1.0,
+    p99_ms=5.0,
+    errors=0,
+    cpu_s_per_1000=2.0,
+    load_cpu_s_per_1000=0.5,
+    pss_bytes=300 << 20,
+)
+
+
+def row(ours: list[float], peer: list[float], key: str = "ping", goal: float | None = 15) -> RowResult:
+    """A row of these rates, with a limit."""
+    samples = {name: [replace(SAMPLE, rate=rate) for rate in rates] for name, rates in ((OURS, ours), (PEER, peer))}
+    return RowResult(key, f"row {key}", "/s", goal, samples, {"bare WSGI": [50_000.0, 40_000.0, 45_000.0]})
+
+
+def results(*of: RowResult) -> Results:
+    """A run on two processors."""
+    return Results({"commit": "abc"}, 2, [OURS, PEER], {OURS: 200 << 20, PEER: 30 << 20}, list(of))
+
+
+def line(text: str, name: str) -> list[str]:
+    """The cells of a table's line."""
+    (found,) = [each for each in text.splitlines() if each.startswith(f"| {name} ") and each.count("|") > 5]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_a_row_is_the_median_with_its_ratio_and_goal() -> None:
+    """One slow run and one fast run change nothing."""
+    text = report.table(results(row([20_000, 10, 90_000], [1_000, 1_000, 1])))
+    assert line(text, "row ping") == [
+        *("row ping", "/s", "20,000", "5.00", "1,000", "5.00", "20.0x", "15x met", "bare WSGI 45,000"),
+    ]
+    assert "errors: none" in text
+    assert "missed" in report.table(results(row([14_000], [1_000])))
+
+
+def test_one_error_voids_the_figures_of_a_registry() -> None:
+    """Neither rate nor ratio nor verdict, and the first error is told."""
+    found = row([20_000, 20_000], [1_000, 1_000])
+    found.samples[PEER][1] = replace(SAMPLE, errors=3, first_error="status 500")
+    text = report.table(results(found))
+    assert line(text, "row ping")[4:8] == ["void", "void", "-", "15x"]
+    assert line(text, "row ping")[2] == "20,000"
+    assert f"row ping, {PEER}: 3 errors, so void: status 500" in text
+
+
+def test_reads_beside_pushes_are_related_to_the_processors_that_these_leave() -> None:
+    """100 pushes a second of 10 ms leave one of two processors: half of the quiet rate is then all that can be had."""
+    quiet, pushes = row([1_000], [100], "manifest-tag"), row([100], [20], "push-small")
+    pushes.samples[OURS] = [replace(SAMPLE, rate=100, cpu_s_per_1000=8, load_cpu_s_per_1000=2)]
+    beside = row([500], [50], "get-while-push", None)
+    beside.samples[OURS] = [replace(SAMPLE, rate=500, other_rate=100)]
+    assert report.quiet_share(results(quiet, pushes, beside)) == pytest.approx(1.0)
+    assert report.quiet_share(results(quiet, beside)) is None
+
+
+def test_json_gives_the_same_results_back() -> None:
+    """Nothing is lost between a run and its comparison."""
+    made = results(row([1, 2], [3, 4]))
+    assert from_json(made.to_json()) == made
+    with pytest.raises(KeyError):
+        from_json("{}")
+
+
+def test_a_change_is_marked_only_where_the_runs_do_not_overlap() -> None:
+    """Ours has become faster for certain, the peer perhaps not."""
+    old, new = results(row([90, 100, 110], [90, 100, 110])), results(row([150, 160, 170], [95, 101, 111]))
+    cells = line(compare.compared(old, new), "row ping")
+    assert cells == ["row ping", "/s", "100", "160", "+60 % *", "100", "101", "+1 %"]
+    assert "row ping" not in compare.compared(old, results(row([1], [1], "other")))
+
+
+def test_options_are_read_and_unknown_rows_are_refused() -> None:
+    """A typo must not measure everything."""
+    options = run.options_of({"BENCH_ROWS": "ping, blob-4k", "BENCH_IMAGES": "200", "BENCH_RUNS": "1"})
+    assert [each.key for each in options.rows] == ["ping", "blob-4k"]
+    assert (options.size.images, options.size.repositories, options.runs, options.seconds) == (200, 20, 1, 5)
+    with pytest.raises(ValueError, match="no such row: pong"):
+        run.options_of({"BENCH_ROWS": "pong"})
+    assert len({each.key for each in rows.ROWS}) == len(rows.ROWS)

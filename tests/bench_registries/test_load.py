@@ -1,0 +1,80 @@
+"""The load program against a real registry: every kind of work without an error, and wrong bytes are seen."""
+
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bench.registries import loading, peers
+from bench.registries.rows import ROWS
+from scripts.tools import find_program
+from tests.servers import RunningServer
+from tests.waiting import eventually
+
+SECONDS = 0.1
+SMALL = ("-images", "4", "-repositories", "2", "-bytes", f"{300 << 10}")
+
+
+@pytest.fixture(scope="module")
+def load() -> Path:
+    """The program, built if this source was not built before."""
+    if find_program("go") is None:
+        pytest.skip("go is not on PATH")
+    return loading.build()
+
+
+@pytest.fixture(scope="module")
+def populated(load: Path, server: RunningServer) -> RunningServer:
+    """A server that holds what the GETs ask for."""
+    assert loading.run(load, server.host, ("populate", *SMALL), SECONDS).errors == 0
+    return server
+
+
+def test_every_row_runs_without_an_error(load: Path, populated: RunningServer) -> None:
+    """Each mode and flag that the bench uses."""
+    for row in ROWS:
+        salt = f"test-{row.key}-{time.time_ns()}"
+        found = loading.run(load, populated.host, (*row.load, *SMALL, "-salt", salt), SECONDS)
+        assert (found.errors, found.first_error) == (0, ""), row
+        assert found.done > 0, row
+        assert found.rate > 0, row
+        assert found.p50_ms <= found.p99_ms <= found.max_ms, row
+        assert (found.other_rate > 0) == (row.key == "get-while-push"), row
+
+
+def test_wrong_answers_are_errors(load: Path, populated: RunningServer, tmp_path: Path) -> None:
+    """A damaged body, a body too short, a status that is not 200, a push of what is there already."""
+    blobs = populated.data / "blobs" / "sha256"
+    for path in blobs.glob("*/*.0"):
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes()[::-1])
+    address = peers.free_address()
+    files = subprocess.Popen([load, "serve-files", "-address", address, "-folder", tmp_path])
+    try:
+        eventually(lambda: _answers(address))
+        damaged = loading.run(load, address, ("get", "-what", "blob", *SMALL), SECONDS)
+        assert damaged.first_error == "a body with another digest"
+        for path in tmp_path.glob("*/*.0"):
+            path.write_bytes(b"short")
+        short = loading.run(load, address, ("get", "-what", "blob", *SMALL), SECONDS)
+        assert (short.done, short.first_error) == (0, "5 bytes instead of 4096")
+        absent = loading.run(load, address, ("get", "-what", "manifest-tag", *SMALL), SECONDS)
+        assert (absent.done, absent.first_error) == (0, "status 404")
+    finally:
+        files.kill()
+        files.wait()
+    again = loading.run(load, populated.host, ("populate", *SMALL), SECONDS)
+    assert again.first_error.endswith("status 200 instead of 404: ")
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(f"http://{address}/")
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
