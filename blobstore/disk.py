@@ -37,6 +37,7 @@ class DiskBlobStore:
     def __init__(self, data: Path, *, fault: FaultPoint = no_fault) -> None:
         self._data = data
         self._blobs = data / "blobs"
+        self._blobs_place = str(self._blobs)
         self._uploads = data / "uploads"
         self._fault = fault
         self._hashes = HashCache()
@@ -94,22 +95,20 @@ class DiskBlobStore:
 
     def stat(self, name: BlobName) -> int | None:
         """The size in bytes, None if there is no such file."""
-        return self._size(self._path(name))
+        return self._size(self._place(name))
 
     def read(self, name: BlobName, start: int, length: int) -> Iterator[bytes]:
         """Blocks of the blob; one piece if it is small. Raises BlobMissing at the call."""
         try:
             with translated():
-                descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(self._place(name), os.O_RDONLY | os.O_CLOEXEC)
         except Absent as problem:
             raise BlobMissing(str(name)) from problem
         blocks = _Blocks(descriptor, start, length)
         if os.fstat(descriptor).st_size < start + length:
             blocks.close()
             raise BlobMissing(str(name))
-        if length > READ_WHOLE_BYTES_MAX:
-            return blocks
-        return iter((b"".join(blocks),))
+        return blocks if length > READ_WHOLE_BYTES_MAX else iter((blocks.whole(),))
 
     def read_small(self, name: BlobName, limit: int) -> bytes | None:
         """The whole blob, None if there is none or it is larger than `limit` bytes."""
@@ -190,11 +189,15 @@ class DiskBlobStore:
         return self._uploads / parse_upload_id(upload)
 
     def _path(self, name: BlobName) -> Path:
+        return Path(self._place(name))
+
+    def _place(self, name: BlobName) -> str:
+        """The path as text: on the pull path a Path would cost more than the reading."""
         digest = name.digest
-        return self._blobs / digest.algorithm / digest.hex[:2] / f"{digest.hex}.{name.generation}"
+        return f"{self._blobs_place}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{name.generation}"
 
     @staticmethod
-    def _size(path: Path) -> int | None:
+    def _size(path: Path | str) -> int | None:
         try:
             with translated():
                 found = os.stat(path)
@@ -225,6 +228,15 @@ class _Blocks:
 
     def __iter__(self) -> "_Blocks":
         return self
+
+    def whole(self) -> bytes:
+        """All in one piece, read at once."""
+        with translated():
+            piece = b"" if self._descriptor is None else os.pread(self._descriptor, self._left, self._position)
+        if len(piece) == self._left:
+            self.close()
+            return piece
+        return b"".join(self)
 
     def __next__(self) -> bytes:
         if self._descriptor is None or self._left == 0:

@@ -64,7 +64,7 @@ class Keeper:
 
     def _fill_new(self) -> None:
         """Fill what starts from nothing; several models, as after an upgrade or a restore, from one reading."""
-        new = [model for model in self._models if self._is_new(model)]
+        new = self._new_models()
         if len(new) > 1 and not self._tried("together", lambda: fold(self._url, new)):
             _log.warning("they are filled one by one")
         for model in new:
@@ -86,19 +86,24 @@ class Keeper:
             return False
         return True
 
-    def _is_new(self, model: Model) -> bool:
+    def _new_models(self) -> list[Model]:
+        """Those whose live build is far behind, and not nearly half of the way."""
         with engine_for(self._url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
-            live = builds.listed(connection, [model], [LIVE])
-            if not live:
-                return False
+            live = {each.id: each.model for each in builds.listed(connection, self._models, [LIVE])}
             furthest = connection.execute(
-                sa.select(sa.func.max(checkpoint.c.position)).where(checkpoint.c.build == live[0].id)
-            ).scalar()
+                sa.select(checkpoint.c.build, sa.func.max(checkpoint.c.position))
+                .where(checkpoint.c.build.in_(live))
+                .group_by(checkpoint.c.build)
+            )
+            reached = {row[0]: int(row[1]) for row in furthest}
             head = connection.exec_driver_sql(
                 "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
             ).scalar_one()
-        reached = int(furthest or 0)
-        return bool(head - reached > FILL_EVENTS and 2 * reached < head)
+        return [
+            model
+            for each, model in live.items()
+            if head - reached.get(each, 0) > FILL_EVENTS and 2 * reached.get(each, 0) < head
+        ]
 
 
 def remove_old(database_url: str, models: Sequence[Model]) -> None:

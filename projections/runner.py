@@ -24,6 +24,9 @@ from projections.setup import STATEMENT_TIMEOUT_S, engine_for, ensure_tables
 BATCH_EVENTS = 2000
 POLL_S = 0.005
 POLL_MAX_S = 0.1
+# Who is level waits so long for more: a pass over all builds costs the same for one event as for hundreds, and reads do
+# not wait for it.
+GATHER_S = 0.04
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
 REFRESH_S = 0.5
@@ -102,9 +105,12 @@ def _follow_store(connection: sa.Connection, models: Sequence[Model], stop: thre
                     return True
 
                 moved |= attempts.run(connection, build, step)
-        pause = POLL_S if moved else min(2 * pause, POLL_MAX_S)
         if not moved:
             stop.wait(pause)
+            pause = min(2 * pause, POLL_MAX_S)
+        elif all(positions.get(build.id, head) >= head for build in fed):
+            stop.wait(GATHER_S)
+            pause = POLL_S
 
 
 def advance(

@@ -1,6 +1,7 @@
 """Making what read models need where it is missing."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,10 +18,12 @@ STATEMENT_TIMEOUT_S = 30.0
 PREPARE_THRESHOLD = 5
 
 
+@lru_cache(maxsize=16)
 def engine_for(database_url: str, *, statement_timeout_s: float | None = None) -> sa.Engine:
     """An engine without a pool: for the projector and for tools, which hold one connection.
 
-    Without a time limit only for what reads the whole log: rebuild and verify.
+    The same one each time: a new one would ask the database anew what it is. Without a time limit only for what reads
+    the whole log: rebuild and verify.
     """
     engine = sa.create_engine(
         database_url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
