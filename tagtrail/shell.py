@@ -4,6 +4,7 @@ The pull path (GET and HEAD of /v2/, manifests and blobs) is served by plain fun
 quarters of such a request's time.
 """
 
+import itertools
 import re
 import secrets
 import time
@@ -43,6 +44,9 @@ class Application:
         access_log: bool,
     ) -> None:
         self._cache = cache
+        # Of request ids: a random name a process and a number, because randomness for each request costs a system call.
+        self._name = secrets.token_hex(5)
+        self._numbers = itertools.count()
         self._pull = pull
         self._flask = flask_app
         self._checks = checks
@@ -52,7 +56,7 @@ class Application:
         """Serve one request."""
         started = time.monotonic()
         given = environ.get("HTTP_X_REQUEST_ID")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{self._name}{next(self._numbers):06x}"
         answer = self._answer(environ, request_id)
         headers = [
             *answer.headers,

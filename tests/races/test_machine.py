@@ -232,7 +232,7 @@ class Machine(RuleBasedStateMachine):
             self.stack.close()
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(5, 30), pytest.param(80, 80, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("examples", "steps"), [(4, 25), pytest.param(80, 80, marks=pytest.mark.slow)])
 def test_every_answer_equals_the_model(
     postgres_server: Server, pytestconfig: pytest.Config, examples: int, steps: int
 ) -> None:

@@ -28,7 +28,7 @@ WORKERS = 3
 WRITERS = 2
 # Without a projector each read across repositories folds the whole log, so that costs grow with the square.
 PLAYS = [
-    *((projector, 100) for projector in ("on", "off", "restarting")),
+    *((projector, 60) for projector in ("on", "off", "restarting")),
     *(
         pytest.param(projector, commands, marks=pytest.mark.slow)
         for projector, commands in (("on", 5000), ("off", 800), ("restarting", 5000))
@@ -119,7 +119,7 @@ def test_what_one_worker_acknowledged_the_others_answer(projector: str, commands
 
 
 @pytest.mark.xdist_group("kafka")
-@pytest.mark.parametrize("commands", [100, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("commands", [60, pytest.param(3000, marks=pytest.mark.slow)])
 def test_the_same_over_kafka(database: Database, kafka: KafkaSettings, commands: int) -> None:
     """APIs by their own command; relay and projectors are killed and restarted at random meanwhile."""
     with running_fleet(database, kafka) as fleet:
