@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import LiteralString
@@ -25,6 +25,7 @@ from eventstore.connection import connect
 from eventstore.reader import Reader
 from eventstore.room import Room
 from eventstore.types import Clock, Command, Content, LogInfo, Outcome, Recorded, StoreUnavailable, StreamState
+from eventstore.validating import Mark
 
 APPEND_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
@@ -61,6 +62,10 @@ _LOG_WITH_FACTS_FROM = _query(
 _CONTENT = "SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s"
 _REFERRING = (
     "SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = 0 AND r.target = %s ORDER BY r.from_stream LIMIT %s"
+)
+_MARKS = (
+    "SELECT k.key, l.epoch, coalesce((SELECT e.position FROM log.es_event AS e WHERE e.log_id = 0 AND e.key = k.key"
+    " ORDER BY e.position DESC LIMIT 1), 0) FROM unnest(%s::text[]) AS k (key), log.es_log AS l WHERE l.log_id = 0"
 )
 _HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
 
@@ -196,6 +201,10 @@ class Store:
     def head(self) -> int:
         """The position of the last event, 0 if there is none."""
         return int(self._reader.row(_HEAD)[0])
+
+    def marks(self, keys: Collection[str]) -> dict[str, Mark]:
+        """Of each key the log's epoch and the position of its last event, 0 if it has none; all at one moment."""
+        return {key: (epoch, position) for key, epoch, position in self._reader.rows(_MARKS, (list(keys),))}
 
     def position_at(self, moment: datetime) -> int:
         """The last position recorded at or before a moment, 0 if none: "as of then" is this one position."""

@@ -1,16 +1,29 @@
-"""Answers that are kept in memory and used again only while the change board vouches for them (S16)."""
+"""Answers that are kept in memory and used again only while somebody vouches for them: the change board (S16), or a
+question to the log for many requests at once (S19).
+"""
 
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
-from eventstore.board.board import Board
-from eventstore.board.cells import Ticket, cell_of
 from protocol.messages import Answer, Environ
 
 # What an entry costs besides the bytes that it names: its objects, its place in the table.
 ENTRY_BYTES = 2048
+
+
+Ticket = tuple[int, int]
+
+
+class Voucher(Protocol):
+    """Who knows whether something has happened to a key."""
+
+    def ticket(self, key: str) -> Ticket | None:
+        """To be taken before the database is asked; None if what it says must not be kept. Raises StoreUnavailable."""
+
+    def holds(self, key: str, ticket: Ticket) -> bool:
+        """Whether what was asked for after that still stands. Raises StoreUnavailable."""
 
 
 class Standing(Protocol):
@@ -22,9 +35,9 @@ class Standing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """That an answer may be kept which is looked for from now on; see `Cells.ticket`."""
+    """That an answer about a key may be kept which is looked for from now on."""
 
-    cell: int
+    key: str
     ticket: Ticket
 
 
@@ -37,13 +50,13 @@ class _Kept:
 
 
 class AnswerCache:
-    """What was found, by path, up to a number of bytes; keeps nothing where there is no board.
+    """What was found, by path, up to a number of bytes; keeps nothing where nobody vouches for it.
 
     What was not used since it was last looked at goes first (second chance): to be used costs no lock.
     """
 
-    def __init__(self, board: Board | None, bytes_max: int) -> None:
-        self._board = board if bytes_max else None
+    def __init__(self, voucher: Voucher | None, bytes_max: int) -> None:
+        self._voucher = voucher if bytes_max else None
         self._bytes_max = bytes_max
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
@@ -52,18 +65,17 @@ class AnswerCache:
     def find(self, path: str) -> Standing | None:
         """What stands at the path now, if that is known."""
         kept = self._kept.get(path)
-        if kept is None or self._board is None or not self._board.holds(kept.opening.cell, kept.opening.ticket):
+        if kept is None or self._voucher is None or not self._voucher.holds(kept.opening.key, kept.opening.ticket):
             return None
         kept.used = True
         return kept.standing
 
     def open(self, repository: str) -> Opening | None:
         """To be asked for before the database is asked; None if what it says must not be kept."""
-        if self._board is None:
+        if self._voucher is None:
             return None
-        cell = cell_of(repository)
-        ticket = self._board.ticket(cell)
-        return None if ticket is None else Opening(cell, ticket)
+        ticket = self._voucher.ticket(repository)
+        return None if ticket is None else Opening(repository, ticket)
 
     def keep(self, path: str, opening: Opening, standing: Standing, size: int) -> None:
         """Keep what the database said of a path after `opening` was given; `size` is that of its bytes."""

@@ -17,6 +17,7 @@ from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
 from eventstore.types import StoreError
+from eventstore.validating import Validator
 from projections.models import MODELS
 from projections.reader import Reader
 from query_api import api_v1
@@ -82,7 +83,8 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
         body_gate=BodyGate(per_address_max=settings.upload_bodies_per_address, total_max=settings.upload_bodies_total),
         work_gate=WorkGate(),
     )
-    cache = AnswerCache(board, settings.cache_bytes)
+    # Without the tail, answers are not of now: those are not kept.
+    cache = AnswerCache((board or Validator(store.marks)) if tail else None, settings.cache_bytes)
     questions = QueryContext(reader=reader, blobs=blobs, cache=cache, list_page_max=settings.list_page_max)
     return Rooms(settings, store, reader, commands, questions, board)
 

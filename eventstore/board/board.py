@@ -37,13 +37,13 @@ class Board:
             if not (isinstance(event, NewEvent) and event.stream.startswith(self._ignored))
         }
 
-    def ticket(self, cell: int) -> Ticket | None:
+    def ticket(self, key: str) -> Ticket | None:
         """See Cells.ticket."""
-        return self._cells.ticket(cell)
+        return self._cells.ticket(cell_of(key))
 
-    def holds(self, cell: int, ticket: Ticket) -> bool:
+    def holds(self, key: str, ticket: Ticket) -> bool:
         """See Cells.holds."""
-        return self._cells.holds(cell, ticket)
+        return self._cells.holds(cell_of(key), ticket)
 
     def close(self) -> None:
         """Give place and memory back."""

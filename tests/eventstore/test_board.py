@@ -13,7 +13,6 @@ import pytest
 
 from eventstore.board import keeper
 from eventstore.board.board import Board
-from eventstore.board.cells import cell_of
 from eventstore.board.keeper import Keeper, LogKept
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
@@ -23,7 +22,6 @@ from tests.postgres import Database
 from tests.waiting import eventually
 
 KEY = "you/app"
-CELL = cell_of(KEY)
 LEASE_S = 1.0
 _WAITING = (
     "SELECT count(*)::integer FROM pg_stat_activity"
@@ -97,13 +95,13 @@ def test_an_append_of_one_process_ends_what_another_keeps(database: Database) ->
         member(database, server.path) as (store, _),
         member(database, server.path) as (_, reader),
     ):
-        ticket = reader.ticket(CELL)
+        ticket = reader.ticket(KEY)
         assert ticket is not None
         append(store, "upload-1")
-        assert reader.holds(CELL, ticket)
+        assert reader.holds(KEY, ticket)
         append(store, "tag-1")
-        assert not reader.holds(CELL, ticket)
-        assert reader.ticket(CELL) is not None
+        assert not reader.holds(KEY, ticket)
+        assert reader.ticket(KEY) is not None
 
 
 def test_who_does_not_share_the_board_cannot_append(database: Database, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +124,7 @@ def test_a_second_server_waits_for_a_lease_and_does_not_start_beside_a_renewed_o
         with pytest.raises(LogKept, match="single-node"):
             keeper.renounce(database.app_url, "two")
         with kept_by(database, "one"), member(database, server.path) as (old, board):
-            eventually(lambda: board.ticket(CELL) is None)
+            eventually(lambda: board.ticket(KEY) is None)
             with pytest.raises(StoreUnavailable), stranger(database) as store:
                 append(store)
             old.close()
@@ -142,16 +140,16 @@ def test_a_lease_that_ran_out_is_lost_to_the_first_who_appends(database: Databas
 
     with in_a_process(serve) as (pid, pipe), member(database, pipe.recv()) as (store, board):
         append(store)
-        ticket = board.ticket(CELL)
+        ticket = board.ticket(KEY)
         assert ticket is not None
         os.kill(pid, signal.SIGSTOP)
         with stranger(database, timeout_s=10.0) as other:
             append(other)
-            assert not board.holds(CELL, ticket)
-            assert board.ticket(CELL) is None
+            assert not board.holds(KEY, ticket)
+            assert board.ticket(KEY) is None
             os.kill(pid, signal.SIGCONT)
-            eventually(lambda: board.ticket(CELL) is not None)
-            assert not board.holds(CELL, ticket), "what was kept before others appended"
+            eventually(lambda: board.ticket(KEY) is not None)
+            assert not board.holds(KEY, ticket), "what was kept before others appended"
             append(store)
             assert other.head() == 3
 
@@ -159,10 +157,10 @@ def test_a_lease_that_ran_out_is_lost_to_the_first_who_appends(database: Databas
 def test_a_restored_database_makes_the_server_forget(database: Database) -> None:
     """Its log may hold other events at the same positions (S10)."""
     with kept_by(database) as server, member(database, server.path) as (_, board):
-        ticket = board.ticket(CELL)
+        ticket = board.ticket(KEY)
         assert ticket is not None
         rows(database, "UPDATE log.es_log SET system_identifier = 'another' RETURNING 1")
-        eventually(lambda: board.ticket(CELL) is not None and not board.holds(CELL, ticket))
+        eventually(lambda: board.ticket(KEY) is not None and not board.holds(KEY, ticket))
 
 
 def test_a_place_that_was_taken_over_is_refused_and_claimed_again(database: Database) -> None:
@@ -176,7 +174,7 @@ def test_a_place_that_was_taken_over_is_refused_and_claimed_again(database: Data
         append(store)
         assert store.head() == 2
         assert rows(database, "SELECT place, epoch FROM log.es_writer") == [(0, 3)]
-        assert board.ticket(CELL) is not None
+        assert board.ticket(KEY) is not None
 
 
 def test_what_a_killed_process_left_waiting_in_the_database_makes_no_answer_stale(database: Database) -> None:
@@ -194,17 +192,17 @@ def test_what_a_killed_process_left_waiting_in_the_database_makes_no_answer_stal
         assert reader.head() == 0, "its place is taken before the writer's"
         pipe.send(server.path)
         assert pipe.recv() == "appended once"
-        eventually(lambda: board.ticket(CELL) is not None)
+        eventually(lambda: board.ticket(KEY) is not None)
         with psycopg.connect(database.app_url) as blocker:
             blocker.execute("SELECT pg_advisory_xact_lock(%s, 0)", (APPEND_LOCK,))
             pipe.send("append")
             eventually(lambda: rows(database, _WAITING) == [(1,)])
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: reader.head() == 2)
-        assert board.ticket(CELL) is None, "nobody on the board knows the outcome of the dead process's append"
+        assert board.ticket(KEY) is None, "nobody on the board knows the outcome of the dead process's append"
         with member(database, server.path) as (successor, _):
             append(successor)
-            assert board.ticket(CELL) is not None
+            assert board.ticket(KEY) is not None
             assert reader.stream_state("s").version == 3
 
 

@@ -1,5 +1,5 @@
 """Four processes that change and read the same things through what each of them keeps: no answer is older than what
-anybody was acknowledged, or has read, before it was asked for (S16).
+anybody was acknowledged, or has read, before it was asked for. With a change board (S16), and without (S19).
 
 Shared counters say what is known; each reader notes them before it reads. The long form, a million reads and writes:
 make test-long PART=board.
@@ -8,9 +8,11 @@ make test-long PART=board.
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import c_int64
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from queue import Empty
@@ -21,8 +23,9 @@ from eventstore.board.board import Board
 from eventstore.board.keeper import Keeper
 from eventstore.board.writer import Writer
 from eventstore.store import Store
+from eventstore.validating import Validator
 from protocol.messages import Answer, Environ
-from query_api.cache import AnswerCache
+from query_api.cache import AnswerCache, Voucher
 from tests.eventstore.making import command, event
 from tests.postgres import Database
 
@@ -59,11 +62,11 @@ class Tally:
 class Mixed:
     """One process's reads and writes."""
 
-    def __init__(self, number: int, url: str, board: Board, known: "RawArray[int]") -> None:
+    def __init__(self, number: int, store: Store, voucher: Voucher, known: "RawArray[int]") -> None:
         self._number = number
         self._chance = random.Random(SEED + number)
-        self._store = Store(url, board=board)
-        self._cache = AnswerCache(board, 1 << 20)
+        self._store = store
+        self._cache = AnswerCache(voucher, 1 << 20)
         self._known = known
         self._versions = [0] * KEYS
         self.tally = Tally(0, 0, 0, [])
@@ -136,15 +139,38 @@ class LateBoard(Board):
         self._writer = LateWriter(self._cells, self._descriptor)
 
 
-def play(database: Database, times: int, made: Callable[[Path], Board]) -> list[Tally]:
-    """Let all processes play at once; what each of them saw."""
-    server = Keeper(database.app_url, "ours", places=PROCESSES)
+Kept = tuple[Store, Voucher]
+
+
+@contextmanager
+def with_board(url: str, made: Callable[[Path], Board]) -> Iterator[Callable[[], Kept]]:
+    """What processes of one server have."""
+    server = Keeper(url, "ours", places=PROCESSES)
     server.start()
+
+    def kept() -> Kept:
+        board = made(server.path)
+        return Store(url, board=board), board
+
+    try:
+        yield kept
+    finally:
+        server.stop()
+
+
+def by_validating(url: str) -> Kept:
+    """What a process has whose server shares the database with others."""
+    store = Store(url)
+    return store, Validator(store.marks)
+
+
+def play(times: int, kept: Callable[[], Kept]) -> list[Tally]:
+    """Let all processes play at once; what each of them saw."""
     known = RawArray(c_int64, KEYS * PROCESSES)
     tallies = _processes.Queue()
 
     def work(number: int) -> None:
-        tallies.put(Mixed(number, database.app_url, made(server.path), known).run(times // PROCESSES))
+        tallies.put(Mixed(number, *kept(), known).run(times // PROCESSES))
 
     players = [_processes.Process(target=work, args=(number,), daemon=True) for number in range(PROCESSES)]
     try:
@@ -157,13 +183,23 @@ def play(database: Database, times: int, made: Callable[[Path], Board]) -> list[
         for each in players:
             each.kill()
             each.join()
-        server.stop()
 
 
 @pytest.mark.parametrize("times", [60_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_nothing_that_is_kept_is_stale(database: Database, times: int) -> None:
-    """And most of what is read was kept."""
-    tallies = play(database, times, Board)
+    """With a board."""
+    with with_board(database.app_url, Board) as kept:
+        assert_fresh(play(times, kept), times)
+
+
+@pytest.mark.parametrize("times", [6_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_nothing_that_is_validated_is_stale(database: Database, times: int) -> None:
+    """By servers that share nothing but the database."""
+    assert_fresh(play(times, partial(by_validating, database.app_url)), times)
+
+
+def assert_fresh(tallies: Sequence[Tally], times: int) -> None:
+    """Nothing was stale, and most of what was read was kept."""
     print(f"seed {SEED}", *tallies, sep="\n")
     assert [each.stale for each in tallies] == [[]] * PROCESSES
     assert sum(each.kept for each in tallies) > times / 2
@@ -172,4 +208,5 @@ def test_nothing_that_is_kept_is_stale(database: Database, times: int) -> None:
 
 def test_this_test_would_see_stale_answers(database: Database) -> None:
     """With a board that is told of a change after it was made, there are some."""
-    assert any(each.stale for each in play(database, 20_000, LateBoard))
+    with with_board(database.app_url, LateBoard) as kept:
+        assert any(each.stale for each in play(20_000, kept))

@@ -1,0 +1,66 @@
+"""Whether what was read of a key still stands, asked of the log for many requests at once (S19): for servers that share
+their database with others, and so have no change board.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from eventstore.types import StoreUnavailable
+
+Mark = tuple[int, int]
+"""The log's epoch and the position of a key's last event in it."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """One question for all who wait for it."""
+
+    keys: set[str] = field(default_factory=set)
+    led: bool = False
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    problem: Exception | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+class Validator:
+    """Marks of keys, for any number of threads; `ask` brings those of many keys by one statement.
+
+    A request joins only a question that was not sent yet: one under way may have been answered before the last write
+    that the request's client was acknowledged.
+    """
+
+    def __init__(self, ask: Callable[[Collection[str]], Mapping[str, Mark]]) -> None:
+        self._ask = ask
+        self._joining = threading.Lock()
+        self._sending = threading.Lock()
+        self._next = _Round()
+
+    def ticket(self, key: str) -> Mark:
+        """Where the key stands, no earlier than now. Raises StoreUnavailable."""
+        with self._joining:
+            joined = self._next
+            joined.keys.add(key)
+            leads, joined.led = not joined.led, True
+        if leads:
+            self._lead(joined)
+        joined.over.wait()
+        if joined.problem is not None:
+            raise StoreUnavailable(f"what is kept could not be validated: {joined.problem}") from joined.problem
+        return joined.marks[key]
+
+    def holds(self, key: str, ticket: Mark) -> bool:
+        """Whether nothing has happened to the key since it was there. Raises StoreUnavailable."""
+        return self.ticket(key) == ticket
+
+    def _lead(self, joined: _Round) -> None:
+        """Send the question once the one before it is answered: meanwhile others join."""
+        with self._sending:
+            with self._joining:
+                self._next = _Round()
+            try:
+                joined.marks = self._ask(joined.keys)
+            except Exception as problem:  # noqa: BLE001 - whatever it was, all who wait are told
+                joined.problem = problem
+            finally:
+                joined.over.set()
