@@ -275,7 +275,7 @@ OPTIONS: tuple[Option, ...] = (
         "single_node",
         read_switch,
         _is(False),
-        "Say that this server alone appends to --database, so that it may keep answers in memory.",
+        "Say that this server alone appends to --database: kept answers then need no question to it.",
         "",
         switch=True,
     ),
