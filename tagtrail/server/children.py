@@ -12,7 +12,8 @@ from tagtrail.server.processes import started_at
 
 BACKOFF_S = 0.25
 BACKOFF_MAX_S = 30.0
-STABLE_S = 20.0
+# Who lived so long did not die of its start.
+STABLE_S = 5.0
 _QUICK_S = 2.0
 
 
