@@ -15,6 +15,8 @@ Parameters = Sequence[object] | Mapping[str, object]
 
 # After an outage the pool must not wait out a long back-off before it connects again.
 _RECONNECT_TIMEOUT_S = 1.0
+# Who waits for a connection asks for it again so often: of one that could not be made nobody is told.
+_POOL_WAIT_S = 1.0
 _RETRY_PAUSE_S = 0.005
 
 
@@ -43,7 +45,8 @@ class Reader:
             self._pool.open(wait=False)
         while True:
             try:
-                with self._pool.connection(timeout=max(0.0, deadline - time.monotonic())) as connection:
+                wait_s = max(0.0, min(deadline - time.monotonic(), _POOL_WAIT_S))
+                with self._pool.connection(timeout=wait_s) as connection:
                     # What waiting for the connection took is not left for the answer.
                     connection.answer_limit_s = max(0.0, deadline - time.monotonic()) + ANSWER_MARGIN_S
                     try:
@@ -51,7 +54,8 @@ class Reader:
                     except psycopg.Error as error:
                         self._judge(error, connection, deadline)
             except PoolTimeout as error:
-                raise StoreUnavailable("the database cannot be reached") from error
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable("the database cannot be reached") from error
             time.sleep(_RETRY_PAUSE_S)
 
     def _judge(self, error: psycopg.Error, connection: psycopg.Connection, deadline: float) -> None:

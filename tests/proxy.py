@@ -40,10 +40,10 @@ class _Pair:
 class Proxy:
     """The proxy; `url` is the database through it."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, port: int = 0) -> None:
         parts = urlsplit(database_url)
         self._target = str(Path(parse_qs(parts.query)["host"][0]) / ".s.PGSQL.5432")
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self._flowing = threading.Event()
         self._flowing.set()
         self._fault: Fault | None = None
@@ -66,6 +66,8 @@ class Proxy:
 
     def close(self) -> None:
         """Cut everything."""
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._listening.close()
         for each in self._pairs:
             each.close()
@@ -115,9 +117,9 @@ class Proxy:
 
 
 @contextmanager
-def proxied(database_url: str) -> Iterator[Proxy]:
+def proxied(database_url: str, port: int = 0) -> Iterator[Proxy]:
     """A proxy in front of the database, for the length of a `with`."""
-    proxy = Proxy(database_url)
+    proxy = Proxy(database_url, port)
     try:
         yield proxy
     finally:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -180,3 +181,18 @@ def test_an_error_of_the_server_leaves_the_connection_open(database: Database) -
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("SELECT pg_sleep(5)")
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_question_that_was_asked_before_the_database_was_there_is_answered_when_it_is(database: Database) -> None:
+    """Not when its time limit is over: the pool gives up connecting before that, and has to be asked again."""
+    with proxied(database.app_url) as away:
+        port = urlsplit(away.url).port
+    assert port is not None
+    store = Store(away.url, read_timeout_s=60.0)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(store.head)
+        with pytest.raises(TimeoutError):
+            asked.result(3.0)
+        with proxied(database.app_url, port):
+            assert asked.result(15.0) == 0
+            store.close()
