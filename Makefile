@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests that need no server are cheap and many; those with servers and clients share two processes.
 PURE := tests/domain tests/protocol
+ROOMS := tagtrail command_api query_api projections protocol eventstore blobstore domain
 PART ?= all
 
 .PHONY: help serve venv dev tools test test-long bench bench-peers bench-compare bench-feed test-clients lint format lock clean
@@ -47,6 +48,8 @@ tools: ## Install the clients and the conformance suite that tests drive
 	@$(PYTHON) scripts/tools.py install
 
 test: $(VENV)/.installed-dev tools lint ## Everything but what takes minutes to build or to run
+	@# Some machines keep Python from writing compiled code, and hundreds of processes would compile it each.
+	@$(BIN)/python -m compileall -q $(ROOMS) tests
 	@$(BIN)/pytest -q -n 2 --dist worksteal $(PURE)
 	@$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" $(addprefix --ignore=,$(PURE))
 
