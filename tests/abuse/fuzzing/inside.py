@@ -161,6 +161,8 @@ class Player:
             self.events += 1
             if event.request_id in self._refused:
                 raise self._fault(f"refused, but appended {event.type}", self._refused[event.request_id])
+        if len(self._world.sessions) > requests.SESSIONS_MAX + BATCH_REQUESTS // 2:
+            raise self._fault(f"{len(self._world.sessions)} sessions that cannot be cancelled", *self._refused.values())
         data = self._registry.rooms.settings.data
         staged = {each.name: each.stat().st_size for each in (data / "uploads").iterdir()}
         if staged != self._world.sessions:

@@ -87,7 +87,7 @@ class World:
             # `0-0` stands for nothing and for one byte (D4).
             if headers["range"] == "0-0" and sent.method == "PATCH" and sent.body:
                 self.sessions[upload] = 1
-            self.repositories[upload] = location.removeprefix("/v2/").partition("/blobs/uploads/")[0]
+            self.repositories[upload] = location.removeprefix("/v2/").rpartition("/blobs/uploads/")[0]
         elif status == 201 and "/blobs/" in location:
             self.blobs.add(headers["docker-content-digest"])
             self._forget(sent.target)
