@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from eventstore.types import StoreUnavailable
 
+# A question that has no answer after so long holds up the next one no more: the database may be away.
+PATIENCE_S = 0.05
+
 Mark = tuple[int, int]
 """The log's epoch and the position of a key's last event in it."""
 
@@ -30,8 +33,9 @@ class Validator:
     that the request's client was acknowledged.
     """
 
-    def __init__(self, ask: Callable[[Collection[str]], Mapping[str, Mark]]) -> None:
+    def __init__(self, ask: Callable[[Collection[str]], Mapping[str, Mark]], *, patience_s: float = PATIENCE_S) -> None:
         self._ask = ask
+        self._patience_s = patience_s
         self._joining = threading.Lock()
         self._sending = threading.Lock()
         self._next = _Round()
@@ -54,13 +58,15 @@ class Validator:
         return self.ticket(key) == ticket
 
     def _lead(self, joined: _Round) -> None:
-        """Send the question once the one before it is answered: meanwhile others join."""
-        with self._sending:
-            with self._joining:
-                self._next = _Round()
-            try:
-                joined.marks = self._ask(joined.keys)
-            except Exception as problem:  # noqa: BLE001 - whatever it was, all who wait are told
-                joined.problem = problem
-            finally:
-                joined.over.set()
+        """Send the question once the one before it is answered, or takes too long: meanwhile others join."""
+        alone = self._sending.acquire(timeout=self._patience_s)
+        with self._joining:
+            self._next = _Round()
+        try:
+            joined.marks = self._ask(joined.keys)
+        except Exception as problem:  # noqa: BLE001 - whatever it was, all who wait are told
+            joined.problem = problem
+        finally:
+            joined.over.set()
+            if alone:
+                self._sending.release()

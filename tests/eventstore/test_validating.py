@@ -37,7 +37,7 @@ class Log:
 def test_a_question_that_was_sent_is_joined_by_nobody() -> None:
     """Its answer may be older than what the second one's client was acknowledged; all who wait share the next one."""
     log = Log()
-    validator = Validator(log.ask)
+    validator = Validator(log.ask, patience_s=30.0)
     with ThreadPoolExecutor(10) as pool:
         first = pool.submit(validator.ticket, "a")
         eventually(lambda: log.asked == [{"a"}])
@@ -50,6 +50,24 @@ def test_a_question_that_was_sent_is_joined_by_nobody() -> None:
         log.answer()
         assert [each.result(5) for each in later] == [(1, 7)] * 4
     assert log.asked == [{"a"}, {"a", "b", "c"}]
+
+
+def test_a_question_without_an_answer_holds_up_no_other() -> None:
+    """Or each would wait for its own time limit and that of the one before."""
+    answered = threading.Event()
+
+    def ask(keys: Collection[str]) -> Mapping[str, Mark]:
+        if "a" in keys:
+            assert answered.wait(30)
+        return dict.fromkeys(keys, (1, 1))
+
+    validator = Validator(ask)
+    with ThreadPoolExecutor(5) as pool:
+        stuck = pool.submit(validator.ticket, "a")
+        eventually(validator._sending.locked)
+        assert [pool.submit(validator.ticket, key).result(5) for key in ("b", "c")] == [(1, 1)] * 2
+        answered.set()
+        assert stuck.result(5) == (1, 1)
 
 
 def test_all_who_wait_are_told_that_there_is_no_answer() -> None:
