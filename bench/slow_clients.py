@@ -61,16 +61,16 @@ def slow(host: str, ended: Event) -> None:
             del paths[:SLOW_BEGUN_A_SECOND]
             for key in list(selector.get_map().values()):
                 with contextlib.suppress(OSError):
-                    key.fileobj.send(b"x")  # type: ignore[union-attr]
+                    key.fileobj.send(b"x")
             until = time.monotonic() + 1
             while (left := until - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
-                    answers[_status(key.fileobj)] += 1  # type: ignore[arg-type]
+                    answers[_status(key.fileobj)] += 1
                     selector.unregister(key.fileobj)
-                    key.fileobj.close()  # type: ignore[union-attr]
+                    key.fileobj.close()
                     begin(key.data)
         for key in list(selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()
     print(f"  slow uploads were answered {dict(answers)}; {closed(idle)} of {IDLE} idle connections were closed")
 
 

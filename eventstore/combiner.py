@@ -29,11 +29,11 @@ EXIT_STATUS = 70
 _LOG_ID = 0
 # Whoever gave up may ask for something else, so what is late must not be appended. The time is looked at under the
 # append's own lock: a server that was stopped, or a lock that was held, may let a call begin when nobody waits for it.
-_APPEND = f"""
-  WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({APPEND_LOCK}, {_LOG_ID}))
-SELECT log.es_append({_LOG_ID}::smallint, %s::jsonb, %s, %s, %s::smallint, %s)
+_APPEND = """
+  WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(%s::integer, %s::integer))
+SELECT log.es_append(%s::smallint, %s::jsonb, %s, %s, %s::smallint, %s)
   FROM locked WHERE clock_timestamp() < %s
-"""  # noqa: S608 - put together from constants; values go as parameters
+"""
 _WITHOUT_BOARD = (None, None, None)
 _log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class Combiner:
         text = "[" + ",".join(pending.text for pending in batch) + "]"
         admitted_by = _WITHOUT_BOARD if self._writer is None else self._writer.identity
         wanted_until = datetime.fromtimestamp(min(each.deadline for each in batch) + self._clock_ahead_s, UTC)
-        parameters = (text, self._allow_clock_skew, *admitted_by, wanted_until)
+        parameters = (APPEND_LOCK, _LOG_ID, _LOG_ID, text, self._allow_clock_skew, *admitted_by, wanted_until)
         row = connection.execute(_APPEND, parameters, prepare=True).fetchone()
         return None if row is None else row[0]
 

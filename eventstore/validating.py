@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from eventstore.types import StoreUnavailable
+from eventstore.types import StoreError, StoreUnavailable
 
 # A question that has no answer after so long holds up the next one no more: the database may be away.
 PATIENCE_S = 0.05
@@ -22,7 +22,7 @@ class _Round:
     keys: set[str] = field(default_factory=set)
     led: bool = False
     marks: Mapping[str, Mark] = field(default_factory=dict)
-    problem: Exception | None = None
+    problem: StoreError | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -64,7 +64,7 @@ class Validator:
             self._next = _Round()
         try:
             joined.marks = self._ask(joined.keys)
-        except Exception as problem:  # noqa: BLE001 - whatever it was, all who wait are told
+        except StoreError as problem:
             joined.problem = problem
         finally:
             joined.over.set()

@@ -46,7 +46,7 @@ class Versions:
 
     def answer(self, environ: Environ) -> Answer:
         """It is no page."""
-        raise NotImplementedError
+        raise AssertionError("nobody asks for it by HTTP")
 
 
 @dataclass
