@@ -11,6 +11,7 @@ import pytest
 from bench.registries import loading, peers
 from bench.registries.rows import ROWS
 from scripts.tools import find_program
+from tests.clients.programs import missing
 from tests.servers import RunningServer
 from tests.waiting import eventually
 
@@ -22,7 +23,7 @@ SMALL = ("-images", "4", "-repositories", "2", "-bytes", f"{300 << 10}")
 def load() -> Path:
     """The program, built if this source was not built before."""
     if find_program("go") is None:
-        pytest.skip("go is not on PATH")
+        missing("go is not on PATH")
     return loading.build()
 
 

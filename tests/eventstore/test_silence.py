@@ -84,13 +84,15 @@ def appended(store: Store, given: Command) -> Appended | None:
     return outcome
 
 
-def test_what_nobody_waits_for_any_more_is_not_appended(database: Database, proxy: Proxy, store: Store) -> None:
+def test_what_nobody_waits_for_any_more_is_not_appended(
+    database: Database, proxy: Proxy, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """The server gets it late: by then its caller may have asked again, and then for something else."""
     proxy.fall_silent()
     with pytest.raises(StoreUnavailable):
         store.append(command(event("late")))
     # Until the combiner has given it up, too, and tries to connect.
-    time.sleep(LIMIT_S + MARGIN_S)
+    eventually(lambda: "failed (lost)" in caplog.text, 15.0)
     proxy.flow()
     following = command(event("next"))
     assert eventually(lambda: appended(store, following), 15.0)
