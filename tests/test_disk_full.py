@@ -130,7 +130,7 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
     database: Database, postgres_server: Server, tmp_path: Path
 ) -> None:
     """It answers every question, so only writes tell. With room again the next one that goes through says so."""
-    timeouts = {"append_timeout_s": "1s", "read_timeout_s": "1s"}
+    timeouts = {"append_timeout_s": "1s"}
     with (
         on_a_small_disk(database, postgres_server) as disk,
         registry_over(database, tmp_path, **timeouts) as registry,
