@@ -154,9 +154,11 @@ class DiskBlobStore:
         try:
             with translated():
                 lock_exclusively(descriptor)
-            self._require_same_file(path, descriptor, offset)
+            size = self._size_of_same_file(path, descriptor)
+            if size < offset:
+                raise UploadMissing(path.name)
             hashes = self._hashes.take(upload, offset, algorithm)
-            staged = DiskUpload(path, descriptor, offset, self._path, hashes, self._fault)
+            staged = DiskUpload(path, descriptor, offset, size == offset, self._path, hashes, self._fault)
             recorded = False
             try:
                 yield staged
@@ -206,16 +208,17 @@ class DiskBlobStore:
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     @staticmethod
-    def _require_same_file(path: Path, descriptor: int, offset: int) -> None:
-        """The file may have been committed or discarded between open and lock."""
+    def _size_of_same_file(path: Path, descriptor: int) -> int:
+        """Of the open file, in bytes; it may have been committed or discarded between open and lock."""
         held = os.fstat(descriptor)
         try:
             with translated():
                 standing = os.stat(path)
         except Absent as problem:
             raise UploadMissing(path.name) from problem
-        if (held.st_ino, held.st_dev) != (standing.st_ino, standing.st_dev) or held.st_size < offset:
+        if (held.st_ino, held.st_dev) != (standing.st_ino, standing.st_dev):
             raise UploadMissing(path.name)
+        return held.st_size
 
 
 class _Blocks:

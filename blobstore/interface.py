@@ -52,6 +52,13 @@ class StagedUpload(Protocol):
     def size(self) -> int:
         """Bytes staged so far, with those of this writer."""
 
+    @property
+    def ends_at_offset(self) -> bool:
+        """Whether, when it was locked, there was nothing behind the offset that it was opened with.
+
+        Then no chunk behind that offset was ever recorded: recorded bytes are never taken away.
+        """
+
     def write(self, block: bytes) -> None:
         """Put a block behind what is staged."""
 

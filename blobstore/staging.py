@@ -37,6 +37,7 @@ class DiskUpload:
         path: Path,
         descriptor: int,
         offset: int,
+        ends_at_offset: bool,
         path_of: Callable[[BlobName], Path],
         hashes: RunningHashes | None,
         fault: FaultPoint,
@@ -45,20 +46,27 @@ class DiskUpload:
         self._staging_folder = path.parent
         self._descriptor = descriptor
         self._size = self._start = offset
+        self._ends_at_offset = ends_at_offset
         self._path_of = path_of
         self._hashes = hashes
         self._hashes_at_start = hashes.copy() if hashes is not None else None
         self._fault = fault
         self._hasher: ThreadPoolExecutor | None = None
         self._hashing: list[Future[None]] = []
-        self._cut = False
-        self._dirty = True
+        # What was recorded is durable already, and nothing lies behind it.
+        self._cut = ends_at_offset
+        self._dirty = not ends_at_offset
         self._committed = False
 
     @property
     def size(self) -> int:
         """Bytes staged so far."""
         return self._size
+
+    @property
+    def ends_at_offset(self) -> bool:
+        """Whether nothing was staged behind `offset` when the file was locked."""
+        return self._ends_at_offset
 
     def write(self, block: bytes) -> None:
         """Put a block behind what is staged; large bodies are hashed by a thread meanwhile."""

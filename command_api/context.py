@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from blobstore.interface import BlobStore
 from command_api.bodies import BodyGate, BodyLimits, WorkGate
+from command_api.sessions import Sessions
 from domain.event import Event, encode
 from eventstore.store import Store
 from eventstore.types import (
@@ -54,6 +55,7 @@ class Context:
     body_gate: BodyGate
     work_gate: WorkGate
     new_upload_id: Callable[[], str] = new_upload_id
+    sessions: Sessions = field(default_factory=Sessions)
 
     def append(
         self,

@@ -1,6 +1,6 @@
 """Whether everything that a manifest names is there: before the append by a look, under its lock by conditions (M1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from blobstore.interface import BlobName
 from command_api.context import Context
@@ -12,6 +12,8 @@ from domain.names import RepositoryName
 from domain.streams import LIVE, PRESENT, link_stream, manifest_stream
 from eventstore.types import RefIs, StreamState
 from protocol.errors import Code, Problem, WireError, error
+
+States = Mapping[str, StreamState]
 
 
 def conditions_of(repository: RepositoryName, facts: Facts) -> list[tuple[str, RefIs]]:
@@ -38,17 +40,21 @@ def missing_blobs(digests: Sequence[str]) -> WireError:
     )
 
 
-def check_stored(context: Context, repository: RepositoryName, facts: Facts) -> None:
-    """Look that every named blob's file is whole and every size is right (S25, order 9 and 10).
-
-    Raises 404 MANIFEST_BLOB_UNKNOWN for all missing ones together, 400 SIZE_INVALID for the first wrong size.
-    """
+def standing_of(context: Context, repository: RepositoryName, facts: Facts) -> States:
+    """What stands beside the streams of everything that the manifest names, all at one moment."""
     streams: list[str] = []
     for each in facts.references:
         streams.append(link_stream(repository, each.digest))
         if each.role in ("child", "blob"):
             streams.append(manifest_stream(repository, each.digest))
-    states = context.store.stream_states(list(dict.fromkeys(streams)))
+    return context.store.stream_states(list(dict.fromkeys(streams)))
+
+
+def check_stored(context: Context, repository: RepositoryName, facts: Facts, states: States) -> None:
+    """Look that every named blob's file is whole and every size is right (S25, order 9 and 10).
+
+    Raises 404 MANIFEST_BLOB_UNKNOWN for all missing ones together, 400 SIZE_INVALID for the first wrong size.
+    """
     missing = []
     for each in facts.references:
         size = _stored_size(context, repository, each, states)
@@ -65,9 +71,7 @@ def check_stored(context: Context, repository: RepositoryName, facts: Facts) -> 
         raise missing_blobs(missing)
 
 
-def _stored_size(
-    context: Context, repository: RepositoryName, reference: Reference, states: dict[str, StreamState]
-) -> int | None:
+def _stored_size(context: Context, repository: RepositoryName, reference: Reference, states: States) -> int | None:
     if reference.role in ("child", "blob"):
         manifest = states[manifest_stream(repository, reference.digest)]
         if manifest.ref == PRESENT and manifest.state is not None:
@@ -81,12 +85,12 @@ def _stored_size(
     return standing.size
 
 
-def read_config(context: Context, repository: RepositoryName, facts: Facts) -> bytes | None:
+def read_config(context: Context, repository: RepositoryName, facts: Facts, states: States) -> bytes | None:
     """The config blob's bytes if the manifest has one of bearable size; for metadata only, never to refuse (M5)."""
     digest = facts.config_digest
     if digest is None:
         return None
-    link = context.store.stream_state(link_stream(repository, digest))
+    link = states[link_stream(repository, digest)]
     if link.state is None:
         return None
     name = BlobName(parse_digest(digest), links.from_state(link.state).generation)

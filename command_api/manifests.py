@@ -2,7 +2,7 @@
 
 from command_api.context import Context, new_event
 from command_api.linking import repository_created
-from command_api.manifest_checks import check_stored, conditions_of, missing_blobs, read_config
+from command_api.manifest_checks import check_stored, conditions_of, missing_blobs, read_config, standing_of
 from command_api.receiving import read_manifest
 from domain import manifest as manifests
 from domain.digests import DEFAULT_ALGORITHM, Digest, digest_of
@@ -37,8 +37,9 @@ def put(context: Context, request: Request) -> Answer:
             "the manifest has another digest",
             {"expected": str(claimed), "found": str(digest)},
         )
-    check_stored(context, repository, parsed.facts)
-    facts = with_config(parsed.facts, read_config(context, repository, parsed.facts))
+    states = standing_of(context, repository, parsed.facts)
+    check_stored(context, repository, parsed.facts, states)
+    facts = with_config(parsed.facts, read_config(context, repository, parsed.facts, states))
     _append(context, request, repository, digest, body, parsed, facts, tags)
     return empty(201, _pushed_headers(repository, digest, parsed, facts, tags if claimed else ()))
 

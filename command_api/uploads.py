@@ -10,6 +10,7 @@ from command_api.commits import SessionChanged, commit_blob, other_digest
 from command_api.context import Context, new_event
 from command_api.mounts import mount
 from command_api.receiving import receive
+from command_api.sessions import Session
 from domain import upload as uploads
 from domain.digests import DEFAULT_ALGORITHM, Digest, UnsupportedAlgorithm, new_hash
 from domain.event import Event
@@ -46,6 +47,7 @@ def start(context: Context, request: Request) -> Answer:
     outcome = context.append(request, [event])
     if isinstance(outcome, Refused):
         raise error(Code.UNAVAILABLE, "the session could not be opened, try again")
+    context.sessions.learn(Session(1, state))
     headers = _session_headers(state)
     if context.limits.chunk_bytes_min:
         headers.append(("OCI-Chunk-Min-Length", str(context.limits.chunk_bytes_min)))
@@ -58,7 +60,7 @@ def status(context: Context, request: Request) -> Answer:
     A session whose bytes are gone, as a crash between a commit's rename and its append leaves it, is gone for every
     verb that would go on with it.
     """
-    _, upload = _open_upload(context, request)
+    upload = _open_upload(context, request).upload
     staged = context.blobs.staged(UploadId(upload.id))
     if staged is None or staged < upload.offset:
         raise _unknown_upload()
@@ -67,65 +69,69 @@ def status(context: Context, request: Request) -> Answer:
 
 def cancel(context: Context, request: Request) -> Answer:
     """DELETE of a session (E18)."""
-    version, upload = _open_upload(context, request)
-    outcome = context.append(request, [_next(upload, uploads.cancel(upload), version)])
+    session = _open_upload(context, request)
+    outcome = context.append(request, [_next(session, uploads.cancel(session.upload))])
     if isinstance(outcome, Refused):
         raise _overtaken(context, request)
-    context.blobs.discard(UploadId(upload.id))
+    context.blobs.discard(UploadId(session.upload.id))
     return Answer(204)
 
 
 def append_chunk(context: Context, request: Request) -> Answer:
     """PATCH of a session: the next chunk, or a whole stream of bytes (E16)."""
-    _, upload = _open_upload(context, request)
-    announced = _chunk_range(request, upload)
-    with _staged(context, request, upload) as (writer, version, upload):
+    session = _seen_upload(context, request)
+    _require_open(session.upload)
+    announced = _chunk_range(request, session.upload)
+    with _staged(context, request, session) as (writer, session):
+        upload = session.upload
         _require_next(announced, upload)
         received = _receive_chunk(context, request, writer, announced, upload)
         if received:
             with context.work_gate:
                 writer.sync()
             happened = uploads.append_chunk(upload, upload.offset, received)
-            outcome = context.append(request, [_next(upload, happened, version)])
+            outcome = context.append(request, [_next(session, happened)])
             if isinstance(outcome, Refused):
                 raise _overtaken(context, request)
             upload = uploads.evolve(upload, happened)
+            context.sessions.learn(Session(session.version + 1, upload))
     return empty(202, _session_headers(upload))
 
 
 def finish(context: Context, request: Request) -> Answer:
     """PUT of a session with `digest`: an optional last chunk, then the blob (E17)."""
-    version, upload = _find_upload(context, request)
-    digest = _digest_parameter(request, upload)
-    if upload.status == "committed" and upload.digest == str(digest):
-        return _replay(context, request, upload, digest, version)
-    _require_open(upload)
+    session = _seen_upload(context, request)
+    digest = _digest_parameter(request, session.upload)
+    if session.upload.is_committed_as(str(digest)):
+        return _replay(context, request, session, digest)
+    _require_open(session.upload)
     try:
-        return _finish_open(context, request, upload, digest)
+        return _finish_open(context, request, session, digest)
     except WireError as problem:
         # The same PUT, sent twice, may have been answered meanwhile: then both have succeeded.
-        version, upload = _settled_upload(context, request, problem)
-        if upload.status == "committed" and upload.digest == str(digest):
-            return _replay(context, request, upload, digest, version)
+        session = _settled_upload(context, request, problem)
+        if session.upload.is_committed_as(str(digest)):
+            return _replay(context, request, session, digest)
         raise
 
 
-def _settled_upload(context: Context, request: Request, problem: WireError) -> tuple[int, Upload]:
+def _settled_upload(context: Context, request: Request, problem: WireError) -> Session:
     """The session after a failed PUT. Bytes that are gone from an open session are being committed by another
     request, which needs a moment for its append; or a crash lost them, and the session stays open.
     """
-    version, upload = _find_upload(context, request)
+    session = _find_upload(context, request)
     deadline = time.monotonic() + _COMMIT_WAIT_S
     gone = problem.problems[0].code is Code.BLOB_UPLOAD_UNKNOWN
-    while gone and upload.is_open and time.monotonic() < deadline:
+    while gone and session.upload.is_open and time.monotonic() < deadline:
         time.sleep(_COMMIT_LOOK_S)
-        version, upload = _find_upload(context, request)
-    return version, upload
+        session = _find_upload(context, request)
+    return session
 
 
-def _finish_open(context: Context, request: Request, upload: Upload, digest: Digest) -> Answer:
-    announced = _chunk_range(request, upload)
-    with _staged(context, request, upload) as (writer, version, upload):
+def _finish_open(context: Context, request: Request, session: Session, digest: Digest) -> Answer:
+    announced = _chunk_range(request, session.upload)
+    with _staged(context, request, session) as (writer, session):
+        upload = session.upload
         _require_next(announced, upload)
         _receive_chunk(context, request, writer, announced, upload)
         with context.work_gate:
@@ -140,8 +146,9 @@ def _finish_open(context: Context, request: Request, upload: Upload, digest: Dig
             RepositoryName(upload.repository),
             digest,
             writer,
-            _next(upload, happened, version),
+            _next(session, happened),
         )
+        context.sessions.learn(Session(session.version + 1, uploads.evolve(upload, happened)))
     return _created(RepositoryName(upload.repository), digest)
 
 
@@ -163,13 +170,13 @@ def _take_whole(context: Context, request: Request, repository: RepositoryName) 
     return _created(repository, digest)
 
 
-def _replay(context: Context, request: Request, upload: Upload, digest: Digest, version: int) -> Answer:
+def _replay(context: Context, request: Request, session: Session, digest: Digest) -> Answer:
     """The same PUT again after its answer was lost: 201 again while the session would not have expired."""
-    state = context.store.stream_state(upload_stream(upload.id))
+    state = context.store.stream_state(upload_stream(session.upload.id))
     grace: timedelta = context.limits.upload_expiry
-    if state.recorded_at is None or context.clock() - state.recorded_at > grace or state.version != version:
+    if state.recorded_at is None or context.clock() - state.recorded_at > grace or state.version != session.version:
         raise _unknown_upload()
-    return _created(RepositoryName(upload.repository), digest)
+    return _created(RepositoryName(session.upload.repository), digest)
 
 
 def _algorithm_hint(request: Request) -> str | None:
@@ -189,26 +196,46 @@ def _digest_parameter(request: Request, upload: Upload) -> Digest:
     return digest_or_error(text)
 
 
-def _find_upload(context: Context, request: Request) -> tuple[int, Upload]:
-    """The session that the route names, and its version; 404 for one of another repository or actor."""
-    repository = request.repository
-    try:
-        upload_id = parse_upload_id(request.route.reference)
-    except InvalidName as problem:
-        raise _unknown_upload() from problem
+def _find_upload(context: Context, request: Request) -> Session:
+    """The session that the route names, as the log has it; 404 for one of another repository or actor."""
+    upload_id = _upload_id(request)
     state = context.store.stream_state(upload_stream(upload_id))
     if state.state is None:
         raise _unknown_upload()
-    upload = uploads.from_state(state.state)
-    if upload.repository != repository or upload.actor != request.actor:
+    session = Session(state.version, uploads.from_state(state.state))
+    context.sessions.learn(session)
+    return _own(request, session)
+
+
+def _seen_upload(context: Context, request: Request) -> Session:
+    """The session as this process remembers it if its staging file has not grown since, otherwise as the log has it.
+
+    For whoever ends with an append at the session's version, which the log refuses if anything else has changed.
+    """
+    upload_id = _upload_id(request)
+    seen = context.sessions.find(upload_id)
+    if seen is None or context.blobs.staged(upload_id) != seen.upload.offset:
+        return _find_upload(context, request)
+    return _own(request, seen)
+
+
+def _upload_id(request: Request) -> UploadId:
+    try:
+        return parse_upload_id(request.route.reference)
+    except InvalidName as problem:
+        raise _unknown_upload() from problem
+
+
+def _own(request: Request, session: Session) -> Session:
+    if session.upload.repository != request.repository or session.upload.actor != request.actor:
         raise _unknown_upload()
-    return state.version, upload
+    return session
 
 
-def _open_upload(context: Context, request: Request) -> tuple[int, Upload]:
-    version, upload = _find_upload(context, request)
-    _require_open(upload)
-    return version, upload
+def _open_upload(context: Context, request: Request) -> Session:
+    session = _find_upload(context, request)
+    _require_open(session.upload)
+    return session
 
 
 def _require_open(upload: Upload) -> None:
@@ -218,20 +245,23 @@ def _require_open(upload: Upload) -> None:
 
 def _overtaken(context: Context, request: Request) -> WireError:
     """What to answer when another request was first: 416 with where the session stands now, 404 if that ended it."""
-    _, upload = _find_upload(context, request)
+    upload = _find_upload(context, request).upload
     return _out_of_order(upload, "another request has changed this upload") if upload.is_open else _unknown_upload()
 
 
 @contextmanager
-def _staged(context: Context, request: Request, upload: Upload) -> Iterator[tuple[StagedUpload, int, Upload]]:
+def _staged(context: Context, request: Request, session: Session) -> Iterator[tuple[StagedUpload, Session]]:
     """The session's staging file, locked, with the session as it stands under the lock (S26)."""
+    upload = session.upload
     algorithm = upload.digest_algorithm or DEFAULT_ALGORITHM
     try:
         with context.blobs.open(UploadId(upload.id), upload.offset, algorithm) as writer:
-            version, current = _open_upload(context, request)
-            if current.offset != upload.offset:
-                raise _out_of_order(current, "another request has moved this session on")
-            yield writer, version, current
+            if not writer.ends_at_offset:
+                # Bytes that were not recorded, or of a chunk that was meanwhile: only the log can tell.
+                session = _open_upload(context, request)
+                if session.upload.offset != upload.offset:
+                    raise _out_of_order(session.upload, "another request has moved this session on")
+            yield writer, session
     except SessionChanged as problem:
         raise _overtaken(context, request) from problem
     except UploadBusy as problem:
@@ -273,13 +303,13 @@ def _receive_chunk(
     return received
 
 
-def _next(upload: Upload, happened: Event, version: int) -> NewEvent:
-    evolved = uploads.evolve(upload, happened)
+def _next(session: Session, happened: Event) -> NewEvent:
+    evolved = uploads.evolve(session.upload, happened)
     return new_event(
-        upload_stream(upload.id),
-        upload.repository,
+        upload_stream(evolved.id),
+        evolved.repository,
         happened,
-        mode=Exact(version),
+        mode=Exact(session.version),
         ref=KEEP if evolved.is_open else None,
         state=uploads.to_state(evolved),
     )

@@ -68,6 +68,10 @@ class Upload:
         """Whether the session still takes bytes."""
         return self.status == "open"
 
+    def is_committed_as(self, digest: str) -> bool:
+        """Whether the session has become the blob `digest`."""
+        return self.status == "committed" and self.digest == digest
+
 
 def start(happened: UploadStarted, actor: str) -> Upload:
     """The session that UploadStarted opens for `actor`."""

@@ -26,7 +26,7 @@ POLL_S = 0.005
 POLL_MAX_S = 0.1
 # Who is level waits so long for more: a pass over all builds costs the same for one event as for hundreds, and reads do
 # not wait for it.
-GATHER_S = 0.04
+GATHER_S = 0.2
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
 REFRESH_S = 0.5

@@ -332,8 +332,10 @@ def test_a_failing_disk_is_one_of_the_stores_own_errors(store: DiskBlobStore, mo
 
     store.create(UPLOAD)
     monkeypatch.setattr(os, "fdatasync", fail)
-    with pytest.raises(BlobStoreError, match="Input/output"), store.open(UPLOAD, 0) as staged:
-        staged.sync()
+    with store.open(UPLOAD, 0) as staged:
+        staged.write(b"one")
+        with pytest.raises(BlobStoreError, match="Input/output"):
+            staged.sync()
 
 
 def test_discarding_may_be_repeated(store: DiskBlobStore, data: Path) -> None:

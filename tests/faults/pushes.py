@@ -86,6 +86,15 @@ def last_chunk_in_put(registry: Registry, push: Push) -> None:
     closed(registry, push, session, push.layer[HEAD:])
 
 
+def refused_first(registry: Registry, push: Push) -> None:
+    """POST, PATCH, PUT whose last chunk has other bytes than its digest says, PUT with the right ones."""
+    session = opened(registry, push)
+    chunk(registry, session, push.layer[:HEAD], 0)
+    answer = registry.put(f"{session}?digest={sha256(push.layer)}", data=b"other bytes")
+    assert answer.status_code == 400, answer.data
+    closed(registry, push, session, push.layer[HEAD:])
+
+
 def streamed(registry: Registry, push: Push) -> None:
     """POST, PATCH of a stream whose length is not said, PUT."""
     session = opened(registry, push)
@@ -149,6 +158,7 @@ WAYS = (
     Way("put alone", put_alone),
     Way("chunked", chunked),
     Way("last chunk in put", last_chunk_in_put),
+    Way("refused first", refused_first),
     Way("streamed", streamed),
     Way("cancelled", cancelled),
     Way("over a live blob", chunked, in_another_repository),

@@ -17,6 +17,7 @@ import pytest
 from blobstore import disk, staging
 from blobstore.disk import DiskBlobStore
 from command_api import upkeep, uploads
+from command_api.sessions import Sessions
 from domain import upload as sessions
 from domain.blob import BlobCommitted
 from domain.digests import Digest, digest_of, parse_digest
@@ -172,7 +173,8 @@ def restarted(registry: Registry) -> Registry:
     """A new process over the same disk; of the old one's memory only connections to the database stay."""
     rooms = registry.rooms
     blobs = DiskBlobStore(rooms.settings.data)
-    commands, questions = replace(rooms.commands, blobs=blobs), replace(rooms.questions, blobs=blobs)
+    commands = replace(rooms.commands, blobs=blobs, sessions=Sessions())
+    questions = replace(rooms.questions, blobs=blobs)
     return Registry(replace(rooms, commands=commands, questions=questions))
 
 
