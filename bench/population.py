@@ -72,7 +72,10 @@ class Population:
         self.contents: list[tuple[str, bytes, str]] = []
 
     def _repository(self, number: int) -> Repository:
-        name = f"team{number % 97}/app{number}"
+        return self._repository_of(f"team{number % 97}/app{number}")
+
+    @staticmethod
+    def _repository_of(name: str) -> Repository:
         return Repository(name, partition_of(name))
 
     def rows(self) -> Iterator[Row]:
@@ -293,7 +296,11 @@ def _uuid(number: int) -> str:
 
 def load(database: Database, events: int, seed: int = 1) -> int:
     """Write a history into a fresh log; answers the position of its last event."""
-    population = Population(events, seed)
+    return write(database, Population(events, seed))
+
+
+def write(database: Database, population: Population) -> int:
+    """The same for a history of one's own."""
     last = 0
     with psycopg.connect(database.admin_url) as connection, connection.cursor() as cursor:
         cursor.execute("SET synchronous_commit = off; SET maintenance_work_mem = '512MB'")
