@@ -220,6 +220,8 @@ def _seen_upload(context: Context, request: Request) -> Session:
 
 
 def _upload_id(request: Request) -> UploadId:
+    """The id in the path, behind a name of a repository that is one."""
+    _ = request.repository
     try:
         return parse_upload_id(request.route.reference)
     except InvalidName as problem:
