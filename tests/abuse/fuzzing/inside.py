@@ -7,6 +7,7 @@ what it takes to see it again.
 import faulthandler
 import io
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -101,6 +102,7 @@ class Player:
     def __init__(self, registry: Registry, seed: int) -> None:
         self._registry = registry
         self._seed = seed
+        self._parent = os.getppid()
         self._world = World()
         self._requests = Requests(Random(seed), self._world, lies=True)
         self._position = 0
@@ -123,6 +125,8 @@ class Player:
         """Send so many requests."""
         for number in range(count):
             if number % BATCH_REQUESTS == 0:
+                if os.getppid() != self._parent:
+                    raise SystemExit("whoever started this run has ended")
                 faulthandler.dump_traceback_later(HANG_S, exit=True)
                 self._judge_batch()
             if number % STOCK_EVERY == 0:

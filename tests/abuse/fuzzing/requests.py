@@ -65,6 +65,11 @@ class Sent:
             lines.append(f"Content-Length: {len(body) if self.length is None else self.length}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
+    @property
+    def brings_bytes(self) -> bool:
+        """Whether a server that believes its Content-Length reads a body."""
+        return bool(self.body) and (self.chunked or self.length != "0")
+
     def __str__(self) -> str:
         shown = self.raw()
         return f"{shown[:3000]!r}{f' and {len(shown) - 3000} bytes more' if len(shown) > 3000 else ''}"
@@ -83,10 +88,9 @@ class World:
         location = headers.get("location", "")
         if status == 202 and "docker-upload-uuid" in headers:
             upload = headers["docker-upload-uuid"]
-            self.sessions[upload] = 0 if headers["range"] == "0-0" else int(headers["range"][2:]) + 1
-            # `0-0` stands for nothing and for one byte (D4).
-            if headers["range"] == "0-0" and sent.method == "PATCH" and sent.body:
-                self.sessions[upload] = 1
+            # `0-0` stands for nothing and for one byte (D4): an empty chunk leaves what there was.
+            stood = 1 if sent.method == "PATCH" and sent.brings_bytes else self.sessions.get(upload, 0)
+            self.sessions[upload] = stood if headers["range"] == "0-0" else int(headers["range"][2:]) + 1
             self.repositories[upload] = location.removeprefix("/v2/").rpartition("/blobs/uploads/")[0]
         elif status == 201 and "/blobs/" in location:
             self.blobs.add(headers["docker-content-digest"])
