@@ -1,8 +1,13 @@
 """The Flask application: everything but the pull path. Errors leave it as exceptions; the WSGI shell answers them."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from flask import Blueprint, Flask, Response
+from flask import Request as FlaskRequest
 from flask import request as flask_request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter
 
 from protocol.errors import Code, error
 from protocol.messages import Answer, Handlers, Request, not_allowed, unknown_path
@@ -12,13 +17,37 @@ REQUEST_KEY = "tagtrail.request"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
+class _Application(Flask):
+    """Flask, without what it would find out of each request of the wire that is the same for all of them."""
+
+    def create_url_adapter(self, request: FlaskRequest | None) -> MapAdapter | None:
+        """The wire has one path and no host."""
+        if request is not None and REQUEST_KEY in request.environ:
+            return self.url_map.bind("", path_info=WIRE_PATH, default_method=request.method)
+        return super().create_url_adapter(request)
+
+
+class _WireResponse(Response):
+    """An answer of ours, which goes out as it is."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(status=answer.status)
+        self._answer = answer
+
+    def __call__(self, environ: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Hand over status, headers and body."""
+        answer = self._answer
+        start_response(self.status, answer.headers)
+        return [answer.body] if isinstance(answer.body, bytes) else answer.body
+
+
 def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
     """An application that serves the wire by `handlers` and /api/v1 by blueprints.
 
     The shell has parsed the path already (names may hold `blobs` or `tags`, which Flask's rules cannot tell apart)
     and sends everything of the wire to WIRE_PATH.
     """
-    app = Flask("tagtrail", static_folder=None)
+    app = _Application("tagtrail", static_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.config.update(PROPAGATE_EXCEPTIONS=True, TRAP_HTTP_EXCEPTIONS=False)
@@ -29,7 +58,7 @@ def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
         handler = handlers.get((request.route.kind, request.method))
         if handler is None:
             raise not_allowed(request.route.kind, handlers)
-        return _response(handler(request))
+        return _WireResponse(handler(request))
 
     app.add_url_rule(WIRE_PATH, "wire", wire, methods=_METHODS, provide_automatic_options=False)
     for each in blueprints:
@@ -44,11 +73,3 @@ def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
         raise error(Code.UNSUPPORTED, problem.name, status=status, headers=headers)
 
     return app
-
-
-def _response(answer: Answer) -> Response:
-    response = Response(answer.body, status=answer.status, direct_passthrough=True)
-    response.headers.clear()
-    for name, value in answer.headers:
-        response.headers.add(name, value)
-    return response
