@@ -262,7 +262,7 @@ def _staged(context: Context, request: Request, session: Session) -> Iterator[tu
                 # Bytes that were not recorded, or of a chunk that was meanwhile: only the log can tell.
                 session = _open_upload(context, request)
                 if session.upload.offset != upload.offset:
-                    raise _out_of_order(session.upload, "another request has moved this session on")
+                    raise _out_of_order(session.upload, "another request has moved this upload on")
             yield writer, session
     except SessionChanged as problem:
         raise _overtaken(context, request) from problem

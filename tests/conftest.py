@@ -1,6 +1,7 @@
 """Fixtures that several rooms' tests share: Postgres, and running servers in their three modes."""
 
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from tests.servers import RunningServer, jittering, serving, warm_up
 __all__ = ["broker", "database", "kafka", "kafka_server", "postgres_server", "topic_prefix"]
 
 JITTER_SEED = 20261124
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C, and let the programs under test take it: shells start what runs in the background without."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from blobstore.disk import DiskBlobStore
 from command_api.sessions import Session, Sessions
 from domain.upload import Upload
 from eventstore.store import Store
-from eventstore.types import StoreUnavailable
+from eventstore.types import Command, Outcome, StoreUnavailable
 from tests.api import Registry, registry_over, sha256
 from tests.postgres import Database
 
@@ -85,8 +85,8 @@ def test_after_an_unknown_outcome_the_log_is_asked(first: Registry, monkeypatch:
     session = opened(first)
     real = Store.append
 
-    def append(*given: object) -> None:
-        real(*given)  # type: ignore[arg-type]
+    def append(store: Store, command: Command) -> Outcome:
+        real(store, command)
         raise StoreUnavailable("no answer")
 
     with monkeypatch.context() as patch:
