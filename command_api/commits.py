@@ -8,7 +8,7 @@ from domain.blob import Blob
 from domain.digests import Digest
 from domain.names import RepositoryName
 from domain.streams import LIVE, blob_stream
-from eventstore.types import NewEvent, RefIs, Refused, StreamState
+from eventstore.types import ENSURE, NONE_YET, Condition, NewEvent, RefIs, Refused, StreamState
 from protocol.errors import Code, WireError, error
 from protocol.messages import Headers, Request
 
@@ -44,21 +44,41 @@ def commit_blob(
     """
     size = writer.size
     stream = blob_stream(digest)
+    ending = [] if committed is None else [committed]
+    standing = _expected(context, digest)
     for _ in range(_ATTEMPTS_MAX):
-        standing = context.store.stream_state(stream)
         blob = Blob(size, _generation(standing))
         with context.work_gate:
             writer.commit(BlobName(digest, blob.generation))
-        events = [repository_created(repository), blob_committed(digest, blob), blob_linked(repository, digest, blob)]
-        if committed is not None:
-            events.insert(0, committed)
-        # Whoever makes the blob live meanwhile has computed the same generation; any other change means: look again.
-        outcome = context.append(request, events, [RefIs(((stream, standing.ref), (stream, LIVE)))])
+        made, conditions = _made_live(digest, blob, standing)
+        events = [*ending, repository_created(repository), made, blob_linked(repository, digest, blob)]
+        outcome = context.append(request, events, conditions)
         if not isinstance(outcome, Refused):
             return
-        if outcome.conflicts:
+        changed = {each.stream: each for each in outcome.conflicts}
+        if any(each.stream in changed for each in ending):
             raise SessionChanged
+        standing = changed.get(stream) or context.store.stream_state(stream)
     raise error(Code.UNAVAILABLE, "the blob is being collected, try again", headers=[("Retry-After", "1")])
+
+
+def _expected(context: Context, digest: Digest) -> StreamState:
+    """What probably stands beside the blob's stream: nothing if its first file is not there.
+
+    The append finds out if that is wrong.
+    """
+    stream = blob_stream(digest)
+    if context.blobs.stat(BlobName(digest, 0)) is None:
+        return StreamState(stream, 0, None, None)
+    return context.store.stream_state(stream)
+
+
+def _made_live(digest: Digest, blob: Blob, standing: StreamState) -> tuple[NewEvent, list[Condition]]:
+    """BlobCommitted, and under which conditions it and its generation are right."""
+    if standing.version == 0:
+        return blob_committed(digest, blob, NONE_YET), []
+    # Whoever makes the blob live meanwhile has computed the same generation; any other change means: look again.
+    return blob_committed(digest, blob, ENSURE), [RefIs(((standing.stream, standing.ref), (standing.stream, LIVE)))]
 
 
 def _generation(standing: StreamState) -> int:

@@ -24,13 +24,12 @@ from eventstore.types import (
 )
 from protocol.messages import Request
 
-_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-_ID_LENGTH = 32
+_ID_BYTES = 20
 
 
 def new_upload_id() -> str:
-    """A random session id of 165 bits: knowing one is the right to use it within its repository."""
-    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+    """A random session id of 160 bits: knowing one is the right to use it within its repository."""
+    return secrets.token_hex(_ID_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

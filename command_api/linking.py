@@ -1,5 +1,7 @@
 """The events that give a repository a blob: by upload or by mount."""
 
+from functools import lru_cache
+
 from command_api.context import new_event
 from domain import blob as blobs
 from domain import link as links
@@ -9,21 +11,24 @@ from domain.link import BlobLinked, Link
 from domain.names import RepositoryName
 from domain.repository import RepositoryCreated
 from domain.streams import LIVE, blob_stream, link_stream, repository_stream
-from eventstore.types import ENSURE, NewEvent
+from eventstore.types import ENSURE, Mode, NewEvent
+
+_REPOSITORIES_KEPT = 1024
 
 
+@lru_cache(_REPOSITORIES_KEPT)
 def repository_created(repository: RepositoryName) -> NewEvent:
     """RepositoryCreated, unless it stands already: any number of first pushes may bring it (S4)."""
     return new_event(repository_stream(repository), repository, RepositoryCreated(repository), mode=ENSURE, ref=LIVE)
 
 
-def blob_committed(digest: Digest, blob: Blob) -> NewEvent:
+def blob_committed(digest: Digest, blob: Blob, mode: Mode = ENSURE) -> NewEvent:
     """BlobCommitted, unless the blob is live already."""
     return new_event(
         blob_stream(digest),
         str(digest),
         BlobCommitted(str(digest), blob.size, blob.generation),
-        mode=ENSURE,
+        mode=mode,
         ref=LIVE,
         state=blobs.to_state(blob),
     )

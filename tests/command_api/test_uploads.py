@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -11,8 +12,9 @@ from werkzeug.wrappers import Response
 import domain.upload
 from command_api import commits, uploads
 from domain.digests import digest_of
+from domain.streams import blob_stream
 from eventstore.store import Store
-from eventstore.types import StoreUnavailable
+from eventstore.types import Cause, Command, NewEvent, StoreUnavailable
 from tests.api import Registry, codes, sha256
 
 DATA = bytes(range(256)) * 40
@@ -222,6 +224,44 @@ def test_parallel_uploads_of_one_blob_all_succeed(registry: Registry) -> None:
     assert set(digests) == {sha256(DATA)}
     types = [each.type for each in registry.rooms.store.read_log(0, 100)]
     assert sorted(types) == ["BlobCommitted", "BlobLinked", "RepositoryCreated"]
+
+
+def test_a_new_blob_is_committed_without_a_question(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is not there, so it is taken to be new; the append would tell."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "stream_states", Mock(side_effect=AssertionError("asked")))
+        digest = registry.blob("u/app", DATA)
+    assert registry.get(f"/v2/u/app/blobs/{digest}").data == DATA
+
+
+def file_of(registry: Registry, digest: str, generation: int) -> Path:
+    encoded = digest.partition(":")[2]
+    return registry.rooms.settings.data / "blobs" / "sha256" / encoded[:2] / f"{encoded}.{generation}"
+
+
+def test_a_live_blob_whose_file_is_gone_is_not_new(registry: Registry) -> None:
+    """The next upload, into any repository, heals it and takes the generation that stands."""
+    digest = registry.blob("u/app", DATA)
+    file_of(registry, digest, 0).unlink()
+    registry.blob("u/other", DATA)
+    assert file_of(registry, digest, 0).read_bytes() == DATA
+    assert [registry.get(f"/v2/{each}/blobs/{digest}").data for each in ("u/app", "u/other")] == [DATA, DATA]
+    types = [each.type for each in registry.rooms.store.read_log(0, 100)]
+    assert types.count("BlobCommitted") == 1
+
+
+def test_a_blob_that_was_given_up_comes_back_as_its_next_generation(registry: Registry) -> None:
+    """S24: whoever gave it up may unlink the old file at any time, and the upload does not find that file either."""
+    digest = registry.blob("u/app", DATA)
+    old = registry.rooms.store.stream_state(blob_stream(digest))
+    given_up = NewEvent(blob_stream(digest), digest, "BlobCommitted", 1, "{}", ref=None, state=old.state)
+    cause = Cause("collector", "r")
+    registry.rooms.store.append(Command("given-up", cause, registry.rooms.commands.clock(), (given_up,)))
+    file_of(registry, digest, 0).unlink()
+    registry.blob("u/other", DATA)
+    assert not file_of(registry, digest, 0).exists()
+    assert file_of(registry, digest, 1).read_bytes() == DATA
+    assert registry.get(f"/v2/u/other/blobs/{digest}").data == DATA
 
 
 def test_an_unknown_hint_is_refused(registry: Registry) -> None:
