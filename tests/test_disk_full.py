@@ -180,7 +180,7 @@ def panic(server: RunningServer) -> None:
             connection.execute("SELECT pg_switch_wal()")
 
 
-@pytest.mark.parametrize("writes", [20, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("writes", [6, pytest.param(400, marks=pytest.mark.slow)])
 def test_an_embedded_postgres_on_a_full_disk_loses_nothing_and_comes_back(tmp_path: Path, writes: int) -> None:
     with small_disk(tmp_path / "disk", 400) as disk:
         server = start(

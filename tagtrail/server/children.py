@@ -11,7 +11,8 @@ from tagtrail import logs
 from tagtrail.server.processes import started_at
 
 BACKOFF_S = 0.25
-BACKOFF_MAX_S = 30.0
+# Little enough for a process that is killed again and again to be ready 5 s later.
+BACKOFF_MAX_S = 3.0
 # Who lived so long did not die of its start.
 STABLE_S = 5.0
 _QUICK_S = 2.0

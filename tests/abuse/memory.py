@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.servers import RunningServer
 
-SAMPLE_S = 0.25
+SAMPLE_S = 0.1
 
 
 @dataclass

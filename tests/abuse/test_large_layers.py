@@ -112,7 +112,7 @@ def parts(size: int, count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-@pytest.mark.parametrize("size", [64 * MIB, pytest.param(5 * 1024 * MIB, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [192 * MIB, pytest.param(5 * 1024 * MIB, marks=pytest.mark.slow)])
 def test_memory_stays_small_whatever_the_size_of_a_layer(size: int) -> None:
     with serving(None, "--no-access-log") as server:
         free = shutil.disk_usage(server.data).free
