@@ -10,6 +10,7 @@
 All registries run all the time; they are asked in turn, and the next one only when all have come to rest.
 """
 
+import itertools
 import os
 import platform
 import signal
@@ -135,9 +136,13 @@ def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
     """All rows, all registries, round after round; each round begins with another registry."""
     options, count = bench.options, len(bench.registries)
     results.rows = [RowResult(row.key, row.name, row.unit, row.goal) for row in options.rows]
-    for turn in range(options.runs):
+    rows = list(enumerate(zip(options.rows, results.rows, strict=True)))
+    # Cold rows start the registries anew: only after all others, which would have to be warm again.
+    for cold, turn in itertools.product((False, True), range(options.runs)):
         order = bench.registries[turn % count :] + bench.registries[: turn % count]
-        for number, (row, found) in enumerate(zip(options.rows, results.rows, strict=True)):
+        for number, (row, found) in rows:
+            if row.cold is not cold:
+                continue
             for peer in order:
                 sample = bench.sample(peer, row, turn * len(options.rows) + number)
                 found.samples.setdefault(peer.name, []).append(sample)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from blobstore import staging
 from blobstore.disk import DiskBlobStore
 from blobstore.hashing import HashCache, RunningHashes
 from blobstore.interface import BlobName, BlobStoreError, NoSpace, UploadBusy, UploadMissing
@@ -373,3 +374,25 @@ def test_running_hashes_are_bounded_and_the_oldest_goes_first() -> None:
     assert cache.take("one", 5, "sha256") is None
     assert cache.take("two", 4, "sha256") is None
     assert cache.take("three", 5, "sha256") is not None
+
+
+def test_a_large_body_is_written_while_it_arrives(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is advised once, in order; what was cut off and sent again, again."""
+    advised: list[tuple[int, int]] = []
+    real = os.posix_fadvise
+
+    def spy(descriptor: int, start: int, length: int, advice: int) -> None:
+        advised.append((start, start + length))
+        real(descriptor, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", spy)
+    monkeypatch.setattr(staging, "_WRITE_BEHIND_BYTES", 10)
+    store.create(UPLOAD)
+    with store.open(UPLOAD, 0) as staged:
+        for _ in range(5):
+            staged.write(b"sixsix")
+        assert advised == [(0, 12), (12, 24)]
+        staged.rollback(6)
+        staged.write(b"another twelve")
+        assert advised == [(0, 12), (12, 24), (6, 20)]
+        assert staged.digest("sha256") == digest_of("sha256", b"sixsix" + b"another twelve")
