@@ -11,6 +11,7 @@ before the caller may append the event that claims it (I1).
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +29,9 @@ from domain.names import InvalidName, UploadId, parse_upload_id
 
 READ_WHOLE_BYTES_MAX = 1024 * 1024
 READ_BLOCK_BYTES = 512 * 1024
+# For whoever took the block before within 10 ms, so that slow readers, who may be many, hold little memory.
+READ_BLOCK_BYTES_FAST = 2 * 1024 * 1024
+_FAST_S = 0.01
 FREE_BYTES_MIN = 16 * 1024 * 1024
 
 
@@ -228,6 +232,7 @@ class _Blocks:
         self._descriptor: int | None = descriptor
         self._position = start
         self._left = length
+        self._asked_at = 0.0
 
     def __iter__(self) -> "_Blocks":
         return self
@@ -245,8 +250,11 @@ class _Blocks:
         if self._descriptor is None or self._left == 0:
             self.close()
             raise StopIteration
+        asked_at, now = self._asked_at, time.monotonic()
+        self._asked_at = now
+        size = READ_BLOCK_BYTES_FAST if now - asked_at < _FAST_S else READ_BLOCK_BYTES
         with translated():
-            block = os.pread(self._descriptor, min(READ_BLOCK_BYTES, self._left), self._position)
+            block = os.pread(self._descriptor, min(size, self._left), self._position)
         if not block:
             self.close()
             raise BlobStoreError("a blob's file became shorter while it was read")

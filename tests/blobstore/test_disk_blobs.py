@@ -1,14 +1,17 @@
 """Committed blobs on the local disk: found, read, replaced, removed."""
 
 import errno
+import itertools
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from blobstore import disk
 from blobstore.disk import READ_WHOLE_BYTES_MAX, DiskBlobStore
 from blobstore.interface import BlobMissing, BlobName, BlobStoreError, BlobStoreUnusable, NoSpace
 from domain.digests import digest_of
@@ -108,6 +111,19 @@ def test_a_blob_that_is_cut_short_while_it_is_read_ends_with_an_error_not_early(
     with pytest.raises(BlobStoreError):
         list(blocks)
     assert open_files(data) == []
+
+
+@pytest.mark.parametrize(("pause_s", "later"), [(0.001, 2048), (0.1, 512)])
+def test_who_reads_slowly_is_given_small_blocks(
+    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch, pause_s: float, later: int
+) -> None:
+    """Many may read slowly, and each holds a block."""
+    moments = itertools.count(1000, pause_s)
+    monkeypatch.setattr(disk, "time", Mock(monotonic=lambda: next(moments)))
+    content = bytes(6 * 1024 * 1024)
+    blocks = list(store.read(put(store, content), 0, len(content)))
+    assert [len(each) // 1024 for each in blocks[:3]] == [512, later, later]
+    assert b"".join(blocks) == content
 
 
 def test_a_small_blob_is_read_whole_only_within_the_limit(store: DiskBlobStore) -> None:
