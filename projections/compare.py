@@ -153,15 +153,16 @@ def expected_table(connection: sa.Connection, model: Model, name: str) -> sa.Tab
     return table
 
 
+# At random, and of the first ones, because a table of few rows may give none at random.
 _SAMPLE = """
-SELECT DISTINCT some.repository
-  FROM (SELECT t.repository FROM {table} AS t TABLESAMPLE BERNOULLI (1) LIMIT 10 * %(count)s) AS some
- LIMIT %(count)s
+SELECT repository FROM (SELECT t.repository FROM {table} AS t TABLESAMPLE BERNOULLI (1) LIMIT %(count)s) AS at_random
+ UNION
+SELECT repository FROM (SELECT t.repository FROM {table} AS t LIMIT %(count)s) AS of_the_first
 """
 
 
 def sample_of_keys(connection: sa.Connection, made: Build, count: int) -> list[str]:
-    """Some of the repositories in the build."""
+    """Some of the repositories in the build, at most two times `count`; none only if it has no rows."""
     rows = connection.exec_driver_sql(statement(_SAMPLE, table=made.table), {"count": count})
     return list(rows.scalars())
 

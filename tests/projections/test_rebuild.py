@@ -255,6 +255,21 @@ def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Dat
     assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live")]
 
 
+def test_a_live_build_that_is_far_behind_is_replaced_after_a_sample_was_judged(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to compare with; the third fold judges some repositories."""
+    monkeypatch.setattr(rebuild, "COMPARED_LAG_MAX", 10)
+    random_pushes(registry, 14, 40)
+    wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("e.data->>'digest'", "e.data->>'tag'"))
+    with pytest.raises(rebuild.RebuildRefused, match="the two folds of tags disagree about u/app"):
+        rebuild.rebuild(database.app_url, wrong)
+    for model in MODELS:
+        assert rebuild.rebuild(database.app_url, model).position == registry.head_position()
+        assert live_build(database.app_url, model).version > 1
+    assert all(each.equal for each in verify(database.app_url))
+
+
 def test_a_rebuild_of_another_epoch_is_not_gone_on_with(registry: Registry, database: Database) -> None:
     """Its positions may have been used again."""
     random_pushes(registry, 7, 20)
