@@ -10,21 +10,22 @@ from projections import builds, parking
 from projections.builds import FED, FILLING, LIVE
 from projections.models import MODELS
 from projections.parking import Parked
+from projections.reader import NO_END
 from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 
 # Of a build: the first event that it has not folded, per partition, tells since when it is behind.
-_BEHIND = """
+_BEHIND = f"""
 SELECT c.build, c.partition, c.position,
        (SELECT count(*) FROM log.es_event AS e
-         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position),
+         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {NO_END}),
        (SELECT e.recorded_at FROM log.es_event AS e
-         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position
+         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {NO_END}
          ORDER BY e.position LIMIT 1),
        (SELECT l.holder FROM feed.lease AS l
          WHERE l.name = b.model || '/' || c.partition AND l.until > clock_timestamp())
   FROM readmodel.checkpoint AS c JOIN readmodel.build AS b ON b.id = c.build
  WHERE b.model = ANY(%(models)s) ORDER BY c.build, c.partition
-"""
+"""  # noqa: S608 - put together from constants
 _LOG = """
 SELECT (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0), l.epoch, clock_timestamp()
   FROM log.es_log AS l WHERE l.log_id = 0
