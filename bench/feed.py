@@ -7,11 +7,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psycopg
+from werkzeug.test import EnvironBuilder
 
 from bench.feed_kafka import through_kafka
 from bench.population import load
@@ -22,6 +26,7 @@ from projections.models import MODELS
 from projections.reader import Reader
 from projections.setup import engine_for, ensure_tables
 from projections.verify import verify
+from tests.api import Registry, registry_over
 from tests.postgres import Database, new_database, throwaway
 
 FOUR = ("tags", "manifests", "blob_references", "links")
@@ -102,8 +107,8 @@ SELECT (SELECT array_agg(p.tag) FROM (
 
 
 def overlay(database: Database, events: int) -> None:
-    """A tags page at some lags against the same question without the tail."""
-    print("\ntags page (n=100) of a repository, by lag of the projector")
+    """A tags page at some lags against the same one without the tail: the whole GET, and its SQL and fold alone."""
+    print("\ntags page (n=100) of a repository, by lag of the projector, nothing kept in memory")
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         row = connection.execute(
             "SELECT key FROM log.es_event WHERE type = 'TagMoved' GROUP BY key"
@@ -119,11 +124,27 @@ def overlay(database: Database, events: int) -> None:
     def page() -> None:
         tags.page(reader, key, None, 100)
 
-    for lag in (0, 10, 1_000, 100_000):
-        with psycopg.connect(database.admin_url, autocommit=True) as connection:
-            connection.execute("UPDATE readmodel.checkpoint SET position = %s", (max(0, events - lag),))
-        base, found = interleaved_ms(plain, page)
-        print(f"  lag {lag:>7,}: {found:.3f} ms, without the tail {base:.3f} ms, {found / base:.2f} x", flush=True)
+    with ExitStack() as stack:
+        whole, without = (
+            stack.enter_context(
+                registry_over(database, Path(stack.enter_context(TemporaryDirectory())), tail=tail, cache_bytes=0)
+            )
+            for tail in (True, False)
+        )
+
+        def get(registry: Registry) -> Callable[[], None]:
+            environ = EnvironBuilder(f"/v2/{key}/tags/list?n=100").get_environ()
+            return lambda: answered(registry, environ)
+
+        for lag in (0, 10, 1_000, 100_000):
+            with psycopg.connect(database.admin_url, autocommit=True) as connection:
+                connection.execute("UPDATE readmodel.checkpoint SET position = %s", (max(0, events - lag),))
+            base, found, base_sql, found_sql = interleaved_ms(get(without), get(whole), plain, page)
+            print(
+                f"  lag {lag:>7,}: GET {found:.3f} ms, without the tail {base:.3f} ms, {found / base:.2f} x;"
+                f" SQL and fold {found_sql:.3f} ms, {base_sql:.3f} ms, {found_sql / base_sql:.2f} x",
+                flush=True,
+            )
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         for build, partition, position in positions:
             connection.execute(
@@ -131,6 +152,14 @@ def overlay(database: Database, events: int) -> None:
                 (position, build, partition),
             )
     reader.close()
+
+
+def answered(registry: Registry, environ: dict[str, Any]) -> None:
+    """Give one request to the application and take its whole answer."""
+    status: list[str] = []
+    for _ in registry.application(dict(environ), lambda line, headers: status.append(line)):
+        pass
+    assert status == ["200 OK"]
 
 
 def interleaved_ms(*asked: Callable[[], None]) -> list[float]:

@@ -27,10 +27,10 @@ from blobstore.staging import DiskUpload, FaultPoint, no_fault
 from domain.digests import ALGORITHMS
 from domain.names import InvalidName, UploadId, parse_upload_id
 
-READ_WHOLE_BYTES_MAX = 1024 * 1024
+READ_WHOLE_BYTES_MAX = 512 * 1024
 READ_BLOCK_BYTES = 512 * 1024
 # For whoever took the block before within 10 ms, so that slow readers, who may be many, hold little memory.
-READ_BLOCK_BYTES_FAST = 2 * 1024 * 1024
+READ_BLOCK_BYTES_FAST = 1024 * 1024
 _FAST_S = 0.01
 FREE_BYTES_MIN = 16 * 1024 * 1024
 

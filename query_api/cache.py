@@ -10,7 +10,7 @@ from typing import Protocol
 from protocol.messages import Answer, Environ
 
 # What an entry costs besides the bytes that it names: its objects, its place in the table.
-ENTRY_BYTES = 2048
+ENTRY_BYTES = 1024
 
 
 Ticket = tuple[int, int]

@@ -1,6 +1,7 @@
 """The pull path: GET and HEAD of manifests and blobs, as plain functions (protocol E6, E9)."""
 
 import logging
+import sys
 
 from blobstore.interface import BlobMissing, BlobName, BlobStore
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
@@ -9,12 +10,19 @@ from projections import links, manifests
 from projections.manifests import ManifestFound
 from protocol.conditions import not_modified
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Environ, Headers, Request, empty
+from protocol.messages import Answer, Environ, Request, empty
 from protocol.ranges import ByteRange, Unsatisfiable, parse_range
 from query_api.context import Context
 
 _log = logging.getLogger(__name__)
-_BLOB_CACHE = "private, max-age=31536000, immutable"
+# A blob is data, never a page: whatever it holds, a browser must not run it.
+_BLOB_HEADERS = (
+    ("Content-Type", "application/octet-stream"),
+    ("Accept-Ranges", "bytes"),
+    ("Cache-Control", "private, max-age=31536000, immutable"),
+    ("Content-Disposition", "attachment"),
+    ("Content-Security-Policy", "sandbox"),
+)
 
 
 def base(_: Context, request: Request) -> Answer:
@@ -36,29 +44,32 @@ def manifest(context: Context, request: Request) -> Answer:
     standing = StandingManifest(found)
     if opening is not None:
         context.cache.keep(request.path, opening, standing, found.size)
+        by_digest = f"/v2/{repository}/manifests/{found.digest}"
+        if by_digest != request.path:
+            # Clients that ask what a tag names then ask for that; the bytes are counted twice and there once.
+            context.cache.keep(by_digest, opening, standing, found.size)
     return standing.answer(request.environ)
 
 
 class StandingManifest:
-    """A manifest that a repository serves."""
+    """A manifest that a repository serves. There may be very many, so headers are made when they are asked for."""
 
-    __slots__ = ("_body", "_digest", "_headers")
+    __slots__ = ("_body", "_digest", "_media_type", "_size")
 
     def __init__(self, found: ManifestFound) -> None:
         self._digest = found.digest
+        # Of few kinds: kept once.
+        self._media_type = sys.intern(found.media_type)
+        self._size = str(found.size)
         self._body = found.body or b""
-        self._headers = [
-            ("Content-Type", found.media_type),
-            ("Content-Length", str(found.size)),
-            ("Docker-Content-Digest", found.digest),
-            ("ETag", f'"{found.digest}"'),
-        ]
 
     def answer(self, environ: Environ) -> Answer:
         """The answer to a GET or HEAD."""
+        names = [("Docker-Content-Digest", self._digest), ("ETag", f'"{self._digest}"')]
         if not_modified(environ.get("HTTP_IF_NONE_MATCH"), self._digest):
-            return empty(304, self._headers[2:])
-        return Answer(200, self._headers, self._body if environ["REQUEST_METHOD"] == "GET" else b"")
+            return empty(304, names)
+        headers = [("Content-Type", self._media_type), ("Content-Length", self._size), *names]
+        return Answer(200, headers, self._body if environ["REQUEST_METHOD"] == "GET" else b"")
 
 
 def _find_manifest(
@@ -91,24 +102,13 @@ def blob(context: Context, request: Request) -> Answer:
 class StandingBlob:
     """A blob that a repository links. Its file is looked at each time: it may be damaged and taken away (S25)."""
 
-    __slots__ = ("_blobs", "_headers", "_name", "_repository", "_size")
+    __slots__ = ("_blobs", "_name", "_repository", "_size")
 
     def __init__(self, blobs: BlobStore, name: BlobName, size: int, repository: str) -> None:
         self._blobs = blobs
         self._name = name
         self._size = size
         self._repository = repository
-        digest = str(name.digest)
-        # A blob is data, never a page: whatever it holds, a browser must not run it.
-        self._headers = [
-            ("Content-Type", "application/octet-stream"),
-            ("Docker-Content-Digest", digest),
-            ("ETag", f'"{digest}"'),
-            ("Accept-Ranges", "bytes"),
-            ("Cache-Control", _BLOB_CACHE),
-            ("Content-Disposition", "attachment"),
-            ("Content-Security-Policy", "sandbox"),
-        ]
 
     def answer(self, environ: Environ) -> Answer:
         """The answer to a GET or HEAD. Raises WireError."""
@@ -119,9 +119,13 @@ class StandingBlob:
                 self._repository,
             )
             raise _unknown_blob(self._name.digest)
-        if not_modified(environ.get("HTTP_IF_NONE_MATCH"), str(self._name.digest)):
-            return empty(304, self._headers)
-        part, headers = self._part(environ.get("HTTP_RANGE"))
+        digest = str(self._name.digest)
+        headers = [("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), *_BLOB_HEADERS]
+        if not_modified(environ.get("HTTP_IF_NONE_MATCH"), digest):
+            return empty(304, headers)
+        part = self._part(environ.get("HTTP_RANGE"))
+        if part is not None:
+            headers.append(("Content-Range", f"bytes {part.start}-{part.last}/{self._size}"))
         status = 200 if part is None else 206
         part = part or ByteRange(0, self._size)
         headers.append(("Content-Length", str(part.length)))
@@ -132,10 +136,10 @@ class StandingBlob:
         except BlobMissing as problem:
             raise _unknown_blob(self._name.digest) from problem
 
-    def _part(self, header: str | None) -> tuple[ByteRange | None, Headers]:
-        """The range that is asked for, None for the whole, and the headers of the answer so far."""
+    def _part(self, header: str | None) -> ByteRange | None:
+        """The range that is asked for, None for the whole. Raises 416."""
         try:
-            part = parse_range(header, self._size)
+            return parse_range(header, self._size)
         except Unsatisfiable as problem:
             raise error(
                 Code.RANGE_INVALID,
@@ -143,9 +147,6 @@ class StandingBlob:
                 {"size": self._size},
                 headers=[("Content-Range", f"bytes */{self._size}")],
             ) from problem
-        if part is None:
-            return None, self._headers.copy()
-        return part, [*self._headers, ("Content-Range", f"bytes {part.start}-{part.last}/{self._size}")]
 
 
 def _digest(text: str, code_of_unknown: Code) -> Digest:

@@ -75,7 +75,7 @@ def test_a_small_blob_comes_in_one_piece_and_a_large_one_in_bounded_blocks(store
     sizes = [len(block) for block in store.read(name, 0, len(LARGE))]
     assert sum(sizes) == len(LARGE)
     assert len(sizes) > 1
-    assert all(256 * 1024 <= size <= READ_WHOLE_BYTES_MAX for size in sizes[:-1])
+    assert all(256 * 1024 <= size <= disk.READ_BLOCK_BYTES_FAST for size in sizes[:-1])
 
 
 def test_the_file_is_closed_at_the_end_or_when_the_reader_gives_up(store: DiskBlobStore, data: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_blob_that_is_cut_short_while_it_is_read_ends_with_an_error_not_early(
     assert open_files(data) == []
 
 
-@pytest.mark.parametrize(("pause_s", "later"), [(0.001, 2048), (0.1, 512)])
+@pytest.mark.parametrize(("pause_s", "later"), [(0.001, 1024), (0.1, 512)])
 def test_who_reads_slowly_is_given_small_blocks(
     store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch, pause_s: float, later: int
 ) -> None:

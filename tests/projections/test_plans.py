@@ -57,8 +57,8 @@ def test_a_question_at_no_lag_reads_no_event(
         f"/v2/u/app/referrers/{manifest}",
         f"/api/v1/blobs/{layer}/references",
         "/api/v1/repositories/u/app/history",
-        "/v2/u/app/manifests/v1",
         f"/v2/u/app/manifests/{manifest}",
+        "/v2/u/app/manifests/v1",
         f"/v2/u/app/blobs/{layer}",
     ):
         before = len(asked)

@@ -2,10 +2,12 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 from freezegun import freeze_time
 
+from projections.reader import Reader
 from tests.api import Registry, codes, sha256
 
 DATA = bytes(range(256)) * 8
@@ -176,3 +178,18 @@ def test_extensions_are_told(registry: Registry) -> None:
     assert registry.get("/v2/a/b/_oci/ext/discover").json == {"extensions": []}
     assert codes(registry.get("/v2/A/_oci/ext/discover")) == ["NAME_INVALID"]
     assert json.loads(registry.get("/v2/").data) == {}
+
+
+def test_whoever_asks_what_a_tag_names_is_served_that_without_a_question(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docker does: HEAD of the tag, then GET of the digest. What was deleted since is not served."""
+    digest = registry.push("u/app", "v1", DATA)
+    assert registry.head("/v2/u/app/manifests/v1").headers["Docker-Content-Digest"] == digest
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "one", Mock(side_effect=AssertionError("asked")))
+        for _ in range(2):
+            found = registry.get(f"/v2/u/app/manifests/{digest}")
+            assert (found.status_code, sha256(found.data)) == (200, digest)
+    assert registry.delete(f"/v2/u/app/manifests/{digest}").status_code == 202
+    assert [registry.get(f"/v2/u/app/manifests/{each}").status_code for each in ("v1", digest)] == [404, 404]
