@@ -74,7 +74,7 @@ def filled(server: Server, events: int) -> Store:
 def main() -> None:
     """Measure both, in turn."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    with throwaway(shared_buffers="128MB", max_wal_size="1GB") as server:
+    with throwaway(shared_buffers="96MB", max_wal_size="1GB") as server:
         short, long = filled(server, SHORT_EVENTS), filled(server, events)
         runs = [(median_ms(short), median_ms(long)) for _ in range(RUNS)]
         for store, took in zip((short, long), zip(*runs, strict=True), strict=True):

@@ -83,7 +83,7 @@ def compare(what: str, few: tuple[str, Callable[[], object]], many: tuple[str, C
 
 def main() -> None:
     """All three lists."""
-    with throwaway(shared_buffers="128MB", max_wal_size="1GB") as server:
+    with throwaway(shared_buffers="96MB", max_wal_size="1GB") as server:
         few = Lists(FEW_REPOSITORIES)
         small = reader_over(server, few)
         many = Lists(MANY_REPOSITORIES, tagged=(FEW_TAGS, MANY_TAGS), referred=(FEW_REFERRERS, MANY_REFERRERS))

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from blobstore.errors import translated
@@ -87,12 +88,13 @@ class DiskUpload:
     def _write_behind(self) -> None:
         """Let the system begin to write what it has taken of a large body.
 
-        The advice begins to write pages that are dirty and drops those that are clean (Linux, mm/fadvise.c): given once
-        for each page, it drops none. Systems without it write when they like.
+        The advice begins to write pages that are dirty, and of those that are on the disk by then some leave the page
+        cache (Linux, mm/fadvise.c). Where it is not taken, the system writes when it likes.
         """
         length = self._size - self._begun
         if length >= _WRITE_BEHIND_BYTES and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # advice: without it the bytes are as safe
+                os.posix_fadvise(self._descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
             self._begun = self._size
 
     def sync(self) -> None:

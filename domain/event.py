@@ -50,7 +50,7 @@ def event(name: str, *, version: int = 1) -> Callable[[type[E]], type[E]]:
         made = dataclass(frozen=True, slots=True)(cls)
         made.TYPE = name
         made.SCHEMA_VERSION = version
-        made._WRITTEN = tuple((name, f"{to_json(name)}:") for name in sorted(made.__match_args__))
+        made._WRITTEN = tuple((member, f"{to_json(member)}:") for member in sorted(made.__match_args__))
         _TYPES[name] = made
         return made
 

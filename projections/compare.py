@@ -153,11 +153,12 @@ def expected_table(connection: sa.Connection, model: Model, name: str) -> sa.Tab
     return table
 
 
-# At random, and of the first ones, because a table of few rows may give none at random.
+# At random, and of the first rows, because a table of few rows may give none at random.
 _SAMPLE = """
-SELECT repository FROM (SELECT t.repository FROM {table} AS t TABLESAMPLE BERNOULLI (1) LIMIT %(count)s) AS at_random
- UNION
-SELECT repository FROM (SELECT t.repository FROM {table} AS t LIMIT %(count)s) AS of_the_first
+(SELECT r.repository FROM (SELECT DISTINCT t.repository FROM {table} AS t TABLESAMPLE BERNOULLI (1)) AS r
+  ORDER BY random() LIMIT %(count)s)
+UNION
+(SELECT DISTINCT f.repository FROM (SELECT t.repository FROM {table} AS t LIMIT 50 * %(count)s) AS f LIMIT %(count)s)
 """
 
 

@@ -32,9 +32,10 @@ def _select(with_facts: bool) -> str:
 
 
 def _events(which: str) -> str:
-    """SQL of a join of the events that `which` holds of, by an index for each row on the left.
+    """SQL of a lateral join: for each row on its left the events of which `which` is true, by an index, in order.
 
-    Left to itself, the planner reads a large log whole to find the few that are past a checkpoint.
+    OFFSET 0 keeps the planner from making it a plain join: it would read a large log whole to find the few events that
+    are past a checkpoint.
     """
     return (
         "CROSS JOIN LATERAL (SELECT e.* FROM log.es_event AS e"  # noqa: S608 - constants

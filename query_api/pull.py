@@ -43,11 +43,10 @@ def manifest(context: Context, request: Request) -> Answer:
         raise _unknown_manifest(reference)
     standing = StandingManifest(found)
     if opening is not None:
-        context.cache.keep(request.path, opening, standing, found.size)
+        # Clients that ask what a tag names then ask for that. Both entries share the bytes, each is charged for them.
         by_digest = f"/v2/{repository}/manifests/{found.digest}"
-        if by_digest != request.path:
-            # Clients that ask what a tag names then ask for that; the bytes are counted twice and there once.
-            context.cache.keep(by_digest, opening, standing, found.size)
+        for path in dict.fromkeys((by_digest, request.path)):
+            context.cache.keep(path, opening, standing, found.size)
     return standing.answer(request.environ)
 
 

@@ -45,7 +45,7 @@ _SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    "shared_buffers": "128MB",
+    "shared_buffers": "96MB",
     "max_wal_size": "1GB",
     "jit": "off",
     "logging_collector": "on",

@@ -40,8 +40,10 @@ def ending_at_once(patch: pytest.MonkeyPatch) -> Iterator[tuple[Child, Clock]]:
     patch.setattr(children, "time", clock)
     child = Child("one", start, signal.SIGTERM, Mock())
     child.start()
-    yield child, clock
-    child.kill()
+    try:
+        yield child, clock
+    finally:
+        child.kill()
 
 
 def pause_of(child: Child, clock: Clock) -> float:
