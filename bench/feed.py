@@ -127,9 +127,7 @@ def overlay(database: Database, events: int) -> None:
 
     with ExitStack() as stack:
         whole, without = (
-            stack.enter_context(
-                registry_over(database, Path(stack.enter_context(TemporaryDirectory())), cache_bytes=0)
-            )
+            stack.enter_context(registry_over(database, Path(stack.enter_context(TemporaryDirectory())), cache_bytes=0))
             for _ in range(2)
         )
 

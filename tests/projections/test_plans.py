@@ -32,9 +32,8 @@ def events_read(connection: psycopg.Connection, query: str, parameters: Mapping[
     scans = [each for each in nodes(row[0][0]["Plan"]) if each.get("Relation Name") == "es_event"]
     assert scans, json.dumps(row[0])
     # Both are averages over the loops.
-    return sum(
-        math.ceil(each["Actual Loops"] * (each["Actual Rows"] + each.get("Rows Removed by Filter", 0))) for each in scans
-    )
+    looked_at = (each["Actual Loops"] * (each["Actual Rows"] + each.get("Rows Removed by Filter", 0)) for each in scans)
+    return sum(map(math.ceil, looked_at))
 
 
 def test_a_question_at_no_lag_reads_no_event(
