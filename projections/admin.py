@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from psycopg import sql
 
 from projections import builds, parking
 from projections.builds import FED, FILLING, LIVE
@@ -12,20 +13,24 @@ from projections.models import MODELS
 from projections.parking import Parked
 from projections.reader import NO_END
 from projections.setup import STATEMENT_TIMEOUT_S, engine_for
+from projections.statements import statement
 
 # Of a build: the first event that it has not folded, per partition, tells since when it is behind.
-_BEHIND = f"""
+_BEHIND = statement(
+    """
 SELECT c.build, c.partition, c.position,
        (SELECT count(*) FROM log.es_event AS e
-         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {NO_END}),
+         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {no_end}),
        (SELECT e.recorded_at FROM log.es_event AS e
-         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {NO_END}
+         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {no_end}
          ORDER BY e.position LIMIT 1),
        (SELECT l.holder FROM feed.lease AS l
          WHERE l.name = b.model || '/' || c.partition AND l.until > clock_timestamp())
   FROM readmodel.checkpoint AS c JOIN readmodel.build AS b ON b.id = c.build
  WHERE b.model = ANY(%(models)s) ORDER BY c.build, c.partition
-"""  # noqa: S608 - put together from constants
+""",
+    no_end=sql.SQL(NO_END),
+)
 _LOG = """
 SELECT (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0), l.epoch, clock_timestamp()
   FROM log.es_log AS l WHERE l.log_id = 0

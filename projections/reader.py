@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from prometheus_client import Counter
+from psycopg import sql
 
 from eventstore.partition import partition_of
 from eventstore.reader import Reader as StoreReader
 from projections.model import FoldFailed, Happened, Model, Rows, happened_from
+from projections.statements import statement
 
 _ITEM = (
     "json_build_array(e.position, e.key, e.recorded_at, e.actor, e.request_id, e.prev_ref, e.type,"
@@ -23,6 +25,8 @@ _FACTS = ", (SELECT f.facts::text FROM log.es_content AS f WHERE f.digest = e.co
 # Who asks for what is past a checkpoint also names an end, which is none: without one the planner takes the tail for a
 # third of the log, with one for a two-hundredth (PostgreSQL, DEFAULT_RANGE_INEQ_SEL), and keeps to the index.
 NO_END = "e.position <= 9223372036854775807"
+_KNOWN = "coalesce((SELECT c.position FROM {checkpoint} AS c WHERE c.partition = %(partition)s), 0)"
+_PARKED = "(SELECT p.position - 1 FROM {parked} AS p WHERE p.key = %(key)s)"
 OVERLAID = Counter("tagtrail_overlay_reads_total", "Reads that found events which their read model did not have yet")
 OVERLAY_EVENTS = Counter("tagtrail_overlay_events_total", "Events that such reads had to fold")
 
@@ -37,9 +41,10 @@ def _events(which: str) -> str:
     OFFSET 0 keeps the planner from making it a plain join: it would read a large log whole to find the few events that
     are past a checkpoint.
     """
-    return (
-        "CROSS JOIN LATERAL (SELECT e.* FROM log.es_event AS e"  # noqa: S608 - constants
-        f" WHERE e.log_id = 0 AND {which} ORDER BY e.position OFFSET 0) AS e"
+    return statement(
+        "CROSS JOIN LATERAL (SELECT e.* FROM log.es_event AS e"
+        " WHERE e.log_id = 0 AND {which} ORDER BY e.position OFFSET 0) AS e",
+        which=sql.SQL(which),
     )
 
 
@@ -48,9 +53,8 @@ def key_tail(models: Sequence[str], *, with_facts: bool = False) -> str:
 
     Past the lowest checkpoint of its partition, or from where the key is parked.
     """
-    known = [f"coalesce((SELECT c.position FROM readmodel.{each}_checkpoint AS c"  # noqa: S608 - constants
-             " WHERE c.partition = %(partition)s), 0)" for each in models]  # fmt: skip
-    parked = [f"(SELECT p.position - 1 FROM readmodel.{each}_parked AS p WHERE p.key = %(key)s)" for each in models]  # noqa: S608
+    known = [statement(_KNOWN, checkpoint=f"readmodel.{each}_checkpoint") for each in models]
+    parked = [statement(_PARKED, parked=f"readmodel.{each}_parked") for each in models]
     return (
         f"{_select(with_facts)} FROM log.es_event AS e"
         f" WHERE e.log_id = 0 AND e.key = %(key)s AND %(tail)s"

@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share: Postgres, and running servers in their three modes."""
 
+import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -18,9 +19,14 @@ JITTER_SEED = 20261124
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C, and let the programs under test take it: shells start what runs in the background without."""
+    """Take Ctrl-C, and let the programs under test take it: shells start what runs in the background without.
+
+    SIGTERM ends a run as Ctrl-C does, with all that its tests have started; what they fork ends by it at once.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 @pytest.fixture

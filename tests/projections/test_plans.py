@@ -1,6 +1,5 @@
 """What the database does for a GET: it must not read a log whose events are all projected."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,10 +26,9 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def events_read(connection: psycopg.Connection, query: str, parameters: Mapping[str, Any]) -> int:
     """How many events the database looks at to answer a question, those that it throws away included."""
-    row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", parameters).fetchone()
-    assert row is not None
-    scans = [each for each in nodes(row[0][0]["Plan"]) if each.get("Relation Name") == "es_event"]
-    assert scans, json.dumps(row[0])
+    (((explained,),),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", parameters).fetchall()
+    scans = [each for each in nodes(explained["Plan"]) if each.get("Relation Name") == "es_event"]
+    assert scans, f"no scan of the log in {explained}"
     # Both are averages over the loops.
     looked_at = (each["Actual Loops"] * (each["Actual Rows"] + each.get("Rows Removed by Filter", 0)) for each in scans)
     return sum(map(math.ceil, looked_at))
