@@ -36,7 +36,7 @@ SELECT live.model, array_agg(b.id) FROM readmodel.build AS live JOIN readmodel.b
 _log = logging.getLogger(__name__)
 
 
-class Keeper:
+class Housekeeping:
     """The thread of one projector that keeps house; several do no harm to each other."""
 
     def __init__(self, database_url: str, models: Sequence[Model], stop: threading.Event) -> None:
@@ -45,7 +45,7 @@ class Keeper:
         self._stop = stop
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
-    def start(self) -> "Keeper":
+    def start(self) -> "Housekeeping":
         """Begin."""
         self._thread.start()
         return self
@@ -81,7 +81,7 @@ class Keeper:
         try:
             work()
         except (RebuildRefused, FoldFailed, UnknownEvent, DataError, IntegrityError) as problem:
-            # By another keeper, perhaps, or an event that the fold cannot take.
+            # By another projector, perhaps, or an event that the fold cannot take.
             _log.warning("read models (%s) were not filled: %s", what, problem)
             return False
         return True

@@ -53,7 +53,7 @@ def run(
         wants = kafka_feed.wants(models)
     member = Member("projector", frozenset(each.id for each in models), frozenset(event_types()))
     members = Membership(database_url, member, wants).start()
-    keeper = housekeeping.Keeper(database_url, models, stop).start()
+    house = housekeeping.Housekeeping(database_url, models, stop).start()
     retry_s = RETRY_S
     try:
         while not stop.is_set():
@@ -72,7 +72,7 @@ def run(
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
     finally:
         members.close()
-        keeper.join()
+        house.join()
 
 
 def _prepare(connection: sa.Connection) -> None:

@@ -15,8 +15,8 @@ from types import FrameType
 
 from blobstore.disk import DiskBlobStore
 from eventstore import roles, schema
-from eventstore.board import cells, keeper
-from eventstore.board.keeper import Keeper
+from eventstore.board import cells, registrar
+from eventstore.board.registrar import Registrar
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 from projections.setup import ensure_tables
 from tagtrail import logs
@@ -49,7 +49,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._stopping = 0
         self._keep = -1
-        self._board: Keeper | None = None
+        self._board: Registrar | None = None
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and what the rooms raise at start."""
@@ -75,7 +75,7 @@ class Supervisor:
                 DiskBlobStore(self._settings.data).prepare()
                 served = self._settings.with_database(self._database(watchdog))
                 hand_over(served, handed)
-                self._board = self._keep_board(served)
+                self._board = self._register_board(served)
                 self._start_children(served, watchdog)
             if self._wait_ready(watchdog):
                 self._say(_greeting(served))
@@ -134,17 +134,17 @@ class Supervisor:
             raise CannotServe(f"{mask_url(url)}: {problem}") from problem
         return url
 
-    def _keep_board(self, served: Settings) -> Keeper | None:
+    def _register_board(self, served: Settings) -> Registrar | None:
         """The change board, where this server alone appends. The lock of the data folder is held, by which no process
         of an earlier run lives.
         """
-        owner = keeper.owner_of(served.data)
+        owner = registrar.owner_of(served.data)
         try:
             if not cells.available() or not (self._settings.database is None or served.single_node):
-                keeper.renounce(served.database_url, owner)
+                registrar.renounce(served.database_url, owner)
                 return None
             # A worker that is replaced may still be ending while its successor runs.
-            board = Keeper(served.database_url, owner, places=2 * served.workers)
+            board = Registrar(served.database_url, owner, places=2 * served.workers)
             board.start()
         except StoreError as problem:
             raise CannotServe(f"{mask_url(served.database_url)}: {problem}") from problem

@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from eventstore.board import keeper
+from eventstore.board import registrar
 from eventstore.board.board import Board
-from eventstore.board.keeper import Keeper, LogKept
+from eventstore.board.registrar import LogKept, Registrar
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
 from eventstore.types import Appended, StoreUnavailable
@@ -31,9 +31,9 @@ _processes = multiprocessing.get_context("fork")
 
 
 @contextmanager
-def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -> Iterator[Keeper]:
+def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -> Iterator[Registrar]:
     """A board that is registered and renewed."""
-    made = Keeper(database.app_url, owner, places=3, lease_s=lease_s)
+    made = Registrar(database.app_url, owner, places=3, lease_s=lease_s)
     made.start()
     try:
         yield made
@@ -122,9 +122,9 @@ def test_a_second_server_waits_for_a_lease_and_does_not_start_beside_a_renewed_o
     """A dead server's lease is waited for; the same owner's earlier board is replaced at once."""
     with kept_by(database, "one", lease_s=6.0) as server:
         with pytest.raises(LogKept, match="single-node"):
-            Keeper(database.app_url, "two", places=1, lease_s=LEASE_S).start()
+            Registrar(database.app_url, "two", places=1, lease_s=LEASE_S).start()
         with pytest.raises(LogKept, match="single-node"):
-            keeper.renounce(database.app_url, "two")
+            registrar.renounce(database.app_url, "two")
         # One that lives would take the board back, in turns with the other one of its owner.
         monkeypatch.setattr(server, "_renew", lambda _: None)
         with kept_by(database, "one"), member(database, server.path) as (old, board):

@@ -340,7 +340,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
     with projecting(url):
         # The new version starts beside the old one: its shape is there at once, and filled by SQL.
         ensure_tables(url, newer)
-        housekeeping.Keeper(url, newer, threading.Event())._fill_new()
+        housekeeping.Housekeeping(url, newer, threading.Event())._fill_new()
     # The new one ends last: housekeeping of the old one would otherwise drop the new shape in its turn.
     with projecting(url, newer), projecting(url):
         random_pushes(registry, 9, 20)
@@ -377,8 +377,8 @@ def test_a_model_that_is_far_behind_is_folded_by_sql(
     """A projector that finds an old log and a new read model does not begin at its first event."""
     monkeypatch.setattr(housekeeping, "FILL_EVENTS", 30)
     random_pushes(registry, 11, 30)
-    keeper = housekeeping.Keeper(database.app_url, MODELS, threading.Event())
-    assert {each.id for each in keeper._new_models()} == {each.id for each in MODELS}
+    house = housekeeping.Housekeeping(database.app_url, MODELS, threading.Event())
+    assert {each.id for each in house._new_models()} == {each.id for each in MODELS}
     groups: list[int] = []
 
     def counting(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> None:
@@ -386,7 +386,7 @@ def test_a_model_that_is_far_behind_is_folded_by_sql(
         insert_range(connection, tables, *rest)
 
     monkeypatch.setattr(fill, "insert_range", counting)
-    keeper._fill_new()
+    house._fill_new()
     assert set(groups) == {len(MODELS)}, "the log is read once for all"
-    assert keeper._new_models() == []
+    assert house._new_models() == []
     assert all(each.equal for each in verify(database.app_url))

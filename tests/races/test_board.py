@@ -20,7 +20,7 @@ from queue import Empty
 import pytest
 
 from eventstore.board.board import Board
-from eventstore.board.keeper import Keeper
+from eventstore.board.registrar import Registrar
 from eventstore.board.writer import Writer
 from eventstore.store import Store
 from eventstore.validating import Validator
@@ -145,7 +145,7 @@ Kept = tuple[Store, Voucher]
 @contextmanager
 def with_board(url: str, made: Callable[[Path], Board]) -> Iterator[Callable[[], Kept]]:
     """What processes of one server have."""
-    server = Keeper(url, "ours", places=PROCESSES)
+    server = Registrar(url, "ours", places=PROCESSES)
     server.start()
 
     def kept() -> Kept:

@@ -70,7 +70,7 @@ def _wait_for_others(try_once: Callable[[], float | None]) -> None:
         time.sleep(min(left_s, _LOOK_S))
 
 
-class Keeper:
+class Registrar:
     """The board of one server, from its start to its end.
 
     The memory has `places`, which must be more than there are ever processes that append at a time. For `lease_s`
@@ -85,7 +85,7 @@ class Keeper:
         self._cells = Cells(self._descriptor)
         self._epoch = 0
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="board-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="board-registrar", daemon=True)
 
     @property
     def path(self) -> Path:
