@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from projections.builds import Build
 from projections.feeding import TRIES, is_poison
+from projections.model import MACHINE_FAULTS
 
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
@@ -40,10 +41,16 @@ class Attempts:
         return build.id in self._failures
 
     def run(self, connection: sa.Connection, build: Build, work: Callable[[bool], bool]) -> bool:
-        """Do `work(isolate)`; False if it failed. Raises what speaks of the database itself."""
+        """Do `work(isolate)`; False if it failed. Raises what speaks of the database itself or of the machine.
+
+        A machine that is out of memory makes every build fail, and a process that was out of it is best begun anew.
+        """
         failures = self._failures.get(build.id, Failures())
         try:
             moved = work(failures.count >= TRIES)
+        except MACHINE_FAULTS:
+            # The connection is closed on the way out, which undoes what was begun.
+            raise
         except Exception as problem:
             connection.rollback()
             if isinstance(problem, DBAPIError) and not is_poison(problem):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from domain.event import UnknownEvent
 from domain.events import event_types
@@ -19,7 +19,7 @@ from eventstore.types import Recorded
 from projections import builds
 from projections.builds import Build
 from projections.folding import fold_into
-from projections.model import Model
+from projections.model import FoldFailed, Model
 
 # A fold that fails is tried again, in case what it lacked was only late, before its key is parked.
 TRIES = 3
@@ -156,10 +156,11 @@ def apply(
 
 
 def is_poison(problem: Exception) -> bool:
-    """Whether an event, not the database or an old program, is to blame for a fold that failed."""
-    if isinstance(problem, UnknownEvent):
-        return False
-    return not isinstance(problem, DBAPIError) or isinstance(problem, (DataError, IntegrityError))
+    """Whether an event is to blame: its fold failed, or the database does not take what the fold made of it.
+
+    All else speaks of the machine, the database or the program, and no repository is parked for it.
+    """
+    return isinstance(problem, (FoldFailed, DataError, IntegrityError))
 
 
 def _fold_by_key(connection: sa.Connection, build: Build, events: Sequence[Recorded]) -> None:

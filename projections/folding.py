@@ -77,7 +77,7 @@ def with_facts(connection: sa.Connection, events: Sequence[Recorded]) -> list[Re
 def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: Sequence[Recorded]) -> None:
     """Fold the events over the rows that stand in `table` and write what changed, in key order (S21)."""
     happened = [happened_of(each) for each in events]
-    touched = list(dict.fromkeys(key for each in happened for key in model.touched(each)))
+    touched = list(dict.fromkeys(key for each in happened for key in model.keys_of(each)))
     rows: Rows = _load(connection, model, table, touched)
     before = dict(rows)
     for each in happened:

@@ -4,7 +4,8 @@ The same fold serves the projector and the overlay of a GET. It knows no SQL. Be
 same meaning, one SELECT over the whole log (`set_fold`), which rebuilds the model and is compared with the first.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,9 @@ from eventstore.types import Recorded
 SCHEMA = "readmodel"
 # Shapes only: what stands in the database are versions of them (see builds).
 metadata = sa.MetaData(schema=SCHEMA)
+# They say that the machine is in trouble, and nothing about the event that was being folded when they came. A
+# RecursionError is none of them: a fold is always called at the same depth, so it fails there every time.
+MACHINE_FAULTS = (MemoryError, OSError)
 
 Key = tuple[Any, ...]
 Rows = MutableMapping[Key, Any]
@@ -93,12 +97,24 @@ class Model:
     def apply(self, rows: Rows, happened: Happened) -> None:
         """Fold one event if the model takes its type; every row that it may touch must be in `rows` or not stand.
 
-        Raises FoldFailed, from whatever the fold raised.
+        Raises FoldFailed, from whatever the fold raised, unless it is one of MACHINE_FAULTS, which pass.
         """
         if happened.event.TYPE not in self.types:
             return
-        try:
+        with self._blaming(happened):
             self.fold(rows, happened)
+
+    def keys_of(self, happened: Happened) -> tuple[Key, ...]:
+        """The keys of the rows that the event may change; raises as `apply` does."""
+        with self._blaming(happened):
+            return tuple(self.touched(happened))
+
+    @contextmanager
+    def _blaming(self, happened: Happened) -> Iterator[None]:
+        try:
+            yield
+        except MACHINE_FAULTS:
+            raise
         except Exception as problem:
             raise FoldFailed(self.name, happened.key, happened.position) from problem
 
@@ -125,7 +141,7 @@ def happened_from(
         known = None if facts is None else facts_from_json(facts)
     except UnknownEvent:
         raise
-    except (ValueError, TypeError, KeyError) as problem:
+    except (ValueError, TypeError, KeyError, RecursionError) as problem:
         raise FoldFailed("any", key, position) from problem
     return Happened(position, key, recorded_at, actor, request_id, prev_ref, event, known)
 

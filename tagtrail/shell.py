@@ -90,6 +90,9 @@ class Application:
         except BlobStoreError as problem:
             logs.refused(request_id, problem)
             return _unavailable("the storage does not take or give bytes, try again", request_id)
+        except MemoryError as problem:
+            logs.error_with_trace(request_id, problem)
+            return _unavailable("this process has not enough memory at the moment, try again", request_id)
         except Exception as problem:  # noqa: BLE001 - the outermost handler: logged with its trace, answered with its id
             logs.error_with_trace(request_id, problem)
             return error_answer(error(Code.UNKNOWN, "internal error", {"request_id": request_id}))

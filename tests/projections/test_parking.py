@@ -3,14 +3,16 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from domain.tag import TagMoved
-from projections import admin, parking, runner, tags
-from projections.model import Happened, Rows
+from projections import admin, folding, parking, runner, tags
+from projections.feeding import TRIES
+from projections.model import Happened, Model, Rows
 from projections.setup import engine_for
 from projections.verify import verify
 from tests.api import Registry
@@ -110,6 +112,87 @@ def answers_503_for_the_key_alone(registry: Registry) -> None:
         assert answer.headers["Retry-After"]
     assert registry.get("/v2/u/good/manifests/v2").status_code == 200
     assert registry.get(f"/api/v1/repositories/{BAD}/history").status_code == 200
+
+
+@contextmanager
+def out_of_order(where: str, fault: Exception) -> Iterator[None]:
+    """A machine that gives this fault where the tags are folded, or where their rows are written."""
+    whole, write = tags.model.fold, folding._write
+
+    def fold(rows: Rows, happened: Happened) -> None:
+        raise fault
+
+    def refuse(connection: Any, model: Model, *rest: Any) -> None:
+        if model is tags.model:
+            raise fault
+        write(connection, model, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if where == "fold":
+            object.__setattr__(tags.model, "fold", fold)
+        else:
+            patch.setattr(folding, "_write", refuse)
+        try:
+            yield
+        finally:
+            object.__setattr__(tags.model, "fold", whole)
+
+
+def ended_by(url: str) -> BaseException | None:
+    """What ends a projector by itself, before the deadline."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner.run, url, stop)
+        try:
+            return running.exception(DEADLINE_S)
+        finally:
+            stop.set()
+
+
+@pytest.mark.parametrize("where", ["fold", "write"])
+@pytest.mark.parametrize("fault", [MemoryError("no room"), OSError(5, "input/output error")], ids=["memory", "disk"])
+def test_a_fault_of_the_machine_stops_the_projector_and_parks_nothing(
+    registry: Registry, database: Database, where: str, fault: Exception
+) -> None:
+    """The process ends and is started again; every repository is folded on from where it was."""
+    registry.push("u/app", "v1", b"1")
+    with out_of_order(where, fault):
+        assert ended_by(database.app_url) is fault
+        if where == "fold":
+            answer = registry.get("/v2/u/app/tags/list")
+            assert answer.status_code in (500, 503)
+            assert "repository" not in json.loads(answer.data)["errors"][0]["message"], "it is not to blame"
+    assert admin.status(database.app_url).parked == ()
+    registry.project()
+    assert [each.rows for each in verify(database.app_url)] == [0] * 7
+
+
+def only_behind(database: Database) -> list[str]:
+    """The one model that is behind the log; none while there are more."""
+    behind = [each.name for each in admin.status(database.app_url).builds if each.lag]
+    return behind if len(behind) < 2 else []
+
+
+def test_a_defect_of_the_projector_itself_parks_nothing(registry: Registry, database: Database) -> None:
+    """The build whose step fails waits, however often it does; the others go on."""
+    registry.push("u/app", "v1", b"1")
+    write, tries = folding._write, [0]
+
+    def defective(connection: Any, model: Model, *rest: Any) -> None:
+        if model is tags.model:
+            tries[0] += 1
+            raise AttributeError("a name that nobody has given")
+        write(connection, model, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "_write", defective)
+        with projecting(database.app_url):
+            eventually(lambda: tries[0] > TRIES, DEADLINE_S, "one try more than parks a key")
+            behind = eventually(lambda: only_behind(database), DEADLINE_S, "the others to be level")
+    assert admin.status(database.app_url).parked == ()
+    assert behind == ["tags"]
+    registry.project()
+    assert [each.rows for each in verify(database.app_url)] == [0] * 7
 
 
 def test_a_fold_that_fails_once_is_tried_again_and_nothing_is_parked(registry: Registry, database: Database) -> None:
