@@ -3,7 +3,6 @@
 granian has no option for it. What a listening socket has, its connections inherit; so it is set on that one.
 """
 
-import logging
 import os
 import socket
 import sys
@@ -13,10 +12,7 @@ import time
 IDLE_S = 60
 INTERVAL_S = 15
 PROBES = 4
-_TRIES = 200
 _PAUSE_S = 0.05
-
-_log = logging.getLogger(__name__)
 
 
 def keep_alive_when_listening() -> None:
@@ -26,22 +22,26 @@ def keep_alive_when_listening() -> None:
 
 
 def _set_when_listening() -> None:
-    for _ in range(_TRIES):
-        if any(_set_if_listening(int(each)) for each in os.listdir("/proc/self/fd")):
-            return
+    # As long as it takes: a process that never listens has no connections that could vanish.
+    while not any(_set_if_listening(int(each)) for each in os.listdir("/proc/self/fd")):
         time.sleep(_PAUSE_S)
-    _log.warning("no listening socket was found: vanished clients may hold their connections for ever")
 
 
 def _set_if_listening(file: int) -> bool:
     try:
-        with socket.fromfd(file, socket.AF_INET, socket.SOCK_STREAM) as held:
-            if not held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return False
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_S)
-            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL_S)
-            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-            return True
+        # Borrowed, not duplicated: what is opened here would be seen, and opened again, at the next look.
+        borrowed = socket.socket(fileno=file)
     except OSError:
-        return False  # no socket, no TCP, or closed meanwhile
+        return False  # no socket, or closed meanwhile
+    try:
+        if borrowed.type != socket.SOCK_STREAM or not borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_S)
+        borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL_S)
+        borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+        return True
+    except OSError:
+        return False  # no TCP, or closed meanwhile
+    finally:
+        borrowed.detach()
