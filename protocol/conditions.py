@@ -1,8 +1,8 @@
-"""If-Match and If-None-Match: entity tags that are digests, quoted or bare (E6, M11)."""
+"""If-Match, If-None-Match and If-Range: entity tags that are digests."""
 
 
 def etags(header: str | None) -> frozenset[str]:
-    """The entity tags of a header, without quotes and without the weakness mark; `*` stands for itself."""
+    """The entity tags of a header, quoted or bare, as digests without a weakness mark; `*` stands for itself."""
     if not header:
         return frozenset()
     return frozenset(each.strip().removeprefix("W/").strip().strip('"') for each in header.split(",") if each.strip())
@@ -14,3 +14,11 @@ def not_modified(if_none_match: str | None, etag: str) -> bool:
         return False
     tags = etags(if_none_match)
     return "*" in tags or etag in tags
+
+
+def range_applies(if_range: str | None, etag: str) -> bool:
+    """Whether the Range of a GET counts (RFC 9110 section 13.1.5); if not, the whole is the answer.
+
+    The comparison is strong: a weak entity tag never matches. Nor does a date: no answer carries Last-Modified.
+    """
+    return if_range is None or if_range.strip() == f'"{etag}"'

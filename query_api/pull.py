@@ -2,22 +2,24 @@
 
 import logging
 import sys
+from collections.abc import Iterator
 
 from blobstore.interface import BlobMissing, BlobName, BlobStore
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
 from projections import links, manifests
 from projections.manifests import ManifestFound
-from protocol.conditions import not_modified
+from protocol.conditions import not_modified, range_applies
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Environ, Request, empty
-from protocol.ranges import ByteRange, Unsatisfiable, parse_range
+from protocol.messages import Answer, Environ, Headers, Request, empty
+from protocol.multipart import Framing, MultipartBody, content_range
+from protocol.ranges import ByteRange, Unsatisfiable, parse_ranges
 from query_api.context import Context
 
 _log = logging.getLogger(__name__)
 # A blob is data, never a page: whatever it holds, a browser must not run it.
+_BLOB_TYPE = "application/octet-stream"
 _BLOB_HEADERS = (
-    ("Content-Type", "application/octet-stream"),
     ("Accept-Ranges", "bytes"),
     ("Cache-Control", "private, max-age=31536000, immutable"),
     ("Content-Disposition", "attachment"),
@@ -85,7 +87,7 @@ def _find_manifest(
 
 
 def blob(context: Context, request: Request) -> Answer:
-    """GET or HEAD …/blobs/<digest>, whole or one range, if this repository links it (I8)."""
+    """GET or HEAD …/blobs/<digest>, whole or in parts, if this repository links it."""
     repository = request.repository
     digest = _digest(request.route.reference, Code.BLOB_UNKNOWN)
     opening = context.cache.open(repository)
@@ -122,23 +124,37 @@ class StandingBlob:
         headers = [("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), *_BLOB_HEADERS]
         if not_modified(environ.get("HTTP_IF_NONE_MATCH"), digest):
             return empty(304, headers)
-        part = self._part(environ.get("HTTP_RANGE"))
-        if part is not None:
-            headers.append(("Content-Range", f"bytes {part.start}-{part.last}/{self._size}"))
-        status = 200 if part is None else 206
-        part = part or ByteRange(0, self._size)
-        headers.append(("Content-Length", str(part.length)))
-        if environ["REQUEST_METHOD"] == "HEAD" or part.length == 0:
-            return Answer(status, headers)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            # Only a GET has ranges (RFC 9110 section 14.2).
+            return Answer(200, [*headers, *_entity(_BLOB_TYPE, self._size)])
+        parts = self._parts(environ)
         try:
-            return Answer(status, headers, self._blobs.read(self._name, part.start, part.length))
+            return self._whole(headers) if parts is None else self._partial(headers, parts)
         except BlobMissing as problem:
             raise _unknown_blob(self._name.digest) from problem
 
-    def _part(self, header: str | None) -> ByteRange | None:
-        """The range that is asked for, None for the whole. Raises 416."""
+    def _whole(self, headers: Headers) -> Answer:
+        body = self._read(0, self._size) if self._size else b""
+        return Answer(200, [*headers, *_entity(_BLOB_TYPE, self._size)], body)
+
+    def _partial(self, headers: Headers, parts: tuple[ByteRange, ...]) -> Answer:
+        if len(parts) > 1:
+            framing = Framing(parts, self._size, _BLOB_TYPE)
+            body = MultipartBody(framing, self._read)
+            return Answer(206, [*headers, *_entity(framing.content_type, framing.length)], body)
+        (part,) = parts
+        headers = [*headers, ("Content-Range", content_range(part, self._size)), *_entity(_BLOB_TYPE, part.length)]
+        return Answer(206, headers, self._read(part.start, part.length))
+
+    def _read(self, start: int, length: int) -> Iterator[bytes]:
+        return self._blobs.read(self._name, start, length)
+
+    def _parts(self, environ: Environ) -> tuple[ByteRange, ...] | None:
+        """The parts that are asked for, None for the whole. Raises 416."""
+        if not range_applies(environ.get("HTTP_IF_RANGE"), str(self._name.digest)):
+            return None
         try:
-            return parse_range(header, self._size)
+            return parse_ranges(environ.get("HTTP_RANGE"), self._size)
         except Unsatisfiable as problem:
             raise error(
                 Code.RANGE_INVALID,
@@ -146,6 +162,10 @@ class StandingBlob:
                 {"size": self._size},
                 headers=[("Content-Range", f"bytes */{self._size}")],
             ) from problem
+
+
+def _entity(content_type: str, length: int) -> Headers:
+    return [("Content-Type", content_type), ("Content-Length", str(length))]
 
 
 def _digest(text: str, code_of_unknown: Code) -> Digest:

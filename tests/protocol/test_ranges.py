@@ -1,53 +1,151 @@
 """Ranges of downloads and of chunks."""
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.ranges import (
+    RANGES_MAX,
     ByteRange,
     InvalidChunkRange,
     Unsatisfiable,
     parse_chunk_range,
-    parse_range,
+    parse_ranges,
     uploaded_range,
 )
+
+WHOLE = None
+SIZE = 2048
+
+
+def parts(*ends: tuple[int, int]) -> tuple[ByteRange, ...]:
+    """Ranges by their first and last bytes."""
+    return tuple(ByteRange(first, last - first + 1) for first, last in ends)
 
 
 @pytest.mark.parametrize(
     ("header", "found"),
     [
-        (None, None),
-        ("bytes=0-0", ByteRange(0, 1)),
-        ("bytes=500-1499", ByteRange(500, 1000)),
-        ("bytes=500-", ByteRange(500, 1548)),
-        ("bytes=-500", ByteRange(1548, 500)),
-        ("bytes=-5000", ByteRange(0, 2048)),
-        ("bytes=2000-5000", ByteRange(2000, 48)),
-        ("Bytes = 1-2", ByteRange(1, 2)),
-        ("bytes=0-1,3-4", None),
-        ("items=0-1", None),
-        ("bytes=-", None),
-        ("bytes=x-y", None),
-        ("", None),
+        (None, WHOLE),
+        ("bytes=0-0", parts((0, 0))),
+        ("bytes=500-1499", parts((500, 1499))),
+        ("bytes=500-", parts((500, 2047))),
+        ("bytes=-500", parts((1548, 2047))),
+        ("bytes=-5000", parts((0, 2047))),
+        ("bytes=2000-5000", parts((2000, 2047))),
+        ("bytes=2000-" + "9" * 40, parts((2000, 2047))),
+        ("bytes=-" + "9" * 5000, parts((0, 2047))),
+        ("bytes=" + "0" * 5000 + "1-2", parts((1, 2))),
+        ("Bytes = 1-2", parts((1, 2))),
+        # Several.
+        ("bytes=0-1,3-4", parts((0, 1), (3, 4))),
+        ("bytes=3-4,0-1", parts((0, 1), (3, 4))),
+        ("bytes=0-1, 3-4 ,\t6-", parts((0, 1), (3, 4), (6, 2047))),
+        ("bytes=,0-1,,3-4,", parts((0, 1), (3, 4))),
+        ("bytes=0-1,-1", parts((0, 1), (2047, 2047))),
+        # One, in the end.
+        ("bytes=0-1,2-4", parts((0, 4))),
+        ("bytes=2-4,0-1", parts((0, 4))),
+        ("bytes=0-10,5-7", parts((0, 10))),
+        ("bytes=0-10,0-10,0-10", parts((0, 10))),
+        ("bytes=0-,5-7", parts((0, 2047))),
+        ("bytes=0-2047,-5", parts((0, 2047))),
+        # Some of them name nothing.
+        ("bytes=0-1,5000-", parts((0, 1))),
+        ("bytes=-0,0-1,9-5", parts((0, 1))),
+        # Broken or not understood.
+        ("items=0-1", WHOLE),
+        ("bytes", WHOLE),
+        ("bytes=", WHOLE),
+        ("bytes=,", WHOLE),
+        ("bytes=-", WHOLE),
+        ("bytes=1", WHOLE),
+        ("bytes=x-y", WHOLE),
+        ("bytes=0-1;3-4", WHOLE),
+        ("bytes=0-1,x", WHOLE),
+        ("bytes=0-1,-", WHOLE),
+        ("bytes=0-1,bytes=3-4", WHOLE),
+        ("bytes=0-1-2", WHOLE),
+        ("bytes=+0-1", WHOLE),
+        ("bytes=\u0663-\u0664", WHOLE),
+        ("", WHOLE),
     ],
 )
-def test_ranges_of_a_blob_of_2048_bytes(header: str | None, found: ByteRange | None) -> None:
-    """None is the whole blob."""
-    assert parse_range(header, 2048) == found
+def test_ranges_of_a_blob_of_2048_bytes(header: str | None, found: tuple[ByteRange, ...] | None) -> None:
+    """Ascending, merged where they overlap or touch; a set that is broken anywhere gets the whole."""
+    assert parse_ranges(header, SIZE) == found
 
 
 @pytest.mark.parametrize(
-    "header", ["bytes=500-0", "bytes=5000-10000", "bytes=2048-", "bytes=-0", "bytes=" + "9" * 40 + "-"]
+    "header",
+    [
+        "bytes=500-0",
+        "bytes=5000-10000",
+        "bytes=2048-",
+        "bytes=-0",
+        "bytes=" + "9" * 40 + "-",
+        "bytes=5000-,2048-2048,-0,9-5",
+    ],
 )
 def test_unsatisfiable_ranges(header: str) -> None:
-    """416, never the whole blob."""
+    """416 where no range names a byte, never the whole blob."""
     with pytest.raises(Unsatisfiable):
-        parse_range(header, 2048)
+        parse_ranges(header, SIZE)
 
 
-def test_no_range_of_an_empty_blob_can_be_had() -> None:
+@pytest.mark.parametrize("header", ["bytes=0-0", "bytes=-5", "bytes=0-,1-"])
+def test_no_range_of_an_empty_blob_can_be_had(header: str) -> None:
     """Not even its first byte."""
     with pytest.raises(Unsatisfiable):
-        parse_range("bytes=0-0", 0)
+        parse_ranges(header, 0)
+
+
+@pytest.mark.parametrize(("number", "parts_found"), [(RANGES_MAX, RANGES_MAX), (RANGES_MAX + 1, None)])
+def test_a_set_of_ranges_has_a_greatest_number(number: int, parts_found: int | None) -> None:
+    """One more is the whole, however few would remain; empty elements are none."""
+    spread = "bytes=" + ",,".join(f"{each * 2}-{each * 2}" for each in range(number))
+    same = "bytes=" + ",".join(["5-6"] * number)
+    found = [parse_ranges(header, 10**6) for header in (spread, same)]
+    assert [each and len(each) for each in found] == [parts_found, parts_found and 1]
+
+
+NUMBERS = st.integers(0, 40)
+SPECS = st.one_of(
+    st.tuples(NUMBERS, NUMBERS),
+    st.tuples(NUMBERS, st.none()),
+    st.tuples(st.none(), NUMBERS),
+)
+
+
+def named(first: int | None, last: int | None, data: bytes) -> set[int]:
+    """The positions of the bytes that a range names: byte by byte, as the RFC words it."""
+    if first is None:
+        assert last is not None
+        return {position for position in range(len(data)) if position >= len(data) - last}
+    return {position for position in range(len(data)) if position >= first and (last is None or position <= last)}
+
+
+@given(
+    data=st.binary(max_size=32),
+    specs=st.lists(SPECS, min_size=1, max_size=8),
+    separator=st.sampled_from([",", ", ", " ,\t", ",,"]),
+)
+def test_the_parts_are_the_bytes_that_were_asked_for(
+    data: bytes, specs: list[tuple[int | None, int | None]], separator: str
+) -> None:
+    """Each byte that any range names, once and in order; no two parts touch."""
+    texts = [f"{'' if first is None else first}-{'' if last is None else last}" for first, last in specs]
+    positions = sorted(set().union(*(named(first, last, data) for first, last in specs)))
+    try:
+        found = parse_ranges("bytes=" + separator.join(texts), len(data))
+    except Unsatisfiable:
+        found = ()
+    assert found is not None
+    assert b"".join(data[each.start : each.start + each.length] for each in found) == bytes(data[p] for p in positions)
+    assert all(before.last + 1 < after.start for before, after in pairwise(found))
+    assert all(each.length > 0 for each in found)
 
 
 def test_a_chunk_range_counts_both_ends() -> None:

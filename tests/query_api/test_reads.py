@@ -14,30 +14,6 @@ DATA = bytes(range(256)) * 8
 TAGS = ["1", "A", "B.1", "_x", "a", "a-1", "b"]
 
 
-@pytest.mark.parametrize(
-    ("header", "status", "content_range"),
-    [
-        ("bytes=500-1499", 206, "bytes 500-1499/2048"),
-        ("bytes=500-", 206, "bytes 500-2047/2048"),
-        ("bytes=-500", 206, "bytes 1548-2047/2048"),
-        ("bytes=2000-5000", 206, "bytes 2000-2047/2048"),
-        ("bytes=500-0", 416, "bytes */2048"),
-        ("bytes=5000-10000", 416, "bytes */2048"),
-        ("bytes=0-1,5-6", 200, None),
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_ranges(registry: Registry, header: str, status: int, content_range: str | None, method: str) -> None:
-    """The bytes that the header names; several ranges are ignored."""
-    digest = registry.blob("u/app", DATA)
-    answer = registry.open(f"/v2/u/app/blobs/{digest}", method=method, headers={"Range": header})
-    assert (answer.status_code, answer.headers.get("Content-Range")) == (status, content_range)
-    if status == 206 and content_range and method == "GET":
-        first, _, last = content_range[6:].partition("/")[0].partition("-")
-        assert answer.data == DATA[int(first) : int(last) + 1]
-        assert answer.headers["Content-Length"] == str(len(answer.data))
-
-
 @pytest.mark.parametrize("kind", ["blob", "manifest"])
 def test_what_has_not_changed_is_not_sent(registry: Registry, kind: str) -> None:
     """304 for a matching entity tag, quoted or bare."""

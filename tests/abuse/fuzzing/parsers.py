@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from urllib.parse import quote
 
 from domain.digests import InvalidDigest, parse_digest
@@ -18,7 +19,7 @@ from protocol.conditions import etags, not_modified
 from protocol.errors import WireError
 from protocol.messages import Request
 from protocol.paging import next_link, parse_page
-from protocol.ranges import InvalidChunkRange, Unsatisfiable, parse_chunk_range, parse_range
+from protocol.ranges import InvalidChunkRange, Unsatisfiable, parse_chunk_range, parse_ranges
 from protocol.routes import Kind, Route, parse_path
 from tests.abuse.fuzzing import requests, values
 
@@ -84,12 +85,13 @@ def digests(data: bytes) -> None:
 
 
 def ranges(data: bytes) -> None:
-    """A range lies within the blob."""
+    """Ranges lie within the blob, in order, with bytes between them."""
     try:
-        found = parse_range(_text(data), _BLOB_BYTES)
+        found = parse_ranges(_text(data), _BLOB_BYTES) or ()
     except Unsatisfiable:
-        found = None
-    assert found is None or 0 <= found.start <= found.last < _BLOB_BYTES
+        found = ()
+    assert all(0 <= each.start <= each.last < _BLOB_BYTES for each in found)
+    assert all(before.last + 1 < after.start for before, after in pairwise(found))
     try:
         chunk = parse_chunk_range(_text(data))
     except InvalidChunkRange:

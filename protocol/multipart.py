@@ -1,0 +1,96 @@
+"""Several parts of one blob in one answer: multipart/byteranges (RFC 9110 section 14.6)."""
+
+import secrets
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+
+from protocol.ranges import ByteRange
+
+# Smaller pieces go out together: each write of its own costs more than its bytes.
+GATHERED_BYTES = 64 * 1024
+
+Read = Callable[[int, int], Iterator[bytes]]
+
+
+def _new_boundary() -> str:
+    """Text that nobody can have put into the blob: it is chosen for this answer alone, out of 2**128."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """What stands around the parts of a blob of `size` bytes, each of them of type `part_type`."""
+
+    parts: tuple[ByteRange, ...]
+    size: int
+    part_type: str
+    boundary: str = field(default_factory=_new_boundary)
+
+    @property
+    def content_type(self) -> str:
+        """The type of the whole answer."""
+        return f"multipart/byteranges; boundary={self.boundary}"
+
+    @property
+    def length(self) -> int:
+        """The length of the whole answer in bytes."""
+        return sum(len(self.head(each)) + each.length for each in self.parts) + len(self.end)
+
+    def head(self, part: ByteRange) -> bytes:
+        """What stands before the bytes of a part."""
+        line_end = "\r\n" if part is not self.parts[0] else ""
+        return (
+            f"{line_end}--{self.boundary}\r\n"
+            f"Content-Type: {self.part_type}\r\n"
+            f"Content-Range: {content_range(part, self.size)}\r\n\r\n"
+        ).encode()
+
+    @property
+    def end(self) -> bytes:
+        """What stands behind the last part."""
+        return f"\r\n--{self.boundary}--\r\n".encode()
+
+
+def content_range(part: ByteRange, size: int) -> str:
+    """The Content-Range of a part of a blob of `size` bytes."""
+    return f"bytes {part.start}-{part.last}/{size}"
+
+
+class MultipartBody:
+    """The bytes of such an answer, in blocks. One part is open at a time, and what `read` gave is closed."""
+
+    def __init__(self, framing: Framing, read: Read) -> None:
+        """Open the first part, so that what `read` raises for a missing blob is raised here."""
+        first = framing.parts[0]
+        self._blocks = read(first.start, first.length)
+        self._pieces = self._all(framing, read)
+
+    def __iter__(self) -> "MultipartBody":
+        return self
+
+    def __next__(self) -> bytes:
+        gathered: list[bytes] = []
+        length = 0
+        for piece in self._pieces:
+            gathered.append(piece)
+            length += len(piece)
+            if length >= GATHERED_BYTES:
+                break
+        if not gathered:
+            raise StopIteration
+        return b"".join(gathered)
+
+    def close(self) -> None:
+        """Give up what is open; may be called any number of times."""
+        self._pieces.close()
+        close = getattr(self._blocks, "close", None)
+        if close is not None:
+            close()
+
+    def _all(self, framing: Framing, read: Read) -> Generator[bytes, None, None]:
+        for part in framing.parts:
+            yield framing.head(part)
+            if part is not framing.parts[0]:
+                self._blocks = read(part.start, part.length)
+            yield from self._blocks
+        yield framing.end

@@ -1,0 +1,119 @@
+"""Several parts in one answer: the length is known before, the bytes are those asked for, little is held at once."""
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.multipart import GATHERED_BYTES, Framing, MultipartBody
+from protocol.ranges import ByteRange
+from tests import multipart
+
+KIND = "application/octet-stream"
+
+
+class Source:
+    """A blob that is given in blocks, and that counts how often it is open."""
+
+    def __init__(self, data: bytes, block: int = 7) -> None:
+        self.data = data
+        self.block = block
+        self.open = 0
+        self.most_open = 0
+
+    def read(self, start: int, length: int) -> Iterator[bytes]:
+        """Blocks from `start` on."""
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        return Blocks(self, start, start + length)
+
+
+class Blocks(Iterator[bytes]):
+    """What `read` gives: closed at its end, or by who has enough."""
+
+    def __init__(self, source: Source, position: int, end: int) -> None:
+        self.source, self.position, self.end = source, position, end
+        self.closed = False
+
+    def __next__(self) -> bytes:
+        block = self.source.data[self.position : min(self.end, self.position + self.source.block)]
+        self.position += len(block)
+        if not block:
+            self.close()
+            raise StopIteration
+        return block
+
+    def close(self) -> None:
+        """May be called twice."""
+        self.source.open -= not self.closed
+        self.closed = True
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> tuple[ByteRange, ...]:
+    """Two or more parts with bytes between them."""
+    made, position = [], 0
+    for gap, length in draw(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 40)), min_size=2, max_size=6)):
+        made.append(ByteRange(position + gap, length))
+        position = made[-1].last + 1
+    return tuple(made)
+
+
+@given(asked=parts(), chance=st.randoms(use_true_random=False), block=st.integers(1, 50))
+def test_the_body_has_the_announced_length_and_the_parts(
+    asked: tuple[ByteRange, ...], chance: Random, block: int
+) -> None:
+    source = Source(chance.randbytes(asked[-1].last + 5), block)
+    framing = Framing(asked, len(source.data), KIND)
+    body = b"".join(MultipartBody(framing, source.read))
+    assert len(body) == framing.length
+    assert multipart.split(framing.content_type, body) == [
+        (
+            {"Content-Type": KIND, "Content-Range": f"bytes {each.start}-{each.last}/{len(source.data)}"},
+            source.data[each.start : each.last + 1],
+        )
+        for each in asked
+    ]
+    assert (source.open, source.most_open) == (0, 1)
+
+
+def test_each_answer_has_a_boundary_of_its_own() -> None:
+    """Whoever pushed the blob cannot have put it there."""
+    asked = (ByteRange(0, 1), ByteRange(5, 1))
+    boundaries = {Framing(asked, 10, KIND).boundary for _ in range(100)}
+    assert len(boundaries) == 100
+    assert all(len(each) == 32 and each.isalnum() and each.isascii() for each in boundaries)
+
+
+def test_small_pieces_go_out_together_and_large_ones_are_not_gathered() -> None:
+    small = Source(bytes(100_000), block=100)
+    asked = tuple(ByteRange(each * 100, 50) for each in range(1000))
+    blocks = list(MultipartBody(Framing(asked, 100_000, KIND), small.read))
+    assert len(blocks) == sum(map(len, blocks)) // GATHERED_BYTES + 1
+    large = Source(bytes(10_000_000), block=1_000_000)
+    asked = (ByteRange(0, 4_000_000), ByteRange(5_000_000, 4_000_000))
+    assert max(map(len, MultipartBody(Framing(asked, 10_000_000, KIND), large.read))) < 1_000_000 + 1000
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_who_gives_up_leaves_nothing_open(taken: int) -> None:
+    """Also before the first block was taken."""
+    source = Source(bytes(1_000_000), block=GATHERED_BYTES)
+    asked = (ByteRange(0, 10), ByteRange(1000, 500_000))
+    body = MultipartBody(Framing(asked, 1_000_000, KIND), source.read)
+    for _ in range(taken):
+        next(body)
+    assert source.open == 1
+    body.close()
+    body.close()
+    assert source.open == 0
+
+
+def test_a_blob_that_is_gone_is_told_before_the_answer_begins() -> None:
+    def gone(start: int, length: int) -> Iterator[bytes]:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        MultipartBody(Framing((ByteRange(0, 1), ByteRange(5, 1)), 10, KIND), gone)
