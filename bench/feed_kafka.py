@@ -78,7 +78,8 @@ def lag_under_pushes(database: Database) -> list[float]:
                 sent += 1
             # Rows and checkpoint are written in one transaction.
             rows = connection.execute("SELECT partition, position FROM readmodel.tags_s1_checkpoint")
-            now, reached = time.perf_counter(), dict(rows.fetchall())
+            now = time.perf_counter()
+            reached: dict[int, int] = dict(rows.fetchall())
             for place in [each for each in list(appended) if reached[each[0]] >= each[1]]:
                 lags.append(now - appended.pop(place))
             time.sleep(WATCH_S)

@@ -52,7 +52,7 @@ def slow(host: str, ended: Event) -> None:
         def begin(path: str) -> None:
             made = socket.create_connection(where)
             made.sendall(f"PATCH {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000000\r\n\r\n".encode())
-            selector.register(made, selectors.EVENT_READ, path)
+            selector.register(made, selectors.EVENT_READ, (made, path))
 
         while not ended.is_set():
             # Not all at one moment: neither are clients, and so the answers to them are spread too.
@@ -61,16 +61,19 @@ def slow(host: str, ended: Event) -> None:
             del paths[:SLOW_BEGUN_A_SECOND]
             for key in list(selector.get_map().values()):
                 with contextlib.suppress(OSError):
-                    key.fileobj.send(b"x")
+                    made, _ = key.data
+                    made.send(b"x")
             until = time.monotonic() + 1
             while (left := until - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
-                    answers[_status(key.fileobj)] += 1
-                    selector.unregister(key.fileobj)
-                    key.fileobj.close()
-                    begin(key.data)
+                    made, path = key.data
+                    answers[_status(made)] += 1
+                    selector.unregister(made)
+                    made.close()
+                    begin(path)
         for key in list(selector.get_map().values()):
-            key.fileobj.close()
+            made, _ = key.data
+            made.close()
     print(f"  slow uploads were answered {dict(answers)}; {closed(idle)} of {IDLE} idle connections were closed")
 
 

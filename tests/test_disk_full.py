@@ -73,7 +73,7 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, 
         assert staged.stat().st_size == len(b"begun")
         ready = registry.get("/readyz")
         assert ready.status_code == 503
-        assert "is full" in ready.json["problems"][0]
+        assert "is full" in ready.get_json()["problems"][0]
         assert registry.get(f"/v2/u/app/blobs/{sha256(layer)}").data == layer
         assert registry.get("/v2/u/app/manifests/t").status_code == 200
         filler.unlink()
@@ -130,10 +130,9 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
     database: Database, postgres_server: Server, tmp_path: Path
 ) -> None:
     """It answers every question, so only writes tell. With room again the next one that goes through says so."""
-    timeouts = {"append_timeout_s": "1s"}
     with (
         on_a_small_disk(database, postgres_server) as disk,
-        registry_over(database, tmp_path, **timeouts) as registry,
+        registry_over(database, tmp_path, append_timeout_s="1s") as registry,
     ):
         registry.blob("u/app", b"{}")
         small = image(b"{}")
@@ -150,7 +149,7 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
             assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
             ready = registry.get("/readyz")
             assert ready.status_code == 503
-            assert "No space left on device" in ready.json["problems"][0], ready.json
+            assert "No space left on device" in ready.get_json()["problems"][0], ready.json
         assert registry.delete(f"/v2/u/app/manifests/{kept.pop()}").status_code in (202, 503)
         for tag in kept:
             assert registry.get(f"/v2/u/app/manifests/{tag}").data == small

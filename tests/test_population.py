@@ -1,6 +1,7 @@
 """Histories for benchmarks: rows as the command side would have written them, and a log that holds together."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -15,6 +16,11 @@ from tests.api import Registry
 from tests.postgres import Database
 
 NAMES = COLUMNS.replace(" ", "").split(",")
+
+
+def named(row: Iterable[Any]) -> dict[str, Any]:
+    """A row by its columns' names."""
+    return dict(zip(NAMES, row, strict=True))
 
 
 def shape(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -42,14 +48,14 @@ def test_rows_look_like_those_of_real_pushes(registry: Registry, database: Datab
     registry.delete("/v2/u/app/manifests/v1")
     registry.delete(f"/v2/u/app/manifests/{digest}")
     with psycopg.connect(database.admin_url) as connection:
-        rows = connection.execute(f"SELECT {COLUMNS} FROM log.es_event").fetchall()  # type: ignore[arg-type]
+        rows = connection.execute(f"SELECT {COLUMNS} FROM log.es_event").fetchall()
     real: dict[str, set[Any]] = {}
-    for each in (dict(zip(NAMES, row, strict=True)) for row in rows):
+    for each in map(named, rows):
         real.setdefault(each["type"], set()).add(shape(each))
     made: dict[str, set[Any]] = {}
-    for each in (dict(zip(NAMES, row, strict=True)) for row in Population(3000).rows()):
-        decode(str(each["type"]), int(each["schema_version"]), str(each["data"]))
-        made.setdefault(str(each["type"]), set()).add(shape(each))
+    for each in map(named, Population(3000).rows()):
+        decode(each["type"], each["schema_version"], each["data"])
+        made.setdefault(each["type"], set()).add(shape(each))
     for event_type, shapes in real.items():
         assert shapes & made[event_type], (event_type, shapes, made[event_type])
 

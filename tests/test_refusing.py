@@ -56,7 +56,7 @@ def test_a_read_only_database_refuses_writes_and_serves_reads(registry: Registry
     for path in (tag, layer, "/v2/u/app/tags/list", "/v2/_catalog"):
         assert registry.get(path).status_code == 200, path
     ready = registry.get("/readyz")
-    assert (ready.status_code, ready.json["problems"]) == (503, ["database: takes no writes (it is read-only)"])
+    assert (ready.status_code, ready.get_json()["problems"]) == (503, ["database: takes no writes (it is read-only)"])
     make_read_only(database, "off")
     assert registry.head_position() == head
     assert registry.get("/readyz").status_code == 200

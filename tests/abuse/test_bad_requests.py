@@ -202,7 +202,9 @@ CASES += [
     for digest in DIGESTS
     for method, path in WRITES_OF_DIGESTS
 ]
-CASES += [("PUT", "/v2/u/app/manifests/v1", manifest(body, kind), *answer) for body, kind, *answer in MANIFESTS]
+CASES += [
+    ("PUT", "/v2/u/app/manifests/v1", manifest(body, kind), status, code) for body, kind, status, code in MANIFESTS
+]
 CASES += [
     # A manifest under a digest that it does not have, or under what is no tag.
     ("PUT", f"/v2/u/app/manifests/{D}", manifest(OTHER_IMAGE), 400, "DIGEST_INVALID"),
@@ -264,8 +266,8 @@ def standing(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) 
     """A registry that nothing here changes: an image, a blob in another repository, an open and a closed session."""
     database = new_database(postgres_server)
     with registry_over(database, tmp_path_factory.mktemp("standing")) as made:
-        for each in (CONFIG, LAYER):
-            made.blob("u/app", each)
+        for blob in (CONFIG, LAYER):
+            made.blob("u/app", blob)
         made.blob("u/other", FOREIGN)
         assert made.manifest("u/app", "v1", IMAGE).status_code == 201
         sessions = [made.post("/v2/u/app/blobs/uploads/").headers["Location"] for _ in range(2)]
@@ -323,7 +325,7 @@ def test_a_failure_inside_is_answered_with_its_id(registry: Registry, monkeypatc
     monkeypatch.setattr(type(registry.rooms.store), "stream_state", fail)
     answer = registry.get("/v2/a/blobs/uploads/" + "a" * 32, headers={"X-Request-Id": "id-1"})
     assert (answer.status_code, codes(answer)) == (500, ["UNKNOWN"])
-    assert answer.json["errors"][0]["detail"] == {"request_id": "id-1"}
+    assert answer.get_json()["errors"][0]["detail"] == {"request_id": "id-1"}
     assert answer.headers["X-Request-Id"] == "id-1"
 
 

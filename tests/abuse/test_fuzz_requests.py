@@ -54,16 +54,16 @@ def test_no_request_breaks_the_application(
         for each in players:
             each.kill()
             each.wait()
-        for each in databases:
-            drop_database(postgres_server, each)
+        for database in databases:
+            drop_database(postgres_server, database)
     broken = [errors for player, _, errors in ended if player.returncode]
-    for each in broken:
-        print(each[-TOLD_CHARACTERS:])
+    for errors in broken:
+        print(errors[-TOLD_CHARACTERS:])
     assert not broken, "the fault is printed above"
     reports: list[dict[str, Any]] = [json.loads(told) for _, told, _ in ended]
-    for each in reports:
-        print(json.dumps(each))
-        assert each["end_kib"] - each["warm_kib"] < MEMORY_GROWTH_MAX_KIB
+    for report in reports:
+        print(json.dumps(report))
+        assert report["end_kib"] - report["warm_kib"] < MEMORY_GROWTH_MAX_KIB
     statuses = sum((Counter(each["statuses"]) for each in reports), Counter())
     print(f"{statuses.total()} requests, {dict(sorted(statuses.items()))}")
     # A generator that asks only for what is refused at the door would find nothing.

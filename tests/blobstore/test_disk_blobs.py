@@ -5,7 +5,6 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -83,10 +82,11 @@ def test_the_file_is_closed_at_the_end_or_when_the_reader_gives_up(store: DiskBl
     for _ in store.read(name, 0, len(LARGE)):
         pass
     assert open_files(data) == []
-    given_up: Iterator[bytes] = store.read(name, 0, len(LARGE))
+    given_up = store.read(name, 0, len(LARGE))
+    assert isinstance(given_up, disk._Blocks)
     next(given_up)
     assert len(open_files(data)) == 1
-    given_up.close()  # type: ignore[attr-defined]
+    given_up.close()
     assert open_files(data) == []
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,9 +57,9 @@ def count_rereads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     reread = DiskUpload._reread
 
-    def counted(self: DiskUpload, take: object) -> None:
+    def counted(self: DiskUpload, take: Callable[[bytes], object]) -> None:
         made.append(self.size)
-        reread(self, take)  # type: ignore[arg-type]
+        reread(self, take)
 
     monkeypatch.setattr(DiskUpload, "_reread", counted)
     return made

@@ -94,7 +94,7 @@ def test_an_index_needs_its_children(registry: Registry, body: bytes) -> None:
     assert codes(registry.manifest("u/app", "multi", child, OCI_INDEX)) == ["MANIFEST_BLOB_UNKNOWN"]
     registry.manifest("u/app", sha256(body), body)
     assert registry.manifest("u/app", "multi", child, OCI_INDEX).status_code == 201
-    assert registry.get("/v2/u/app/tags/list").json["tags"] == ["multi"]
+    assert registry.get("/v2/u/app/tags/list").get_json()["tags"] == ["multi"]
     cache = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(LAYER), "size": len(LAYER)}
     body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [cache]}).encode()
     assert registry.manifest("u/app", "cache", body, OCI_INDEX).status_code == 201
@@ -167,7 +167,7 @@ def test_parallel_pushes_of_many_tags_into_a_new_repository_succeed(registry: Re
     """I6."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: registry.push("u/new", f"t{number:02}", b"shared"), range(32)))
-    assert registry.get("/v2/u/new/tags/list").json["tags"] == [f"t{number:02}" for number in range(32)]
+    assert registry.get("/v2/u/new/tags/list").get_json()["tags"] == [f"t{number:02}" for number in range(32)]
 
 
 def test_deleting_a_tag_leaves_the_manifest(registry: Registry) -> None:
@@ -189,7 +189,7 @@ def test_deleting_a_manifest_takes_all_its_tags(registry: Registry) -> None:
     assert registry.delete(f"/v2/u/app/manifests/{digest}").status_code == 202
     for reference in ("v1", "v2", digest):
         assert registry.get(f"/v2/u/app/manifests/{reference}").status_code == 404
-    assert registry.get("/v2/u/app/tags/list").json["tags"] == ["other"]
+    assert registry.get("/v2/u/app/tags/list").get_json()["tags"] == ["other"]
     assert registry.head(f"/v2/u/app/manifests/{other}").status_code == 200
     assert registry.delete(f"/v2/u/app/manifests/{digest}").status_code == 404
     assert registry.manifest("u/app", "v1", body).status_code == 201
@@ -249,22 +249,22 @@ def test_a_push_with_a_subject_says_so(registry: Registry, body: bytes) -> None:
 def test_referrers_are_listed_filtered_and_removed(registry: Registry, body: bytes) -> None:
     """R1-R8, without a projector and after one has caught up."""
     path = f"/v2/u/app/referrers/{sha256(body)}"
-    assert registry.get(path).json["manifests"] == []
+    assert registry.get(path).get_json()["manifests"] == []
     made = [referrer(body, f"a/type{number}") for number in range(3)]
     for each in made:
         registry.manifest("u/app", sha256(each), each)
     for _ in range(2):
         answer = registry.get(path)
         assert answer.headers["Content-Type"] == OCI_INDEX
-        found = {each["digest"]: each for each in answer.json["manifests"]}
+        found = {each["digest"]: each for each in answer.get_json()["manifests"]}
         assert set(found) == {sha256(each) for each in made}
         assert found[sha256(made[0])]["annotations"] == {"type": "a/type0"}
         filtered = registry.get(f"{path}?artifactType=a/type1")
         assert filtered.headers["OCI-Filters-Applied"] == "artifactType"
-        assert [each["artifactType"] for each in filtered.json["manifests"]] == ["a/type1"]
+        assert [each["artifactType"] for each in filtered.get_json()["manifests"]] == ["a/type1"]
         both = registry.get(f"{path}?artifactType=a/type1&artifactType=a/type2")
-        assert len(both.json["manifests"]) == 2
+        assert len(both.get_json()["manifests"]) == 2
         registry.project()
     registry.delete(f"/v2/u/app/manifests/{sha256(made[0])}")
-    assert len(registry.get(path).json["manifests"]) == 2
+    assert len(registry.get(path).get_json()["manifests"]) == 2
     assert codes(registry.get("/v2/u/app/referrers/sha256:bad")) == ["DIGEST_INVALID"]

@@ -1,6 +1,7 @@
 """Upkeep: expiry by inactivity, orphans, old idempotency keys; time moved by freezegun."""
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
 from command_api import upkeep
+from domain.names import UploadId
 from eventstore.types import Content
 from tests.api import Registry, codes
 
@@ -16,10 +18,11 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def now() -> FrozenDateTimeFactory:
+def now() -> Iterator[FrozenDateTimeFactory]:
     """A clock that stands until it is moved."""
     with freeze_time(START, ignore=IGNORED) as frozen:
-        yield frozen  # type: ignore[misc]
+        assert isinstance(frozen, FrozenDateTimeFactory)
+        yield frozen
 
 
 def test_a_session_expires_by_inactivity_not_by_age(registry: Registry, now: FrozenDateTimeFactory) -> None:
@@ -52,8 +55,7 @@ def test_a_closing_put_may_be_repeated_for_a_while(registry: Registry, now: Froz
 def test_what_crashes_leave_is_swept(registry: Registry, now: FrozenDateTimeFactory) -> None:
     """A staging file without a session, and content that no event names; open sessions keep theirs."""
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
-    orphan = "a" * 32
-    registry.rooms.commands.blobs.create(orphan)
+    registry.rooms.commands.blobs.create(UploadId("a" * 32))
     uploads = registry.rooms.settings.data / "uploads"
     for each in uploads.iterdir():
         os.utime(each, (START.timestamp(), START.timestamp()))

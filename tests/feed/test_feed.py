@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from domain.event import event_types
 from eventstore.feed import relay, topics
 from eventstore.feed.consumer import FeedReader, Place
 from eventstore.feed.kafka import make_admin
-from eventstore.feed.records import FeedRecord, record_of
+from eventstore.feed.records import record_of
 from eventstore.feed.schemas import schemas
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
+from eventstore.types import Recorded
 from projections import admin
 from tests.api import Registry
 from tests.feed.running import assert_right, fed, published, relaying
@@ -50,10 +52,22 @@ def messages(settings: KafkaSettings, topic: str) -> list[Any]:
     return [message for part in parts for message in found[part]]
 
 
-def events_of(settings: KafkaSettings, kind: str) -> list[FeedRecord]:
-    """The records of a topic that are events."""
+@dataclass(frozen=True)
+class Published:
+    """An event as a topic has it: where it stands there, and which position the record names as the one before."""
+
+    partition: int
+    offset: int
+    prev: int
+    event: Recorded
+
+
+def events_of(settings: KafkaSettings, kind: str) -> list[Published]:
+    """The events of a topic; watermarks are left out."""
     records = [record_of(each) for each in messages(settings, settings.topic(kind))]
-    return [each for each in records if each.event is not None]
+    for each in records:
+        assert each.event is None or each.position == each.event.position
+    return [Published(each.partition, each.offset, each.prev, each.event) for each in records if each.event is not None]
 
 
 def push(registry: Registry, count: int = 4) -> int:
@@ -84,7 +98,7 @@ def test_the_whole_log_is_published_exactly_as_it_stands(
         for each in records:
             assert each.prev == last.get(each.partition, 0)
             assert each.partition == each.event.partition
-            last[each.partition] = each.position
+            last[each.partition] = each.event.position
 
 
 def test_records_are_cloud_events_whose_data_fit_their_schemas(
@@ -146,11 +160,11 @@ def test_two_relays_at_once_write_nothing_twice_and_leave_nothing_out(
             each.join(DEADLINE_S)
     positions: dict[int, list[int]] = {}
     for record in events_of(kafka, EVENTS):
-        positions.setdefault(record.partition, []).append(record.position)
+        positions.setdefault(record.partition, []).append(record.event.position)
     expected: dict[int, list[int]] = {}
-    for each in registry.rooms.store.read_log(0, 1000):
-        if not each.stream.startswith("upload-"):
-            expected.setdefault(each.partition, []).append(each.position)
+    for event in registry.rooms.store.read_log(0, 1000):
+        if not event.stream.startswith("upload-"):
+            expected.setdefault(event.partition, []).append(event.position)
     assert {part: sorted(set(found)) for part, found in positions.items()} == expected
     with fed(database.app_url, kafka):
         assert admin.wait_until(database.app_url, head)
@@ -180,6 +194,7 @@ def test_a_topic_with_another_number_of_partitions_is_refused(
     with relaying(database.app_url, kafka):
         problem = eventually(lambda: admin.status(database.app_url).relay.problem, DEADLINE_S, "a problem")
     assert admin.status(database.app_url).relay.position == 0
+    assert problem is not None
     assert "has 3 partitions, the log has 16" in problem
 
 

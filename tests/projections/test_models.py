@@ -141,7 +141,7 @@ def test_both_folds_write_annotations_alike_whatever_is_in_them(registry: Regist
     registry.push("u/app", "r", b"layer", subject=descriptor, annotations=odd)
     registry.project()
     assert all(each.equal for each in verify(database.app_url))
-    (listed,) = registry.get(f"/v2/u/app/referrers/{subject}").json["manifests"]
+    (listed,) = registry.get(f"/v2/u/app/referrers/{subject}").get_json()["manifests"]
     assert listed["annotations"] == odd
     assert rebuild(database.app_url, models_named("referrers")[0]).mended.equal
 
@@ -154,7 +154,7 @@ def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str
     def read() -> None:
         while not done.is_set():
             answer = registry.get("/v2/u/app/tags/list")
-            found.add((answer.status_code, len(answer.json["tags"])))
+            found.add((answer.status_code, len(answer.get_json()["tags"])))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -197,7 +197,7 @@ def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registr
             assert registry.get("/v2/u/app/manifests/moving").data == body
             assert registry.delete("/v2/u/app/manifests/moving").status_code == 202
             assert registry.get("/v2/u/app/manifests/moving").status_code == 404
-            assert "moving" not in registry.get("/v2/u/app/tags/list").json["tags"]
+            assert "moving" not in registry.get("/v2/u/app/tags/list").get_json()["tags"]
     finally:
         stop.set()
         projector.join()

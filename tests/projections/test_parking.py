@@ -80,8 +80,8 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
         assert [(each.model, each.key, each.position, each.type) for each in found] == [
             ("tags", BAD, poison.position, "TagMoved")
         ]
-        assert registry.get("/v2/u/good/tags/list").json["tags"] == ["v1", "v2"]
-        assert sorted(registry.get("/v2/_catalog").json["repositories"]) == [BAD, "u/good"]
+        assert registry.get("/v2/u/good/tags/list").get_json()["tags"] == ["v1", "v2"]
+        assert sorted(registry.get("/v2/_catalog").get_json()["repositories"]) == [BAD, "u/good"]
         registry.push(BAD, "latest", b"4")
         assert admin.wait_until(database.app_url, registry.head_position())
         assert all(each.equal for each in verify(database.app_url))
@@ -95,9 +95,9 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
         assert [each.position for each in admin.status(database.app_url).parked] == [poison.position]
     assert [(each.key, each.problem) for each in parking.replay(database.app_url)] == [(BAD, None)]
     assert admin.status(database.app_url).parked == ()
-    assert registry.get(f"/v2/{BAD}/tags/list").json["tags"] == ["boom", "fine", "later", "latest"]
+    assert registry.get(f"/v2/{BAD}/tags/list").get_json()["tags"] == ["boom", "fine", "later", "latest"]
     registry.rooms.reader._tail = False
-    assert registry.get(f"/v2/{BAD}/tags/list").json["tags"] == ["boom", "fine", "later", "latest"]
+    assert registry.get(f"/v2/{BAD}/tags/list").get_json()["tags"] == ["boom", "fine", "later", "latest"]
     assert [each.rows for each in verify(database.app_url)] == [0] * 7
 
 

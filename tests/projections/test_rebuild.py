@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +30,7 @@ def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fill, "FILLERS", 1)
 
 
-def projecting(url: str, models: tuple[Model, ...] = MODELS) -> "threading.Event":
+def projecting(url: str, models: tuple[Model, ...] = MODELS) -> AbstractContextManager[threading.Event]:
     """A projector that the store feeds, for the length of a `with`."""
 
     def run(stop: threading.Event) -> None:
@@ -180,9 +181,9 @@ def test_reads_and_writes_go_on_while_every_model_is_rebuilt(registry: Registry,
                 wrong.append("write refused")
             if registry.get("/v2/u/m/manifests/moving").data != body:
                 wrong.append(("stale", moves))
-            if "moving" not in registry.get("/v2/u/m/tags/list").json["tags"]:
+            if "moving" not in registry.get("/v2/u/m/tags/list").get_json()["tags"]:
                 wrong.append(("not listed", moves))
-            if "u/m" not in registry.get("/v2/_catalog").json["repositories"]:
+            if "u/m" not in registry.get("/v2/_catalog").get_json()["repositories"]:
                 wrong.append(("not in the catalog", moves))
             moves += 1
 
@@ -237,7 +238,7 @@ def test_rows_and_checkpoint_that_readers_see_are_of_one_build(registry: Registr
         # A page of tags takes the tail from the lower of two checkpoints: the other one is level.
         for each in (old, known):
             assert runner.advance(connection, each, registry.head_position()) == registry.head_position()
-    assert registry.get("/v2/u/app/tags/list").json["tags"] == ["v1", "v2"]
+    assert registry.get("/v2/u/app/tags/list").get_json()["tags"] == ["v1", "v2"]
 
 
 def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Database) -> None:
@@ -250,7 +251,7 @@ def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Dat
     with pytest.raises(rebuild.RebuildRefused, match="the two folds of tags disagree about u/app"):
         rebuild.rebuild(database.app_url, wrong)
     assert live_build(database.app_url, tags.model).id == "tags_s1_v1"
-    assert registry.get("/v2/u/app/tags/list").json["tags"] == ["kept"]
+    assert registry.get("/v2/u/app/tags/list").get_json()["tags"] == ["kept"]
     housekeeping.remove_old(database.app_url, MODELS)
     assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "live")]
 

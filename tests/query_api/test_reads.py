@@ -32,7 +32,7 @@ def all_pages(registry: Registry, path: str, member: str) -> list[str]:
     while following is not None:
         answer = registry.get(following)
         assert answer.status_code == 200
-        found += answer.json[member]
+        found += answer.get_json()[member]
         link = answer.headers.get("Link")
         following = None if link is None else link[1:].partition(">")[0]
     return found
@@ -53,10 +53,10 @@ def test_tags_are_listed_bytewise_page_by_page(registry: Registry, projected: bo
         registry.project()
     assert all_pages(registry, f"/v2/u/app/tags/list?n={n}", "tags") == TAGS
     assert registry.get("/v2/u/app/tags/list").json == {"name": "u/app", "tags": TAGS}
-    assert registry.get("/v2/u/app/tags/list?last=A").json["tags"] == TAGS[2:]
-    assert registry.get("/v2/u/app/tags/list?n=2&last=A0").json["tags"] == TAGS[2:4]
+    assert registry.get("/v2/u/app/tags/list?last=A").get_json()["tags"] == TAGS[2:]
+    assert registry.get("/v2/u/app/tags/list?n=2&last=A0").get_json()["tags"] == TAGS[2:4]
     none = registry.get("/v2/u/app/tags/list?n=0")
-    assert (none.json["tags"], none.headers.get("Link")) == ([], None)
+    assert (none.get_json()["tags"], none.headers.get("Link")) == ([], None)
     assert "Link" not in registry.get(f"/v2/u/app/tags/list?n={len(TAGS)}").headers
 
 
@@ -73,7 +73,7 @@ def test_the_catalog_lists_repositories_with_a_manifest(registry: Registry, n: i
     assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "m", "z"]
     registry.project()
     assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "m", "z"]
-    assert registry.get("/v2/only/blobs/tags/list").json["tags"] == []
+    assert registry.get("/v2/only/blobs/tags/list").get_json()["tags"] == []
 
 
 def test_history_tells_every_change(registry: Registry) -> None:
@@ -88,7 +88,7 @@ def test_history_tells_every_change(registry: Registry) -> None:
         now.tick(timedelta(days=1))
         registry.manifest("u/app", "v1", body)
         registry.delete("/v2/u/app/manifests/v1")
-    answer = registry.get("/api/v1/repositories/u/app/history?tag=v1").json
+    answer = registry.get("/api/v1/repositories/u/app/history?tag=v1").get_json()
     found = [(each["what"], each["from"], each["to"], each["time"]) for each in answer["entries"]]
     assert found == [
         ("tag-deleted", second, None, "2026-03-03T00:00:00+00:00"),
@@ -98,10 +98,10 @@ def test_history_tells_every_change(registry: Registry) -> None:
     paged = []
     following: str | None = "/api/v1/repositories/u/app/history?n=2"
     while following is not None:
-        page = registry.get(following).json
+        page = registry.get(following).get_json()
         paged += page["entries"]
         following = page["next"]
-    whole = registry.get("/api/v1/repositories/u/app/history?n=1000").json["entries"]
+    whole = registry.get("/api/v1/repositories/u/app/history?n=1000").get_json()["entries"]
     assert paged == whole
     assert [each["position"] for each in whole] == sorted((each["position"] for each in whole), reverse=True)
     assert whole[-1]["what"] == "repository-created"
@@ -113,15 +113,15 @@ def test_blob_references_tell_who_uses_a_blob(registry: Registry) -> None:
         registry.push("a", f"t{number}", b"shared")
     registry.push("b", "v1", b"shared")
     for _ in range(2):
-        found = registry.get(f"/api/v1/blobs/{sha256(b'shared')}/references?n=3").json
+        found = registry.get(f"/api/v1/blobs/{sha256(b'shared')}/references?n=3").get_json()
         assert (found["count"], found["repositories"], len(found["manifests"])) == (4, ["a", "b"], 3)
-        rest = registry.get(found["next"]).json
+        rest = registry.get(found["next"]).get_json()
         assert [each["repository"] for each in found["manifests"] + rest["manifests"]] == ["a", "a", "a", "b"]
         assert {each["role"] for each in found["manifests"]} == {"layer"}
         registry.project()
     digest = registry.get("/v2/a/manifests/t0").headers["Docker-Content-Digest"]
     registry.delete(f"/v2/a/manifests/{digest}")
-    assert registry.get(f"/api/v1/blobs/{sha256(b'shared')}/references").json["count"] == 3
+    assert registry.get(f"/api/v1/blobs/{sha256(b'shared')}/references").get_json()["count"] == 3
 
 
 def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
@@ -150,7 +150,7 @@ def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
 
 def test_extensions_are_told(registry: Registry) -> None:
     """E20."""
-    assert [each["name"] for each in registry.get("/v2/_oci/ext/discover").json["extensions"]] == ["_catalog"]
+    assert [each["name"] for each in registry.get("/v2/_oci/ext/discover").get_json()["extensions"]] == ["_catalog"]
     assert registry.get("/v2/a/b/_oci/ext/discover").json == {"extensions": []}
     assert codes(registry.get("/v2/A/_oci/ext/discover")) == ["NAME_INVALID"]
     assert json.loads(registry.get("/v2/").data) == {}

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import c_int64
+from ctypes import Array, c_int64
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.sharedctypes import RawArray
@@ -62,7 +62,7 @@ class Tally:
 class Mixed:
     """One process's reads and writes."""
 
-    def __init__(self, number: int, store: Store, voucher: Voucher, known: "RawArray[int]") -> None:
+    def __init__(self, number: int, store: Store, voucher: Voucher, known: "Array[c_int64]") -> None:
         self._number = number
         self._chance = random.Random(SEED + number)
         self._store = store

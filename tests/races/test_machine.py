@@ -239,8 +239,14 @@ def test_every_answer_equals_the_model(
     """Two API processes, a projector that comes and goes, rebuilds, restarts, a moved clock."""
     chosen = int(pytestconfig.getoption("--hypothesis-seed") or SEED)
     print(f"seed {chosen}")
+
+    @seed(chosen)
+    class Chosen(Machine):
+        def __init__(self) -> None:
+            super().__init__(postgres_server)
+
     run_state_machine_as_test(
-        seed(chosen)(lambda: Machine(postgres_server)),
+        Chosen,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,

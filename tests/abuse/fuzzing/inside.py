@@ -172,12 +172,12 @@ class Player:
         staged = {each.name: max(each.stat().st_size, 1) for each in (data / "uploads").iterdir()}
         answered = {upload: max(size, 1) for upload, size in self._world.sessions.items()}
         if staged != answered:
-            odd = sorted(staged.items() ^ answered.items())
-            raise self._fault(f"uploads/ differs from what was answered: {odd}", *self._refused.values())
+            differing = sorted(staged.items() ^ answered.items())
+            raise self._fault(f"uploads/ differs from what was answered: {differing}", *self._refused.values())
         files = {f"{each.parts[-3]}:{each.name.partition('.')[0]}" for each in (data / "blobs").glob("*/*/*.*")}
         if not files <= self._world.blobs:
-            odd = sorted(files - self._world.blobs)
-            raise self._fault(f"blobs/ holds what no answer told of: {odd}", *self._refused.values())
+            unknown = sorted(files - self._world.blobs)
+            raise self._fault(f"blobs/ holds what no answer told of: {unknown}", *self._refused.values())
         self._refused.clear()
 
     def _fault(self, what: str, *sent: Sent) -> Fault:
