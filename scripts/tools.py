@@ -8,19 +8,23 @@ that is an error only with ``--require`` or when ``CI=true``, because tests skip
 
 import argparse
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 GO_BUILD_SECONDS_MAX = 1800
 APT_SECONDS_MAX = 900
 MAVEN_SECONDS_MAX = 600
+DEBOOTSTRAP_SECONDS_MAX = 900
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 class ToolUnavailableError(Exception):
@@ -51,6 +55,43 @@ class GoTool:
         """Where the program stands once installed."""
         return self.folder / self.name
 
+    def build(self, go: Path, out: Path) -> None:
+        """Build it into a folder. Raises ToolUnavailableError."""
+        environment = {**os.environ, "GOBIN": str(out), "CGO_ENABLED": "0"}
+        run_or_raise([str(go), "install", f"{self.module}@{self.version}"], environment, GO_BUILD_SECONDS_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class GoSource:
+    """A program in Go of this repository, in a folder with its go.mod. Its version is that of its files."""
+
+    name: str
+    source: Path
+    slow: bool = False
+    rare: bool = False
+
+    @property
+    def version(self) -> str:
+        """The same as long as no file changes."""
+        files = sorted([*self.source.glob("*.go"), *self.source.glob("go.*")])
+        return hashlib.sha256(b"\0".join(each.read_bytes() for each in files)).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder of exactly this version."""
+        return cache_folder() / f"{self.name}-{self.version}"
+
+    @property
+    def path(self) -> Path:
+        """Where the program stands once built."""
+        return self.folder / self.name
+
+    def build(self, go: Path, out: Path) -> None:
+        """Build it into a folder. Raises ToolUnavailableError."""
+        environment = {**os.environ, "CGO_ENABLED": "0"}
+        command = [str(go), "build", "-C", str(self.source), "-buildvcs=false", "-o", str(out / self.name), "."]
+        run_or_raise(command, environment, GO_BUILD_SECONDS_MAX)
+
 
 @dataclass(frozen=True, slots=True)
 class DebianTool:
@@ -78,6 +119,7 @@ GO_TOOLS = (
     GoTool("helm", "helm.sh/helm/v4/cmd/helm", "v4.3.1", slow=True),
     GoTool("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", slow=True),
     GoTool("registry", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2", rare=True),
+    GoSource("stargz-read", PROJECT / "tests" / "clients" / "stargz", slow=True),
 )
 
 
@@ -109,6 +151,24 @@ KAFKA = MavenTool(
     ),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class DebianTree:
+    """Programs of a newer Debian than this machine's, in a tree of their own, which they are run in by chroot."""
+
+    name: str
+    suite: str
+    package: str
+
+    @property
+    def folder(self) -> Path:
+        """The root of the tree."""
+        return cache_folder() / f"{self.name}-{self.suite}"
+
+
+PODMAN5 = DebianTree("podman5", "trixie", "podman")
+DEBOOTSTRAP = DebianTool("debootstrap", "debootstrap", ("debootstrap",), rare=True)
+
 DEBIAN_TOOLS = (
     DebianTool("docker", "docker.io", ("docker", "dockerd", "ctr")),
     DebianTool("skopeo", "skopeo", ("skopeo",)),
@@ -117,7 +177,7 @@ DEBIAN_TOOLS = (
     DebianTool("java", "openjdk-17-jre-headless", ("java",)),
     DebianTool("maven", "maven", ("mvn",)),
     DebianTool("docker-compose", "docker-compose", ("docker-compose",)),
-    DebianTool("debootstrap", "debootstrap", ("debootstrap",), rare=True),
+    DEBOOTSTRAP,
     DebianTool("docker-registry", "docker-registry", ("docker-registry",), rare=True),
 )
 
@@ -153,7 +213,7 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def install_go_tool(tool: GoTool) -> str:
+def install_go_tool(tool: GoTool | GoSource) -> str:
     """Build one Go program into the cache; answers what was done.
 
     Raises ToolUnavailableError when go is absent or the build fails. The folder appears by one rename, whole or never.
@@ -167,10 +227,9 @@ def install_go_tool(tool: GoTool) -> str:
         with tempfile.TemporaryDirectory(prefix=f".{tool.name}-", dir=cache_folder()) as temporary:
             out = Path(temporary) / "out"
             out.mkdir()
-            environment = {**os.environ, "GOBIN": str(out), "CGO_ENABLED": "0"}
-            run_or_raise([str(go), "install", f"{tool.module}@{tool.version}"], environment, GO_BUILD_SECONDS_MAX)
+            tool.build(go, out)
             if not (out / tool.name).exists():
-                raise ToolUnavailableError(f"go install {tool.module}@{tool.version} left no program named {tool.name}")
+                raise ToolUnavailableError(f"the build of {tool.name} {tool.version} left no program of that name")
             shutil.rmtree(tool.folder, ignore_errors=True)
             out.rename(tool.folder)
         return "built"
@@ -203,6 +262,26 @@ def install_maven_tool(tool: MavenTool) -> str:
             run_or_raise(command, dict(os.environ), MAVEN_SECONDS_MAX)
             (folder / "out").rename(tool.folder)
         return "downloaded"
+
+
+def install_debian_tree(tree: DebianTree) -> str:
+    """Unpack a small Debian and one of its packages into the cache; answers what was done.
+
+    Raises ToolUnavailableError when this user or system cannot. The folder appears by one rename, whole or never.
+    """
+    with locked(tree.name):
+        if tree.folder.exists():
+            return "already there"
+        install_debian_tools([DEBOOTSTRAP])
+        with tempfile.TemporaryDirectory(prefix=f".{tree.name}-", dir=cache_folder()) as temporary:
+            root = Path(temporary) / "root"
+            # What it mounts is gone with its own mount namespace, however it ends.
+            command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={tree.package}"]
+            run_or_raise([*command, tree.suite, str(root)], dict(os.environ), DEBOOTSTRAP_SECONDS_MAX)
+            for package in (root / "var" / "cache" / "apt" / "archives").glob("*.deb"):
+                package.unlink()
+            root.rename(tree.folder)
+        return "unpacked"
 
 
 def run_or_raise(command: Sequence[str], environment: dict[str, str], seconds_max: int) -> None:
@@ -276,25 +355,27 @@ def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> 
             failures += 1
             print(f"Debian packages: cannot be had: {error}", file=sys.stderr, flush=True)
     for tool in GO_TOOLS:
-        wanted = tool.name in only if only else not tool.rare and (everything or not tool.slow)
-        if not wanted:
-            continue
-        try:
-            outcome = install_go_tool(tool)
-            print(f"{tool.name} {tool.version}: {outcome}: {tool.path}", flush=True)
-        except ToolUnavailableError as error:
-            failures += 1
-            print(f"{tool.name} {tool.version}: cannot be had: {error}", file=sys.stderr, flush=True)
+        if tool.name in only if only else not tool.rare and (everything or not tool.slow):
+            failures += not _installed(f"{tool.name} {tool.version}", partial(install_go_tool, tool), tool.path)
     if not only or KAFKA.name in only:
-        try:
-            print(f"{KAFKA.name} {KAFKA.version}: {install_maven_tool(KAFKA)}: {KAFKA.folder}", flush=True)
-        except ToolUnavailableError as error:
-            failures += 1
-            print(f"{KAFKA.name} {KAFKA.version}: cannot be had: {error}", file=sys.stderr, flush=True)
+        failures += not _installed(f"{KAFKA.name} {KAFKA.version}", partial(install_maven_tool, KAFKA), KAFKA.folder)
+    if PODMAN5.name in only if only else everything:
+        tree = PODMAN5
+        failures += not _installed(f"{tree.name} {tree.suite}", partial(install_debian_tree, tree), tree.folder)
     return 1 if failures and require else 0
 
 
-def _how_to_get(tool: GoTool) -> str:
+def _installed(label: str, install: Callable[[], str], place: Path) -> bool:
+    """Install one tool and print a line about it; answers whether it is there."""
+    try:
+        print(f"{label}: {install()}: {place}", flush=True)
+    except ToolUnavailableError as error:
+        print(f"{label}: cannot be had: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def _how_to_get(tool: GoTool | GoSource) -> str:
     if tool.rare:
         return f" (install {tool.name})"
     return " (install --all)" if tool.slow else ""
@@ -306,6 +387,8 @@ def command_list() -> int:
         where = str(tool.path) if tool.path.exists() else "absent" + (_how_to_get(tool))
         print(f"{tool.name:14} {tool.version:40} {where}")
     print(f"{KAFKA.name:14} {KAFKA.version:40} {KAFKA.folder if KAFKA.folder.exists() else 'absent'}")
+    tree = PODMAN5.folder if PODMAN5.folder.exists() else "absent (install --all)"
+    print(f"{PODMAN5.name:14} {PODMAN5.suite:40} {tree}")
     for debian in DEBIAN_TOOLS:
         for program in debian.programs:
             print(f"{program:14} {'(Debian ' + debian.package + ')':40} {find_program(program) or 'absent'}")
@@ -319,7 +402,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     install = commands.add_parser("install", help="install what is missing of what the tests drive")
-    install.add_argument("--all", action="store_true", help="also what takes minutes to build: helm, cosign")
+    install.add_argument(
+        "--all", action="store_true", help="also what takes minutes: helm, cosign, podman 5, stargz"
+    )
     install.add_argument("--require", action="store_true", help="exit 1 when something cannot be had (as with CI=true)")
     install.add_argument("names", nargs="*", metavar="NAME", help="only these")
     commands.add_parser("list", help="what is there, and where")
@@ -327,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command == "list":
         return command_list()
     known = (
-        {KAFKA.name}
+        {KAFKA.name, PODMAN5.name}
         | {tool.name for tool in GO_TOOLS}
         | {n for tool in DEBIAN_TOOLS for n in (tool.name, tool.package)}
     )

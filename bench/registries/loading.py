@@ -1,15 +1,13 @@
 """The load program (bench/load): built once for each version of its source, run, and read."""
 
-import hashlib
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.tools import cache_folder, find_program, locked
+from scripts.tools import GoSource, ToolUnavailableError, install_go_tool
 
-SOURCE = Path(__file__).parent.parent / "load"
+LOAD = GoSource("bench-load", Path(__file__).parent.parent / "load")
 # Longer than any run takes that still answers.
 EXTRA_S = 600
 
@@ -38,22 +36,11 @@ class LoadResult:
 
 def build() -> Path:
     """Path of the load program of this source. Raises LoadFailed."""
-    sources = sorted([*SOURCE.glob("*.go"), SOURCE / "go.mod"])
-    version = hashlib.sha256(b"\0".join(each.read_bytes() for each in sources)).hexdigest()[:12]
-    with locked("bench-load"):
-        program = cache_folder() / f"bench-load-{version}" / "load"
-        if program.exists():
-            return program
-        go = find_program("go") or find_program("/usr/local/go/bin/go")
-        if go is None:
-            raise LoadFailed("go is not on PATH; the load program is written in it")
-        made = program.with_name(f"load-{os.getpid()}")
-        made.parent.mkdir(exist_ok=True)
-        done = subprocess.run([go, "build", "-o", made, "."], cwd=SOURCE, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LoadFailed(done.stderr)
-        made.rename(program)
-        return program
+    try:
+        install_go_tool(LOAD)
+    except ToolUnavailableError as problem:
+        raise LoadFailed(str(problem)) from problem
+    return LOAD.path
 
 
 def run(program: Path, address: str, arguments: tuple[str, ...], seconds: float) -> LoadResult:
