@@ -402,9 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     install = commands.add_parser("install", help="install what is missing of what the tests drive")
-    install.add_argument(
-        "--all", action="store_true", help="also what takes minutes: helm, cosign, podman 5, stargz"
-    )
+    install.add_argument("--all", action="store_true", help="also what takes minutes: helm, cosign, podman 5, stargz")
     install.add_argument("--require", action="store_true", help="exit 1 when something cannot be had (as with CI=true)")
     install.add_argument("names", nargs="*", metavar="NAME", help="only these")
     commands.add_parser("list", help="what is there, and where")
