@@ -1,25 +1,20 @@
-"""The store's schema: migrating it, checking that it is current and safe, and knowing which cluster it lives in.
-
-Only `migrate` and `note_cluster` need the owner's role; everything else works as the application's role.
-"""
+"""The store's schema: checking that it is one to serve and safe, and knowing which cluster it lives in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
-from threading import Lock
 
 import psycopg
 
 from eventstore.connection import connect
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
+from eventstore.window import LEAST, Schema
 
-REVISION = "0005"
 APPEND_LOCK = 4711
 MIGRATION_LOCK = 4712
-_CONNECT_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 10
 _QUESTION_TIMEOUT_S = 30.0
-_alembic_lock = Lock()
+_STANDING = "SELECT s.version_num, s.serves_from FROM log.es_schema AS s"
+_STANDING_BEFORE_WINDOWS = "SELECT v.version_num, v.version_num FROM log.alembic_version AS v"
 
 
 @contextmanager
@@ -34,7 +29,7 @@ def _connect(url: str, statement_timeout_s: float | None = None) -> psycopg.Conn
         return connect(
             url,
             name="tagtrail-upkeep",
-            connect_timeout_s=_CONNECT_TIMEOUT_S,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
             statement_timeout_s=statement_timeout_s,
             # Migrations are files of many statements.
             prepare_threshold=None,
@@ -43,70 +38,37 @@ def _connect(url: str, statement_timeout_s: float | None = None) -> psycopg.Conn
         raise StoreUnavailable(f"the database cannot be reached: {error}") from error
 
 
-def _connect_to_migrate(url: str) -> psycopg.Connection:
-    connection = _connect(url)
-    connection.autocommit = False
-    return connection
-
-
-def migrate(owner_url: str, *, app_role: str) -> str:
-    """Bring the schema to the newest revision and return it.
-
-    Any number of processes may do this at once; the others wait and find nothing to do. Raises StoreUnavailable.
-    """
-    import sqlalchemy as sa
-    from alembic import command
-    from alembic.config import Config
-
-    engine = sa.create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: _connect_to_migrate(owner_url),
-        poolclass=sa.NullPool,
-    )
-    config = Config()
-    config.set_main_option("script_location", _migrations_folder())
-    config.attributes["app_role"] = app_role
-    # Alembic keeps its context in module globals, so one migration a process at a time.
-    with _alembic_lock, engine.begin() as connection:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS log")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return REVISION
-
-
-def _migrations_folder() -> str:
-    spec = find_spec("eventstore.migrations")
-    if spec is None or spec.origin is None:
-        raise StoreError("the migrations are not installed")
-    # A percent sign in the path would be interpolation to the configuration's parser.
-    return str(Path(spec.origin).parent).replace("%", "%%")
-
-
-def current_revision(url: str) -> str | None:
-    """The revision that the database stands at, None if it holds no store."""
+def standing(url: str) -> Schema | None:
+    """Where the schema of the database stands, None if it holds no store."""
     with connected(url, _QUESTION_TIMEOUT_S) as connection:
-        return _revision(connection)
+        return standing_of(connection)
 
 
-def _revision(connection: psycopg.Connection) -> str | None:
-    found = connection.execute("SELECT to_regclass('log.alembic_version') IS NOT NULL").fetchone()
-    if found is None or not found[0]:
+def standing_of(connection: psycopg.Connection) -> Schema | None:
+    """As `standing`, on a connection that is there."""
+    found = connection.execute(
+        "SELECT to_regclass('log.es_schema') IS NOT NULL, to_regclass('log.alembic_version') IS NOT NULL"
+    ).fetchone()
+    if found is None or not any(found):
         return None
-    row = connection.execute("SELECT version_num FROM log.alembic_version").fetchone()
-    return None if row is None else str(row[0])
+    row = connection.execute(_STANDING if found[0] else _STANDING_BEFORE_WINDOWS).fetchone()
+    return None if row is None else Schema(*row)
 
 
 def check(url: str) -> list[str]:
-    """What makes it unsafe to serve with this connection, one sentence each; empty if nothing does (S8).
+    """What makes it unsafe to serve with this connection, one sentence each; empty if nothing does.
 
-    Raises SchemaOutdated if the schema is not at `REVISION`.
+    Raises SchemaOutdated if this program does not serve the schema, or the schema not this program.
     """
     with connected(url, _QUESTION_TIMEOUT_S) as connection:
-        revision = _revision(connection)
-        if revision != REVISION:
-            stands = "holds no event store" if revision is None else f"stands at schema {revision}"
-            raise SchemaOutdated(f"the database {stands}, this program needs schema {REVISION}: run the migration")
+        stands = standing_of(connection)
+        if stands is None:
+            raise SchemaOutdated(
+                f"the database holds no event store, this program needs schema {LEAST}: run the migration"
+            )
+        refusal = stands.refusal()
+        if refusal is not None:
+            raise SchemaOutdated(refusal)
         return [*_unsafe_settings(connection), *_unsafe_rights(connection), *_disabled_guards(connection)]
 
 

@@ -67,6 +67,11 @@ _MARKS = (
     "SELECT k.key, l.epoch, coalesce((SELECT e.position FROM log.es_event AS e WHERE e.log_id = 0 AND e.key = k.key"
     " ORDER BY e.position DESC LIMIT 1), 0) FROM unnest(%s::text[]) AS k (key), log.es_log AS l WHERE l.log_id = 0"
 )
+_LOG_INFO = (
+    "SELECT l.partitions, l.epoch, l.system_identifier, l.timeline, l.created_at, s.version_num, s.serves_from,"
+    " current_setting('transaction_read_only')::boolean"
+    " FROM log.es_log AS l, log.es_schema AS s WHERE l.log_id = 0"
+)
 _HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
 
 
@@ -231,13 +236,7 @@ class Store:
 
     def log_info(self) -> LogInfo:
         """What is fixed of the log, and its epoch."""
-        return LogInfo(
-            *self._reader.row(
-                "SELECT l.partitions, l.epoch, l.system_identifier, l.timeline, l.created_at, v.version_num,"
-                " current_setting('transaction_read_only')::boolean"
-                " FROM log.es_log AS l, log.alembic_version AS v WHERE l.log_id = 0"
-            )
-        )
+        return LogInfo(*self._reader.row(_LOG_INFO))
 
     def write_problem(self) -> str | None:
         """Why this process's last writes were refused for want of room; None if they were not, or long ago."""

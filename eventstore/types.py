@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
+from eventstore.window import Schema
+
 
 class Keep(Enum):
     """Marks a value of the stream that an event leaves as it is."""
@@ -234,7 +236,13 @@ class LogInfo:
     timeline: int
     created_at: datetime
     revision: str
+    serves_from: str
     read_only: bool
+
+    @property
+    def schema(self) -> Schema:
+        """Where the schema stands, and who may serve it."""
+        return Schema(self.revision, self.serves_from)
 
 
 Clock = Callable[[], datetime]
@@ -253,4 +261,4 @@ class AppendRejected(StoreError):
 
 
 class SchemaOutdated(StoreError):
-    """The database's schema is not the one that this program needs."""
+    """The database's schema is not one that this program serves, or lets only newer programs serve."""

@@ -3,7 +3,6 @@
 import json
 
 from blobstore.interface import BlobStore, BlobStoreError
-from eventstore.schema import REVISION
 from eventstore.store import Store
 from eventstore.types import StoreError
 from protocol.messages import Answer, json_answer
@@ -21,7 +20,7 @@ class Health:
         return json_answer(200, b'{"status":"alive"}')
 
     def ready(self) -> Answer:
-        """200 if the database has this program's schema and takes writes, and bytes can be written; else 503."""
+        """200 if this program serves the database's schema, the database takes writes and the disk bytes; else 503."""
         problems = [*self._database(), *self._bytes()]
         body = json.dumps({"status": "not ready" if problems else "ready", "problems": problems}).encode()
         return json_answer(503 if problems else 200, body, [("Cache-Control", "no-store")])
@@ -31,8 +30,9 @@ class Health:
             found = self._store.log_info()
         except StoreError as problem:
             return [f"database: {problem}"]
-        if found.revision != REVISION:
-            return [f"schema: the database has {found.revision}, this program {REVISION}; run tagtrail db migrate"]
+        refusal = found.schema.refusal()
+        if refusal is not None:
+            return [f"schema: {refusal}"]
         if found.read_only:
             return ["database: takes no writes (it is read-only)"]
         refused = self._store.write_problem()

@@ -24,6 +24,7 @@ import psycopg
 import pytest
 
 from eventstore import roles, schema
+from eventstore.migrating import migrate
 
 ADMIN = "postgres"
 OWNER_ROLE = "tagtrail_owner"
@@ -177,7 +178,7 @@ def throwaway(**more: str) -> Iterator[Server]:
 def make_template(server: Server) -> None:
     """The roles, and a migrated database that those of the tests are copied from."""
     roles.create_roles(server.url("postgres"), TEMPLATE, OWNER_ROLE, APP_ROLE)
-    schema.migrate(server.url(TEMPLATE, OWNER_ROLE), app_role=APP_ROLE)
+    migrate(server.url(TEMPLATE, OWNER_ROLE), app_role=APP_ROLE)
     schema.note_cluster(server.url(TEMPLATE, OWNER_ROLE))
 
 
@@ -186,9 +187,18 @@ _numbers = itertools.count(1)
 
 def new_database(server: Server) -> Database:
     """A copy of the template under a new name."""
+    return _made(server, TEMPLATE)
+
+
+def empty_database(server: Server) -> Database:
+    """A database for both roles that no migration has seen."""
+    return _made(server, "template0")
+
+
+def _made(server: Server, template: str) -> Database:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER_ROLE}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER_ROLE}")
         connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         connection.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {APP_ROLE}")
     return Database(name, server.url(name, OWNER_ROLE), server.url(name, APP_ROLE), server.url(name))

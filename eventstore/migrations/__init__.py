@@ -1,1 +1,1 @@
-"""The store's schema as Alembic revisions, run by `eventstore.schema.migrate` alone."""
+"""The store's schema as Alembic revisions, run by `eventstore.migrating.migrate` alone."""

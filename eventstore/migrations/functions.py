@@ -1,11 +1,28 @@
-"""The SQL of the store that is kept as files: functions, triggers and views, installed by the revisions."""
+"""The SQL of the store that is kept as files: functions, triggers and views, installed after the newest revision.
 
+Revisions change tables only. So a revision, once written, never meets functions that it does not know, and a fresh
+database gets today's text once.
+"""
+
+import hashlib
 from importlib.resources import files
 
 from sqlalchemy import Connection
 
 SCHEMA = "log"
-SQL_FILES = ("es_refusal", "es_write", "es_append", "guards", "content", "upkeep", "rebuilt", "epoch", "board")
+VERSION_TABLE = "es_schema"
+SQL_FILES = (
+    "window",
+    "es_refusal",
+    "es_write",
+    "es_append",
+    "guards",
+    "content",
+    "upkeep",
+    "rebuilt",
+    "epoch",
+    "board",
+)
 PUBLIC_FUNCTIONS = (
     "es_append(smallint, jsonb, boolean, text, smallint, bigint)",
     "es_register_board(smallint, text, text, double precision)",
@@ -24,18 +41,25 @@ PUBLIC_FUNCTIONS = (
 
 
 def install(connection: Connection, app_role: str) -> None:
-    """(Re)create what the files under `eventstore/sql` declare and let the application's role read and call.
-
-    Every revision that changes one of the files calls this, so that a migrated database has today's text of all.
-    """
-    for name in SQL_FILES:
-        _run(connection, files("eventstore").joinpath("sql", f"{name}.sql").read_text("utf-8"))
+    """(Re)create what the files under `eventstore/sql` declare and let the application's role read and call."""
+    for text in _texts():
+        _run(connection, text)
     role = connection.dialect.identifier_preparer.quote(app_role)
     _run(connection, f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} FROM PUBLIC")
     _run(connection, f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}")
     _run(connection, f"GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}")
     for function in PUBLIC_FUNCTIONS:
         _run(connection, f"GRANT EXECUTE ON FUNCTION {SCHEMA}.{function} TO {role}")
+
+
+def checksum() -> str:
+    """Of what `install` does: the newest revision names it, because programs judge by revisions whether they fit."""
+    whole = "\0".join((*_texts(), *PUBLIC_FUNCTIONS))
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def _texts() -> list[str]:
+    return [files("eventstore").joinpath("sql", f"{name}.sql").read_text("utf-8") for name in SQL_FILES]
 
 
 def _run(connection: Connection, sql: str) -> None:

@@ -9,6 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from eventstore import roles, schema
 from eventstore.types import StoreError
+from eventstore.window import REVISION
 from tagtrail.cli.common import Problem
 from tagtrail.config import mask_url
 
@@ -46,17 +47,19 @@ def init(
     Prints the URLs to use, passwords included, once. Safe to run again: roles that are there keep their passwords
     unless some are given or --new-passwords is said.
     """
+    from eventstore.migrating import migrate as bring_up
+
     if urlsplit(admin_url).scheme not in ("postgresql", "postgres"):
         raise click.UsageError("--admin-url: must be a URL such as postgresql://postgres:PASSWORD@HOST:5432/postgres")
     try:
         keep = not (owner_password or app_password or new_passwords) and _roles_stand(admin_url)
         passwords = (owner_password or secrets.token_urlsafe(24), app_password or secrets.token_urlsafe(24))
         roles.create_roles(admin_url, database_name, OWNER, APPLICATION, passwords=None if keep else passwords)
-        schema.migrate(make_conninfo(admin_url, dbname=database_name, options=f"-c role={OWNER}"), app_role=APPLICATION)
+        bring_up(make_conninfo(admin_url, dbname=database_name, options=f"-c role={OWNER}"), app_role=APPLICATION)
         schema.note_cluster(make_conninfo(admin_url, dbname=database_name))
     except (StoreError, psycopg.Error) as problem:
         raise Problem(str(problem)) from problem
-    click.echo(f"The database {database_name} is ready, its schema is at {schema.REVISION}.")
+    click.echo(f"The database {database_name} is ready, its schema is at {REVISION}.")
     if keep:
         click.echo("Both roles were there and keep their passwords (--new-passwords replaces them).")
         return
@@ -81,8 +84,10 @@ def init(
 )
 def migrate(owner_url: str) -> None:
     """Bring the schema to what this program needs. Run it before the new version is started."""
+    from eventstore.migrating import migrate as bring_up
+
     try:
-        revision = schema.migrate(owner_url, app_role=APPLICATION)
+        revision = bring_up(owner_url, app_role=APPLICATION)
     except (StoreError, psycopg.Error) as problem:
         raise Problem(str(problem)) from problem
     click.echo(f"The schema is at {revision}.")

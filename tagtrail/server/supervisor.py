@@ -166,6 +166,8 @@ class Supervisor:
                 time.sleep(0.5)
 
     def _start_embedded(self, watchdog: Watchdog) -> str:
+        from eventstore.migrating import migrate
+
         connections = self._settings.workers * (2 * self._settings.database_pool + 2) + 32
         postgres = EmbeddedPostgres(self._settings.data, connections)
         postgres.prepare()
@@ -176,7 +178,7 @@ class Supervisor:
         admin = postgres.url(embedded.ADMIN, "postgres")
         roles.create_roles(admin, embedded.DATABASE, embedded.OWNER, embedded.APPLICATION)
         owner = postgres.url(embedded.OWNER)
-        schema.migrate(owner, app_role=embedded.APPLICATION)
+        migrate(owner, app_role=embedded.APPLICATION)
         return postgres.url()
 
     def _start_children(self, served: Settings, watchdog: Watchdog) -> None:

@@ -2,16 +2,13 @@
 
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
-import eventstore.migrations
 from eventstore import roles, schema
+from eventstore.migrating import migrate
 from eventstore.store import Store
 from eventstore.types import Appended, StoreUnavailable
 from tests.eventstore.making import command, event
@@ -44,7 +41,7 @@ def test_roles_made_by_any_administrator_serve(
         admin_url = postgres_server.url("postgres", "limited_admin")
     for _ in range(2):
         roles.create_roles(admin_url, database, owner, app, passwords=("o", "a"))
-        schema.migrate(postgres_server.url(database, owner), app_role=app)
+        migrate(postgres_server.url(database, owner), app_role=app)
     assert schema.check(postgres_server.url(database, app)) == []
     store = Store(postgres_server.url(database, app))
     assert isinstance(store.append(command(event("a"))), Appended)
@@ -107,18 +104,11 @@ def test_a_table_of_the_session_does_not_deceive_the_append(database: Database) 
         assert connection.execute("SELECT count(*) FROM pg_temp.es_command").fetchone() == (0,)
 
 
-def test_the_revision_that_is_checked_is_the_newest() -> None:
-    """`schema.REVISION` is written by hand, so that a check need not load Alembic."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(eventstore.migrations.__path__[0])))
-    assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
-
-
 def test_an_absent_server_is_told(database: Database) -> None:
     """StoreUnavailable from every task of upkeep."""
     absent = make_conninfo(database.app_url, host="/nonexistent")
-    for task in (schema.check, schema.current_revision, schema.note_cluster):
+    for task in (schema.check, schema.standing, schema.note_cluster):
         with pytest.raises(StoreUnavailable):
             task(absent)
     with pytest.raises(StoreUnavailable):
-        schema.migrate(absent, app_role=APP_ROLE)
+        migrate(absent, app_role=APP_ROLE)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON, TIMESTAMP, UUID
 
-from eventstore.migrations.functions import SCHEMA, install
+from eventstore.migrations.functions import SCHEMA
 from eventstore.partition import DEFAULT_PARTITIONS
 
 revision = "0001"
@@ -22,7 +22,6 @@ def upgrade() -> None:
     _create_events()
     _create_streams()
     _create_beside()
-    install(op.get_bind(), app_role)
     role = op.get_bind().dialect.identifier_preparer.quote(app_role)
     op.execute(f"CREATE SCHEMA IF NOT EXISTS readmodel AUTHORIZATION {role}")
 

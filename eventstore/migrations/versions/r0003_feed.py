@@ -4,8 +4,6 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 
-from eventstore.migrations.functions import install
-
 revision = "0003"
 down_revision = "0002"
 
@@ -15,7 +13,7 @@ TIME = TIMESTAMP(timezone=True)
 
 
 def upgrade() -> None:
-    """Create the schema `feed`, whose tables the application's role may write, and today's functions."""
+    """Create the schema `feed`, whose tables the application's role may write."""
     app_role: str = context.config.attributes["app_role"]
     op.add_column("es_log", sa.Column("relation", sa.Text, nullable=False, server_default=""), schema="log")
     op.execute(f"CREATE SCHEMA {FEED}")
@@ -51,7 +49,6 @@ def upgrade() -> None:
         schema=FEED,
     )
     op.execute("INSERT INTO feed.relay (log_id, position, epoch) SELECT log_id, 0, epoch FROM log.es_log")
-    install(op.get_bind(), app_role)
     role = op.get_bind().dialect.identifier_preparer.quote(app_role)
     op.execute(f"GRANT USAGE ON SCHEMA {FEED} TO {role}")
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {FEED} TO {role}")

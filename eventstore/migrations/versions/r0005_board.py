@@ -1,18 +1,17 @@
 """Who may append while a server keeps answers: its board, and the places of its processes (S17, S18)."""
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-from eventstore.migrations.functions import SCHEMA, install
+from eventstore.migrations.functions import SCHEMA
 
 revision = "0005"
 down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Create the two tables and today's functions."""
-    app_role: str = context.config.attributes["app_role"]
+    """Create the two tables."""
     op.create_table(
         "es_board",
         sa.Column("log_id", sa.SmallInteger, primary_key=True, autoincrement=False),
@@ -32,4 +31,3 @@ def upgrade() -> None:
     )
     # Its successor has more parameters, so it would stand beside it.
     op.execute(f"DROP FUNCTION IF EXISTS {SCHEMA}.es_append(smallint, jsonb, boolean)")
-    install(op.get_bind(), app_role)

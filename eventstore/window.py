@@ -1,0 +1,39 @@
+"""Which schemas this program serves, and which programs a schema lets serve.
+
+A program says the least schema that it can serve, and the newest that it knows. A database says the schema at which it
+stands, and the oldest program that may serve it: `serves_from`, the newest revision that such a program must know.
+Revisions that only add (expand) leave `serves_from` as it was, so that the release before goes on beside the new one.
+Revisions that take away (contract) raise it.
+"""
+
+from dataclasses import dataclass
+
+# The newest revision that this program knows: the head of `eventstore/migrations/versions`.
+REVISION = "0006"
+# The oldest revision that this program can serve. Raised with what the program begins to need of a newer one.
+LEAST = "0006"
+# What a program knows that was built before there was a window: exactly this revision, which it reads in
+# `log.alembic_version`.
+BEFORE_WINDOWS = "0005"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Where a database stands, and which revision a program must know to serve it."""
+
+    revision: str
+    serves_from: str
+
+    def refusal(self, *, least: str = LEAST, known: str = REVISION) -> str | None:
+        """Why a program that serves schemas from `least` on and knows those up to `known` may not serve, or None."""
+        if self.revision < least:
+            return (
+                f"the database stands at schema {self.revision}, this program needs schema {least}: "
+                "run the migration (tagtrail db migrate)"
+            )
+        if known < self.serves_from:
+            return (
+                f"the database stands at schema {self.revision}, which needs a program that knows schema "
+                f"{self.serves_from}; this one knows {known}: install a newer version of tagtrail"
+            )
+        return None
