@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
@@ -12,10 +13,14 @@ from domain.event import UnknownEvent
 from projections import builds
 from projections.builds import LIVE, build, checkpoint
 from projections.model import SCHEMA, FoldFailed, Model
+from projections.pauses import Pauses
 from projections.rebuild import RebuildRefused, fold, rebuild
 from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 
 EVERY_S = 1.0
+# A fill that failed has read the whole log in vain.
+RETRY_S = 10.0
+RETRY_MAX_S = 600.0
 # A model that starts from nothing is folded by SQL from this many events on; below, the projector is as quick.
 FILL_EVENTS = 10_000
 UNASKED_S = 3600.0
@@ -39,10 +44,13 @@ _log = logging.getLogger(__name__)
 class Housekeeping:
     """The thread of one projector that keeps house; several do no harm to each other."""
 
-    def __init__(self, database_url: str, models: Sequence[Model], stop: threading.Event) -> None:
+    def __init__(
+        self, database_url: str, models: Sequence[Model], stop: threading.Event, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._url = database_url
         self._models = models
         self._stop = stop
+        self._pauses = Pauses(RETRY_S, RETRY_MAX_S, clock)
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
     def start(self) -> "Housekeeping":
@@ -65,26 +73,32 @@ class Housekeeping:
     def _fill_new(self) -> None:
         """Fill what starts from nothing; several models, as after an upgrade or a restore, from one reading."""
         new = self._new_models()
-        if len(new) > 1 and not self._tried("together", lambda: fold(self._url, new)):
-            _log.warning("they are filled one by one")
+        if len(new) > 1:
+            # Where that fails, they are filled one by one.
+            self._try("together", lambda: fold(self._url, new))
         for model in new:
             if not self._stop.is_set():
-                self._tried(model.name, partial(self._fill, model))
+                self._try(model.name, partial(self._fill, model))
 
     def _fill(self, model: Model) -> None:
         done = rebuild(self._url, model)
         _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
 
-    @staticmethod
-    def _tried(what: str, work: Callable[[], None]) -> bool:
-        """Whether it went well. One model that is not filled keeps no other waiting."""
+    def _try(self, what: str, work: Callable[[], None]) -> None:
+        """Do it, unless it has failed lately. One model that is not filled keeps no other waiting."""
+        if not self._pauses.over(what):
+            return
         try:
             work()
         except (RebuildRefused, FoldFailed, UnknownEvent, DataError, IntegrityError) as problem:
             # By another projector, perhaps, or an event that the fold cannot take.
-            _log.warning("read models (%s) were not filled: %s", what, problem)
-            return False
-        return True
+            pause_s = self._pauses.failed(what)
+            _log.warning("read models (%s) were not filled, tried again in %g s: %s", what, pause_s, problem)
+        except DBAPIError:
+            self._pauses.failed(what)
+            raise
+        else:
+            self._pauses.succeeded(what)
 
     def _new_models(self) -> list[Model]:
         """Those whose live build is far behind, and not nearly half of the way."""

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from domain.tag import TagMoved
 from projections import admin, builds, catalog, fill, housekeeping, links, rebuild, runner, tags
@@ -391,3 +392,45 @@ def test_a_model_that_is_far_behind_is_folded_by_sql(
     assert set(groups) == {len(MODELS)}, "the log is read once for all"
     assert house._new_models() == []
     assert all(each.equal for each in verify(database.app_url))
+
+
+def test_a_fill_that_is_refused_is_tried_again_after_longer_and_longer_pauses(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try reads the whole log. The other models are filled by the first one."""
+    monkeypatch.setattr(housekeeping, "FILL_EVENTS", 30)
+    random_pushes(registry, 14, 40)
+    wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("e.data->>'digest'", "e.data->>'tag'"))
+    models = tuple(wrong if each is tags.model else each for each in MODELS)
+    now, tries = 1000.0, []
+
+    def counting(url: str, model: Model) -> rebuild.Rebuilt:
+        tries.append((now, model.name))
+        return rebuild.rebuild(url, model)
+
+    monkeypatch.setattr(rebuild, "COMPARED_LAG_MAX", 10)
+    monkeypatch.setattr(housekeeping, "rebuild", counting)
+    house = housekeeping.Housekeeping(database.app_url, models, threading.Event(), lambda: now)
+    for _ in range(100):
+        house._fill_new()
+        now += housekeeping.EVERY_S
+    assert sorted(name for _, name in tries if name != "tags") == sorted(
+        each.name for each in MODELS if each is not tags.model
+    )
+    assert [moment for moment, name in tries if name == "tags"] == [1000.0, 1010.0, 1030.0, 1070.0]
+    assert [each.name for each in house._new_models()] == ["tags"]
+
+
+def test_a_fill_that_the_database_breaks_off_is_left_alone_too(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for the new rows, a connection that is lost: the log is not read again each second."""
+    monkeypatch.setattr(housekeeping, "FILL_EVENTS", 30)
+    random_pushes(registry, 14, 40)
+    ends = "SELECT '', '', '', now(), 0 WHERE pg_terminate_backend(pg_backend_pid())"
+    broken = replace(tags.model, set_fold=ends)
+    house = housekeeping.Housekeeping(database.app_url, (broken,), threading.Event(), lambda: 0.0)
+    with pytest.raises(OperationalError, match="terminating connection"):
+        house._fill_new()
+    house._fill_new()
+    assert [each.name for each in house._new_models()] == ["tags"]
