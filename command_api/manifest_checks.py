@@ -1,4 +1,4 @@
-"""Whether everything that a manifest names is there: before the append by a look, under its lock by conditions (M1)."""
+"""Whether everything that a manifest names is there: before the append by a look (see naming for its lock)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,24 +10,10 @@ from domain.digests import parse_digest
 from domain.facts import Facts, Reference
 from domain.names import RepositoryName
 from domain.streams import LIVE, PRESENT, link_stream, manifest_stream
-from eventstore.types import RefIs, StreamState
+from eventstore.types import StreamState
 from protocol.errors import Code, Problem, WireError, error
 
 States = Mapping[str, StreamState]
-
-
-def conditions_of(repository: RepositoryName, facts: Facts) -> list[tuple[str, RefIs]]:
-    """For each digest that the manifest needs, the condition under which the append may accept it.
-
-    A child of an index may be a manifest or, as in build caches, a blob (M2).
-    """
-    needed = dict.fromkeys((each.digest, each.role in ("child", "blob")) for each in facts.references if each.required)
-    conditions = []
-    for digest, may_be_manifest in needed:
-        link = (link_stream(repository, digest), LIVE)
-        manifest = (manifest_stream(repository, digest), PRESENT)
-        conditions.append((digest, RefIs((manifest, link) if may_be_manifest else (link,))))
-    return conditions
 
 
 def missing_blobs(digests: Sequence[str]) -> WireError:

@@ -2,7 +2,8 @@
 
 from command_api.context import Context, new_event
 from command_api.linking import repository_created
-from command_api.manifest_checks import check_stored, conditions_of, missing_blobs, read_config, standing_of
+from command_api.manifest_checks import check_stored, missing_blobs, read_config, standing_of
+from command_api.naming import Naming
 from command_api.receiving import read_manifest
 from domain import manifest as manifests
 from domain.digests import DEFAULT_ALGORITHM, Digest, digest_of
@@ -12,14 +13,16 @@ from domain.image_config import with_config
 from domain.manifest import Manifest, ManifestDeleted, ManifestPushed
 from domain.manifest_parser import InvalidManifest, InvalidManifestDigest, ParsedManifest, parse_manifest
 from domain.names import InvalidName, RepositoryName, TagName, parse_tag
-from domain.streams import PRESENT, link_stream, manifest_stream, tag_prefix, tag_stream
+from domain.streams import PRESENT, manifest_stream, tag_prefix, tag_stream
 from domain.tag import TagDeleted, TagMoved
-from eventstore.types import Appended, Condition, Content, Expand, NewEvent, RefIs, RefIsNot, Refused
+from eventstore.types import Appended, AtMost, Condition, Content, Expand, NewEvent, RefIs, RefIsNot, Refused
 from protocol.conditions import etags
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Headers, Request, digest_or_error, empty
 
 TAGS_PER_REQUEST_MAX = 100
+# So many tags of a manifest are deleted by one append.
+UNTAGGED_MAX = 250
 _ATTEMPTS_MAX = 3
 
 
@@ -100,19 +103,20 @@ def _append(
     tags: tuple[TagName, ...],
 ) -> None:
     """One command: the manifest and all its tags, if everything that it names stands at that moment (I3, I9)."""
-    needs = conditions_of(repository, facts)
+    naming = Naming(repository, facts)
     preconditions = _preconditions(request, repository, digest, tags)
-    pushed = _pushed_events(repository, digest, len(body), parsed.media_type, facts, tags)
+    pushed = _pushed_events(repository, digest, len(body), parsed.media_type, facts, naming, tags)
     content = Content(str(digest), body, facts_to_json(facts))
     for _ in range(_ATTEMPTS_MAX):
         context.store.put_content(content)
-        outcome = context.append(request, pushed, [*(each for _, each in needs), *preconditions])
+        needs = naming.conditions(context.store)
+        outcome = context.append(request, pushed, [*needs, *preconditions])
         if isinstance(outcome, Appended):
             return
         if any(each >= len(needs) for each in outcome.failed_conditions):
             raise _precondition_failed(request)
-        if outcome.failed_conditions:
-            raise missing_blobs([needs[each][0] for each in outcome.failed_conditions])
+        if missing := naming.missing(outcome.failed_conditions):
+            raise missing_blobs(missing)
     raise error(Code.UNAVAILABLE, "the manifest could not be stored, try again", headers=[("Retry-After", "1")])
 
 
@@ -122,6 +126,7 @@ def _pushed_events(
     size: int,
     media_type: str,
     facts: Facts,
+    naming: Naming,
     tags: tuple[TagName, ...],
 ) -> list[NewEvent]:
     stream = manifest_stream(repository, digest)
@@ -133,7 +138,7 @@ def _pushed_events(
             ManifestPushed(repository, str(digest), media_type, size, facts.subject),
             ref=PRESENT,
             state=manifests.to_state(Manifest(size)),
-            refers_to=_refers_to(repository, facts),
+            refers_to=naming.refers_to,
             content=str(digest),
         ),
     ]
@@ -142,15 +147,6 @@ def _pushed_events(
         for tag in tags
     )
     return events
-
-
-def _refers_to(repository: RepositoryName, facts: Facts) -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys(
-            manifest_stream(repository, each.digest) if each.role == "child" else link_stream(repository, each.digest)
-            for each in facts.references
-        )
-    )
 
 
 def _preconditions(
@@ -237,8 +233,15 @@ def _delete_manifest(context: Context, request: Request, repository: RepositoryN
         schema_version=TagDeleted.SCHEMA_VERSION,
         data=to_json({"repository": repository}),
         field="tag",
+        most=UNTAGGED_MAX,
     )
-    outcome = context.append(request, [deleted, untagged], [RefIs(((stream, PRESENT),))])
+    present = RefIs(((stream, PRESENT),))
+    few = AtMost(stream, untagged.prefix, UNTAGGED_MAX)
+    outcome = context.append(request, [deleted, untagged], [present, few])
+    # Others would wait for the deletion of very many tags, so all but the last of them go first, some at a time.
+    while isinstance(outcome, Refused) and outcome.failed_conditions == (1,):
+        context.append(request, [untagged], [present])
+        outcome = context.append(request, [deleted, untagged], [present, few])
     if isinstance(outcome, Refused):
         raise _unknown_manifest(str(digest))
     return empty(202)

@@ -29,6 +29,7 @@ class Swept:
     uploads_expired: int
     files_discarded: int
     content_swept: int
+    sets_swept: int
     commands_forgotten: int
 
 
@@ -90,6 +91,7 @@ def sweep(context: Context) -> Swept:
         uploads_expired=expire_uploads(context),
         files_discarded=discard_orphans(context),
         content_swept=context.store.sweep_content(now - ORPHANS_KEPT),
+        sets_swept=context.store.sweep_sets(now - ORPHANS_KEPT),
         commands_forgotten=context.store.forget_commands(now - COMMANDS_KEPT),
     )
 
@@ -102,5 +104,5 @@ def run(context: Context, stop: threading.Event, interval_s: float = INTERVAL_S)
         except (StoreError, BlobStoreError, OSError):
             _log.exception("upkeep failed, it is tried again")
         else:
-            if swept != Swept(0, 0, 0, 0):
+            if swept != Swept(0, 0, 0, 0, 0):
                 _log.info("upkeep: %s", swept)

@@ -12,7 +12,8 @@ from domain.facts import Facts, Reference
 from domain.media_types import INDEX, KIND_OF_TYPE, MANIFEST, NONDISTRIBUTABLE
 from domain.strict_json import InvalidJson, parse_object
 
-DESCRIPTORS_MAX = 10_000
+# More than fit into 4 MiB, which every registry must take: the shortest descriptor has 94 bytes.
+DESCRIPTORS_MAX = 50_000
 _TEXT_LENGTH_MAX = 1024
 
 _FIELDS = frozenset(

@@ -9,6 +9,7 @@ from eventstore.partition import partition_of
 from eventstore.types import (
     Appended,
     AppendRejected,
+    AtMost,
     Command,
     Condition,
     Ensure,
@@ -22,7 +23,9 @@ from eventstore.types import (
     RefIs,
     RefIsNot,
     Refused,
+    SetHolds,
     StreamState,
+    Unreferenced,
 )
 
 EVENT_DATA_BYTES_MAX = 2048
@@ -107,6 +110,7 @@ def _expand(expand: Expand, partitions: int) -> dict[str, Any]:
         "data": expand.data,
         "field": expand.field,
         "ref": expand.ref,
+        "most": expand.most,
     }
 
 
@@ -117,7 +121,7 @@ def _refuse_large(event: NewEvent | Expand) -> None:
 
 def _conditions(conditions: Iterable[Condition]) -> dict[str, list[list[Any]]]:
     """Rows of [index, ...] by kind; RefIs has one row for each alternative."""
-    kinds: dict[str, list[list[Any]]] = {"is": [], "is_not": [], "unreferenced": []}
+    kinds: dict[str, list[list[Any]]] = {"is": [], "is_not": [], "unreferenced": [], "at_most": [], "sets": []}
     for index, condition in enumerate(conditions):
         match condition:
             case RefIs(alternatives):
@@ -126,8 +130,12 @@ def _conditions(conditions: Iterable[Condition]) -> dict[str, list[list[Any]]]:
                 kinds["is"].extend([index, stream, ref] for stream, ref in alternatives)
             case RefIsNot(stream, ref):
                 kinds["is_not"].append([index, stream, ref])
-            case _:
-                kinds["unreferenced"].append([index, condition.target])
+            case Unreferenced(target):
+                kinds["unreferenced"].append([index, target])
+            case AtMost(ref, prefix, count):
+                kinds["at_most"].append([index, ref, prefix, count])
+            case SetHolds(digest, key, seen):
+                kinds["sets"].append([index, digest, key, seen])
     return {kind: rows for kind, rows in kinds.items() if rows}
 
 

@@ -24,13 +24,26 @@ from eventstore.combiner import Combiner, Connect
 from eventstore.connection import connect
 from eventstore.reader import Reader
 from eventstore.room import Room
-from eventstore.types import Clock, Command, Content, LogInfo, Outcome, Recorded, StoreUnavailable, StreamState
+from eventstore.types import (
+    Clock,
+    Command,
+    Content,
+    JudgedSet,
+    LogInfo,
+    Member,
+    Outcome,
+    Recorded,
+    StoreUnavailable,
+    StreamState,
+)
 from eventstore.validating import Mark
 
 APPEND_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
 SWEEP_ROWS_MAX = 1000
+SET_SLICE = 1000
+_SET_TRIES = 3
 _WAIT_PAUSE_S = 0.001
 _WAIT_PAUSE_MAX_S = 0.05
 
@@ -60,8 +73,20 @@ _LOG_WITH_FACTS_FROM = _query(
     " WHERE e.log_id = 0 AND e.position > %s"
 )
 _CONTENT = "SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s"
-_REFERRING = (
-    "SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = 0 AND r.target = %s ORDER BY r.from_stream LIMIT %s"
+_REFERRING = """
+SELECT DISTINCT f.from_stream FROM (
+    (SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = 0 AND r.target = %(target)s
+      ORDER BY r.from_stream LIMIT %(limit)s)
+    UNION ALL
+    (SELECT r.from_stream FROM log.es_set_member AS m
+       JOIN log.es_set AS s ON s.id = m.set_id AND s.complete
+       JOIN log.es_ref AS r ON r.log_id = 0 AND r.target = 'set-' || s.digest
+      WHERE m.target = %(target)s AND m.refers ORDER BY r.from_stream LIMIT %(limit)s)) AS f
+ ORDER BY f.from_stream LIMIT %(limit)s
+"""
+_MEMBER_COLUMNS = ("target", "refers", "ref", "or_target", "or_ref", "need")
+_PUT_MEMBERS = (
+    "SELECT log.es_put_members(%s, %s::text[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::integer[])"
 )
 _MARKS = (
     "SELECT k.key, l.epoch, coalesce((SELECT e.position FROM log.es_event AS e WHERE e.log_id = 0 AND e.key = k.key"
@@ -144,6 +169,38 @@ class Store:
             self._room.failed(problem.__cause__)
             raise
 
+    def put_set(self, digest: str, members: Sequence[Member]) -> None:
+        """Store what a command refers to and needs, before the append that names it; the digest tells sets apart.
+
+        In slices that hold no lock, whatever its size; storing it again costs a look. No two members are of one stream.
+        """
+        for _ in range(_SET_TRIES):
+            (own,) = self._reader.row("SELECT log.es_begin_set(%s, %s)", (digest, self._clock()))
+            if own is None:
+                return
+            for start in range(0, len(members), SET_SLICE):
+                some = members[start : start + SET_SLICE]
+                columns = [[getattr(each, name) for each in some] for name in _MEMBER_COLUMNS]
+                self._reader.rows(_PUT_MEMBERS, [own, *columns])
+            (finished,) = self._reader.row("SELECT log.es_finish_set(%s, %s)", (own, len(members)))
+            if finished:
+                return
+        raise StoreUnavailable(f"the set {digest} could not be stored")
+
+    def judge_set(self, digest: str) -> JudgedSet:
+        """Which needs of a stored set do not hold, and up to which position that was judged; without any lock."""
+        seen, failed = self._reader.row(
+            "SELECT j.seen, j.failed FROM log.es_judge_set(0::smallint, %s) AS j", (digest,)
+        )
+        return JudgedSet(seen, tuple(failed or ()))
+
+    def sweep_sets(self, before: datetime) -> int:
+        """Delete sets stored before a moment to which no stream refers, in short steps; answers how many steps."""
+        steps = 0
+        while self._reader.row("SELECT log.es_sweep_sets(0::smallint, %s, %s)", (before, SWEEP_ROWS_MAX))[0]:
+            steps += 1
+        return steps
+
     def get_content(self, digest: str) -> Content | None:
         """The content of this digest, None if there is none."""
         rows = self._reader.rows(_CONTENT, (digest,))
@@ -167,7 +224,7 @@ class Store:
 
     def referring_streams(self, target: str, limit: int) -> list[str]:
         """Names of streams that refer to `target` (`NewEvent.refers_to`), in order of name."""
-        rows = self._reader.rows(_REFERRING, (target, limit))
+        rows = self._reader.rows(_REFERRING, {"target": target, "limit": limit})
         return [row[0] for row in rows]
 
     def read_stream(self, stream: str, after_version: int = 0, limit: int = 1000) -> list[Recorded]:

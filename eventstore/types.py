@@ -84,7 +84,7 @@ class Expand:
 
     Each gets `data` (a JSON object text) plus the member `field`, whose value is the stream's name without `prefix`.
     Streams whose name does not start with `prefix` are left alone. The streams' ref becomes `ref`. Earlier events of
-    the same command count: a tag that it moved away is left alone.
+    the same command count: a tag that it moved away is left alone. At most `most` streams, any of them.
     """
 
     target: str
@@ -95,6 +95,7 @@ class Expand:
     data: str
     field: str
     ref: str | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,57 @@ class Unreferenced:
     target: str
 
 
-Condition = RefIs | RefIsNot | Unreferenced
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """No more than `count` streams whose names start with `prefix` may have the ref `ref`."""
+
+    ref: str
+    prefix: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a set holds of one stream: whether it `refers` to it, and what it needs of it, as need number `need`.
+
+    The need holds if the stream has `ref`, or if `or_target` has `or_ref`. Without a number nothing is needed.
+    """
+
+    target: str
+    refers: bool
+    need: int | None = None
+    ref: str | None = None
+    or_target: str | None = None
+    or_ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetHolds:
+    """Everything that a stored set needs must stand, as it did at position `seen` (`Store.judge_set`).
+
+    Only what changed since is looked at under the append's lock, so a set may be of any size. Its streams are all of
+    the key `key`. A command that refers to a set must have this condition, because sets that none refers to are swept.
+    """
+
+    digest: str
+    key: str
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSet:
+    """The numbers of the needs of a set that do not hold, judged on what stood at position `seen` or later."""
+
+    seen: int
+    failed: tuple[int, ...]
+
+
+Condition = RefIs | RefIsNot | Unreferenced | AtMost | SetHolds
+
+
+def set_target(digest: str) -> str:
+    """What an event refers to that refers to all streams of a set."""
+    return f"set-{digest}"
 
 
 @dataclass(frozen=True, slots=True)

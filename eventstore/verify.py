@@ -61,6 +61,13 @@ SELECT 'reference from ' || from_stream || ' to ' || target, CASE
  WHERE kept IS NULL OR said IS NULL
  ORDER BY from_stream, target LIMIT %(most)s
 """
+_SETS = """
+SELECT 'reference from ' || r.from_stream || ' to ' || r.target, 'the set is missing or not whole'
+  FROM log.es_ref AS r
+ WHERE r.log_id = %(log)s AND starts_with(r.target, 'set-')
+   AND NOT EXISTS (SELECT FROM log.es_set AS s WHERE s.digest = substr(r.target, 5) AND s.complete)
+ ORDER BY r.from_stream LIMIT %(most)s
+"""
 _CONTENT = """
 SELECT 'position ' || e.position, 'its content ' || e.content || ' is missing'
   FROM log.es_event AS e
@@ -89,7 +96,7 @@ def verify(url: str, *, log_id: int = 0, faults_max: int = FAULTS_MAX) -> list[F
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.autocommit = False
-        for query in (_POSITIONS, _VERSIONS, _PREVIOUS_REFS, _STREAMS, _REFS, _CONTENT):
+        for query in (_POSITIONS, _VERSIONS, _PREVIOUS_REFS, _STREAMS, _REFS, _SETS, _CONTENT):
             faults.extend(Fault(*row) for row in connection.execute(query, parameters))
     return faults
 

@@ -13,6 +13,7 @@ SCHEMA = "log"
 VERSION_TABLE = "es_schema"
 SQL_FILES = (
     "window",
+    "sets",
     "es_refusal",
     "es_write",
     "es_append",
@@ -32,6 +33,11 @@ PUBLIC_FUNCTIONS = (
     "es_board_margin()",
     "es_put_content(text, bytea, text, timestamptz)",
     "es_sweep_content(timestamptz, integer)",
+    "es_begin_set(text, timestamptz)",
+    "es_put_members(bigint, text[], boolean[], text[], text[], text[], integer[])",
+    "es_finish_set(bigint, bigint)",
+    "es_judge_set(smallint, text)",
+    "es_sweep_sets(smallint, timestamptz, integer)",
     "es_position_at(smallint, timestamptz)",
     "es_forget_commands(smallint, timestamptz)",
     "es_erase_clients(smallint, timestamptz)",

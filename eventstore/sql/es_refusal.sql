@@ -28,7 +28,26 @@ BEGIN
                   FROM jsonb_array_elements($2) AS c
                  WHERE (SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = $1 AND r.target = c->>1 LIMIT 1)
                            IS NOT NULL
+                    OR EXISTS (SELECT FROM log.es_set_member AS m
+                                 JOIN log.es_set AS s ON s.id = m.set_id AND s.complete
+                                 JOIN log.es_ref AS r ON r.log_id = $1 AND r.target = 'set-' || s.digest
+                                WHERE m.target = c->>1 AND m.refers)
             $q$ INTO failed USING in_log, command->'conditions'->'unreferenced', failed;
+        END IF;
+        IF command->'conditions' ? 'sets' THEN
+            SELECT array_cat(failed, array_agg((c->>0)::integer)) INTO failed
+              FROM jsonb_array_elements(command->'conditions'->'sets') AS c
+             WHERE NOT log.es_set_holds(in_log, c->>1, c->>2, (c->>3)::bigint);
+        END IF;
+        IF command->'conditions' ? 'at_most' THEN
+            EXECUTE $q$
+                SELECT array_cat($3, array_agg((c->>0)::integer))
+                  FROM jsonb_array_elements($2) AS c
+                 WHERE (SELECT count(*) FROM (
+                            SELECT FROM log.es_stream AS s
+                             WHERE s.log_id = $1 AND s.ref = c->>1 AND starts_with(s.stream, c->>2)
+                             LIMIT (c->>3)::bigint + 1) AS found) > (c->>3)::bigint
+            $q$ INTO failed USING in_log, command->'conditions'->'at_most', failed;
         END IF;
     END IF;
     IF command ? 'versions' THEN

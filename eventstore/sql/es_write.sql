@@ -15,21 +15,26 @@ DECLARE
     was_ref text;
     body text;
     targets text[];
-    previous jsonb := '{}';
+    standing text[];
+    gone text[];
+    moved text[] := '{}';
+    moved_from text[] := '{}';
+    previous jsonb;
     result json;
 BEGIN
     FOR event IN SELECT e FROM jsonb_array_elements(command->'events') AS e LOOP
         IF event ? 'target' THEN
             -- EXECUTE here and below: see es_refusal.
-            EXECUTE 'SELECT array_agg(s.stream ORDER BY s.stream) FROM log.es_stream AS s'
-                    ' WHERE s.log_id = $1 AND s.ref = $2 AND starts_with(s.stream, $3)'
-               INTO names USING in_log, event->>'target', event->>'prefix';
+            EXECUTE 'SELECT array_agg(t.stream ORDER BY t.stream) FROM (SELECT s.stream FROM log.es_stream AS s'
+                    ' WHERE s.log_id = $1 AND s.ref = $2 AND starts_with(s.stream, $3) LIMIT $4) AS t'
+               INTO names USING in_log, event->>'target', event->>'prefix', (event->>'most')::bigint;
         ELSE
             names := ARRAY[event->>'stream'];
         END IF;
         targets := NULL;
         IF event ? 'refers_to' THEN
-            targets := ARRAY(SELECT DISTINCT t FROM jsonb_array_elements_text(event->'refers_to') AS t);
+            targets := ARRAY(SELECT DISTINCT t COLLATE "C" FROM jsonb_array_elements_text(event->'refers_to') AS t
+                              ORDER BY 1);
         END IF;
         FOREACH name IN ARRAY coalesce(names, '{}') LOOP
             SELECT s.version, s.ref INTO was_version, was_ref
@@ -41,6 +46,15 @@ BEGIN
                      || ':' || to_json(substr(name, length(event->>'prefix') + 1)) || '}';
             END IF;
             place := place + 1;
+            IF targets IS NOT NULL AND was_version IS NOT NULL THEN
+                EXECUTE 'SELECT coalesce(array_agg(r.target ORDER BY r.target), ''{}'') FROM (SELECT q.target'
+                        ' FROM log.es_ref AS q WHERE q.log_id = $1 AND q.from_stream = $2 OFFSET 0) AS r'
+                   INTO standing USING in_log, name;
+                IF standing = targets THEN
+                    -- Most pushes repeat one: the event says that its references are as they were, and none is touched.
+                    targets := NULL;
+                END IF;
+            END IF;
             INSERT INTO log.es_event (
                 position, recorded_at, version, log_id, partition, schema_version, sets_ref, stream, key, type,
                 actor, request_id, correlation_id, causation_id, prev_ref, ref, content, data, state, refers_to
@@ -64,18 +78,25 @@ BEGIN
             END IF;
             IF targets IS NOT NULL THEN
                 IF was_version IS NOT NULL THEN
-                    EXECUTE 'DELETE FROM log.es_ref AS r WHERE r.log_id = $1 AND r.from_stream = $2'
-                      USING in_log, name;
+                    gone := ARRAY(SELECT unnest(standing) EXCEPT SELECT unnest(targets));
+                    EXECUTE 'DELETE FROM log.es_ref AS r'
+                            ' WHERE r.log_id = $1 AND r.target = ANY ($3) AND r.from_stream = $2'
+                      USING in_log, name, gone;
                 END IF;
-                INSERT INTO log.es_ref (log_id, target, from_stream) SELECT in_log, t, name FROM unnest(targets) AS t;
+                INSERT INTO log.es_ref (log_id, target, from_stream) SELECT in_log, t, name FROM unnest(targets) AS t
+                    ON CONFLICT DO NOTHING;
             END IF;
-            previous := jsonb_build_object(name, was_ref) || previous;
+            moved := moved || name;
+            moved_from := moved_from || was_ref;
         END LOOP;
     END LOOP;
     IF place > head AND (command ? 'address' OR command ? 'user_agent') THEN
         INSERT INTO log.es_client (first_position, last_position, recorded_at, log_id, address, user_agent)
         VALUES (head + 1, place, moment, in_log, command->>'address', command->>'user_agent');
     END IF;
+    -- Of a stream that is named twice, the ref that it had at first: of equal names the last one stays.
+    SELECT coalesce(jsonb_object_agg(m.stream, m.ref ORDER BY m.place DESC), '{}') INTO previous
+      FROM unnest(moved, moved_from) WITH ORDINALITY AS m(stream, ref, place);
     result := json_build_object('first', head + 1, 'last', place, 'recorded_at', moment, 'previous', previous);
     INSERT INTO log.es_command (log_id, id, recorded_at, result) VALUES (in_log, command->>'id', moment, result);
     RETURN result;

@@ -27,6 +27,17 @@ def index(**more: Any) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [], **more}
 
 
+def test_no_manifest_of_4_mib_names_too_much() -> None:
+    """However short its descriptors are; what is larger may name too much, and is refused for that."""
+    shortest = f'{{"digest":"{D}","size":0}}'
+    frame = '{{"schemaVersion":2,"manifests":[{}]}}'.format
+    number = (4 * 1024 * 1024 - len(frame(""))) // (len(shortest) + 1)
+    parsed = parse_manifest(frame(",".join([shortest] * number)).encode(), OCI_INDEX)
+    assert len(parsed.facts.references) == number > 44_000
+    with pytest.raises(InvalidManifest, match="more than 50000 descriptors"):
+        parse_manifest(frame(",".join([shortest] * 50_001)).encode(), OCI_INDEX)
+
+
 def test_an_image_manifest_gives_its_facts() -> None:
     """Config and layers in order, sizes summed, the config's type as artifact type."""
     parsed = parse_manifest(json.dumps(image(annotations={"k": "v"})).encode(), OCI_MANIFEST)
@@ -116,7 +127,7 @@ REFUSED: list[tuple[Any, str]] = [
     (image(subject="x"), OCI_MANIFEST),
     (image(artifactType=1), OCI_MANIFEST),
     (index(manifests=None), OCI_MANIFEST),
-    (image(layers=[LAYER] * 10_001), OCI_MANIFEST),
+    (image(layers=[LAYER] * 50_001), OCI_MANIFEST),
 ]
 
 

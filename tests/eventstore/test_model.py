@@ -81,6 +81,7 @@ class Model:
                 return self.refs.get(stream) != ref
             case Unreferenced(target):
                 return all(target not in each for each in self.referring.values())
+        raise AssertionError(f"this model makes no {condition}")
 
     def append(self, given: tuple[Any, ...], needs: tuple[Condition, ...]) -> bool:
         """Append all of a command or nothing."""

@@ -1,0 +1,117 @@
+-- Long lists of what an event refers to and needs: stored in slices before the append, as content is, and named by it. An
+-- event refers to a set by the target 'set-<digest>'; a set that no stream refers to may be swept.
+CREATE OR REPLACE FUNCTION log.es_begin_set(in_digest text, moment timestamptz) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+DECLARE
+    found_set record;
+BEGIN
+    INSERT INTO es_set (digest, stored_at) VALUES (in_digest, moment) ON CONFLICT (digest) DO NOTHING;
+    SELECT s.id, s.complete INTO found_set FROM es_set AS s WHERE s.digest = in_digest;
+    RETURN CASE WHEN found_set.complete THEN NULL ELSE found_set.id END;
+END $$;
+
+-- Adds members; writing one again changes nothing. Not flushed: the flush of the append that names the set covers it.
+CREATE OR REPLACE FUNCTION log.es_put_members(
+    of_set bigint, targets text[], referred boolean[], refs text[], or_targets text[], or_refs text[], needs integer[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    -- One that is let go of at this moment takes no more: nobody would delete them.
+    PERFORM FROM es_set AS s WHERE s.id = of_set AND s.digest IS NOT NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    INSERT INTO es_set_member (set_id, target, refers, ref, or_target, or_ref, need)
+    SELECT of_set, m.* FROM unnest(targets, referred, refs, or_targets, or_refs, needs) AS m
+        ON CONFLICT DO NOTHING;
+END $$;
+
+-- The set may be named from now on; false if it has not so many members, or was swept meanwhile.
+CREATE OR REPLACE FUNCTION log.es_finish_set(of_set bigint, members bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE es_set AS s SET complete = true
+     WHERE s.id = of_set AND s.digest IS NOT NULL
+       AND members = (SELECT count(*) FROM es_set_member AS m WHERE m.set_id = of_set);
+    RETURN FOUND;
+END $$;
+
+-- Which needs of a set do not hold, and the position of the log up to which that was judged: what comes later is judged by
+-- es_set_holds. The position is read first, by a statement of its own, so nothing up to it is overlooked.
+CREATE OR REPLACE FUNCTION log.es_judge_set(in_log smallint, of_digest text, OUT seen bigint, OUT failed integer[])
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT coalesce(max(e.position), 0) INTO seen FROM es_event AS e WHERE e.log_id = in_log;
+    SELECT array_agg(DISTINCT m.need) INTO failed
+      FROM es_set AS s JOIN es_set_member AS m ON m.set_id = s.id
+     WHERE s.digest = of_digest AND m.need IS NOT NULL AND NOT es_member_holds(in_log, m.target, m.ref, m.or_target, m.or_ref);
+END $$;
+
+-- One of the two streams that would do has the ref that it must have.
+CREATE OR REPLACE FUNCTION log.es_member_holds(
+    in_log smallint, target text, wanted text, or_target text, or_wanted text
+) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT (SELECT s.ref FROM log.es_stream AS s WHERE s.log_id = in_log AND s.stream = target) IS NOT DISTINCT FROM wanted
+        OR or_target IS NOT NULL
+           AND (SELECT s.ref FROM log.es_stream AS s WHERE s.log_id = in_log AND s.stream = or_target)
+               IS NOT DISTINCT FROM or_wanted
+$$;
+
+-- Whether everything that a set needs stands, given that it did at position `seen`: only what changed since is looked at.
+-- All streams of the set are of one key. The caller holds the append lock.
+CREATE OR REPLACE FUNCTION log.es_set_holds(in_log smallint, of_digest text, of_key text, seen bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    own bigint;
+    broken boolean;
+BEGIN
+    SELECT s.id INTO own FROM log.es_set AS s WHERE s.digest = of_digest AND s.complete;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- EXECUTE: see es_refusal.
+    EXECUTE $q$
+        SELECT EXISTS (
+            SELECT FROM log.es_event AS e
+             WHERE e.log_id = $1 AND e.key = $2 AND e.position > $3 AND e.sets_ref AND e.ref IS DISTINCT FROM e.prev_ref
+               AND EXISTS (SELECT FROM log.es_set_member AS m
+                            WHERE m.set_id = $4 AND m.target = e.stream AND m.need IS NOT NULL
+                              AND NOT log.es_member_holds($1, m.target, m.ref, m.or_target, m.or_ref) OFFSET 0))
+    $q$ INTO broken USING in_log, of_key, seen, own;
+    RETURN NOT broken;
+END $$;
+
+-- Lets go of a set stored before a moment to which no stream refers, and deletes up to `most` members of such sets; answers
+-- how many. Appends wait only for the moment in which it is let go of: its digest is free for another then.
+CREATE OR REPLACE FUNCTION log.es_sweep_sets(in_log smallint, before timestamptz, most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    own bigint;
+    swept integer;
+BEGIN
+    SELECT s.id INTO own FROM es_set AS s WHERE s.digest IS NULL LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT s.id INTO own FROM es_set AS s
+         WHERE s.stored_at < before AND s.digest IS NOT NULL
+           AND NOT EXISTS (SELECT FROM es_ref AS r WHERE r.log_id = in_log AND r.target = 'set-' || s.digest)
+         LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN 0;
+        END IF;
+        PERFORM pg_advisory_xact_lock(4711, in_log);
+        UPDATE es_set AS s SET digest = NULL
+         WHERE s.id = own AND s.digest IS NOT NULL
+           AND NOT EXISTS (SELECT FROM es_ref AS r WHERE r.log_id = in_log AND r.target = 'set-' || s.digest);
+        RETURN FOUND::integer;
+    END IF;
+    DELETE FROM es_set_member AS m
+     WHERE m.set_id = own AND m.target IN (SELECT n.target FROM es_set_member AS n WHERE n.set_id = own LIMIT most);
+    GET DIAGNOSTICS swept = ROW_COUNT;
+    IF swept < most THEN
+        DELETE FROM es_set AS s WHERE s.id = own;
+    END IF;
+    RETURN swept + 1;
+END $$;

@@ -1,0 +1,181 @@
+"""Long lists of what an event refers to and needs: stored beforehand, named by it, judged for what changed since."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from eventstore import verify
+from eventstore.store import SET_SLICE, Store
+from eventstore.types import (
+    Appended,
+    AtMost,
+    Expand,
+    Member,
+    NewEvent,
+    Outcome,
+    Refused,
+    SetHolds,
+    Unreferenced,
+    set_target,
+)
+from tests.eventstore.making import command, event
+from tests.postgres import Database
+
+SET = "sha256:abc"
+MEMBERS = (
+    Member("link-1", refers=True, need=0, ref="live"),
+    Member("manifest-2", refers=True, need=1, ref="present", or_target="link-2", or_ref="live"),
+    Member("link-2", refers=False, need=1, ref="live", or_target="manifest-2", or_ref="present"),
+    Member("foreign", refers=True),
+)
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    """A store that has the set, and in which all that it needs stands."""
+    made = Store(database.app_url)
+    made.append(command(event("link-1", ref="live"), event("manifest-2", ref="present")))
+    made.put_set(SET, MEMBERS)
+    yield made
+    made.close()
+
+
+def push(store: Store, seen: int, *, digest: str = SET) -> Outcome:
+    """Append an event that refers to the set, if it holds."""
+    pushed = event("pusher", ref="present", refers_to=(set_target(digest),))
+    return store.append(command(pushed, needs=(SetHolds(digest, "key", seen),)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ((), True),
+        ((event("link-1", ref="live"),), True),
+        ((event("elsewhere", ref=None), event("foreign", ref=None)), True),
+        ((event("link-1", ref=None), event("link-1", ref="live")), True),
+        ((event("link-1", ref=None),), False),
+        ((event("link-1", ref="dying"),), False),
+        ((event("manifest-2", ref=None),), False),
+        ((event("manifest-2", ref=None), event("link-2", ref="live")), True),
+        ((event("link-2", ref="live"), event("manifest-2", ref=None)), True),
+    ],
+)
+def test_what_changes_after_a_set_was_judged_is_judged_under_the_lock(
+    store: Store, changes: tuple[NewEvent, ...], holds: bool
+) -> None:
+    """Exactly as if all of it were."""
+    judged = store.judge_set(SET)
+    assert judged.failed == ()
+    for each in changes:
+        store.append(command(each))
+    outcome = push(store, judged.seen)
+    assert isinstance(outcome, Appended if holds else Refused)
+    if isinstance(outcome, Refused):
+        assert outcome.failed_conditions == (0,)
+    assert (store.judge_set(SET).failed == ()) is holds
+
+
+def test_what_is_missing_is_told_by_the_number_of_the_need(store: Store) -> None:
+    """Either of two streams is enough for one."""
+    store.append(command(event("link-1", ref=None)))
+    assert store.judge_set(SET).failed == (0,)
+    store.append(command(event("manifest-2", ref=None)))
+    assert store.judge_set(SET).failed == (0, 1)
+    store.append(command(event("link-2", ref="live")))
+    assert store.judge_set(SET).failed == (0,)
+
+
+def test_a_set_that_is_not_whole_is_not_taken(store: Store, database: Database) -> None:
+    """Nor one that nobody has stored."""
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        begun = connection.execute("SELECT log.es_begin_set('sha256:half', now())").fetchone()
+        assert begun is not None
+        connection.execute("SELECT log.es_put_members(%s, '{a}', '{t}', '{x}', '{NULL}', '{NULL}', '{0}')", begun)
+        assert connection.execute("SELECT log.es_finish_set(%s, 2)", begun).fetchone() == (False,)
+    for digest in ("sha256:half", "sha256:none"):
+        assert isinstance(push(store, store.head(), digest=digest), Refused)
+
+
+def test_who_refers_through_a_set_is_known_and_counts(store: Store) -> None:
+    """To what it refers to, not to what would also do."""
+    assert store.referring_streams("link-1", 10) == [], "a set that nobody names refers to nothing"
+    push(store, store.head())
+    store.append(command(event("another", refers_to=("link-1",))))
+    found = {each.target: store.referring_streams(each.target, 10) for each in MEMBERS}
+    assert found == {"link-1": ["another", "pusher"], "manifest-2": ["pusher"], "link-2": [], "foreign": ["pusher"]}
+    assert store.referring_streams("link-1", 1) == ["another"]
+    for target, refused in (("foreign", True), ("link-2", False)):
+        outcome = store.append(command(event("x"), needs=(Unreferenced(target),)))
+        assert isinstance(outcome, Refused) is refused
+    store.append(command(event("pusher", ref=None, refers_to=())))
+    assert isinstance(store.append(command(event("x"), needs=(Unreferenced("foreign"),))), Appended)
+
+
+def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Database) -> None:
+    """However many members it has; whoever would name it then stores it again."""
+    many = [Member(f"m{number}", refers=True) for number in range(2 * SET_SLICE + 7)]
+    store.put_set("sha256:many", many)
+    push(store, store.head())
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert store.sweep_sets(datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert store.sweep_sets(later) > 2
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        assert connection.execute("SELECT digest FROM log.es_set").fetchall() == [(SET,)]
+        assert connection.execute("SELECT count(*) FROM log.es_set_member").fetchone() == (len(MEMBERS),)
+    assert isinstance(push(store, store.head(), digest="sha256:many"), Refused)
+    store.put_set("sha256:many", many)
+    assert isinstance(push(store, store.head(), digest="sha256:many"), Appended)
+    assert store.sweep_sets(later) > 0
+    assert store.referring_streams(f"m{SET_SLICE}", 10) == ["pusher"]
+    assert verify.verify(database.app_url) == []
+
+
+def test_verify_misses_a_set_and_rebuild_keeps_what_refers_to_it(store: Store, database: Database) -> None:
+    """A set is no event: what names it must find it."""
+    push(store, store.head())
+    verify.rebuild(database.owner_url)
+    assert verify.verify(database.app_url) == []
+    assert store.referring_streams("foreign", 10) == ["pusher"]
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute("UPDATE log.es_set SET complete = false")
+    assert [each.about for each in verify.verify(database.app_url)] == [f"reference from pusher to {set_target(SET)}"]
+
+
+def rows_of_refs(database: Database) -> set[tuple[object, ...]]:
+    """The rows of es_ref with the transactions that wrote them."""
+    with psycopg.connect(database.admin_url) as connection:
+        return set(connection.execute("SELECT target, from_stream, xmin::text, xmax::text FROM log.es_ref").fetchall())
+
+
+def test_references_that_are_repeated_are_not_written_again(store: Store, database: Database) -> None:
+    """Only the difference is."""
+    store.append(command(event("m", ref="present", refers_to=("a", "b", "c"))))
+    before = rows_of_refs(database)
+    store.append(command(event("m", ref="present", refers_to=("c", "a", "b", "a"))))
+    assert rows_of_refs(database) == before
+    store.append(command(event("m", ref="present", refers_to=("a", "c", "d"))))
+    after = rows_of_refs(database)
+    assert {row[0] for row in after} == {"a", "c", "d"}
+    assert {row[0] for row in after & before} == {"a", "c"}
+    assert verify.verify(database.app_url) == []
+    verify.rebuild(database.owner_url)
+    assert {row[0] for row in rows_of_refs(database)} == {"a", "c", "d"}
+
+
+def test_an_expansion_is_bounded_and_a_command_may_ask_for_few(store: Store) -> None:
+    """So that what concerns very many streams is done in commands of bounded length."""
+    store.append(command(*(event(f"tag-{number}", ref="manifest-2") for number in range(5))))
+    expand = Expand("manifest-2", "tag-", "key", "Gone", 1, "{}", "tag", most=2)
+    few = AtMost("manifest-2", "tag-", 2)
+    for left in (5, 3):
+        refused = store.append(command(expand, needs=(few,)))
+        assert isinstance(refused, Refused)
+        assert refused.failed_conditions == (0,)
+        outcome = store.append(command(expand))
+        assert isinstance(outcome, Appended)
+        assert len(outcome.positions) == 2, left
+    outcome = store.append(command(expand, needs=(few,)))
+    assert isinstance(outcome, Appended)
+    assert len(outcome.positions) == 1
