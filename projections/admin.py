@@ -1,7 +1,7 @@
 """Where the read models stand, for operators and for metrics."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -15,12 +15,18 @@ from projections.reader import NO_END
 from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.statements import statement
 
+# How many events of a partition are counted that a build has not folded. More are estimated: counting them all would
+# cost the more the worse things stand.
+COUNTED_EVENTS_MAX = 1000
+
 # Of a build: the first event that it has not folded, per partition, tells since when it is behind.
 _BEHIND = statement(
     """
 SELECT c.build, c.partition, c.position,
-       (SELECT count(*) FROM log.es_event AS e
-         WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {no_end}),
+       (SELECT count(*) FROM (
+            SELECT FROM log.es_event AS e
+             WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {no_end}
+             ORDER BY e.position LIMIT %(counted)s) AS first),
        (SELECT e.recorded_at FROM log.es_event AS e
          WHERE e.log_id = 0 AND e.partition = c.partition AND e.position > c.position AND {no_end}
          ORDER BY e.position LIMIT 1),
@@ -37,14 +43,18 @@ SELECT (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_i
 """
 _RELAY = """
 SELECT r.position, r.published_at, r.problem,
-       (SELECT l.holder FROM feed.lease AS l WHERE l.name = 'relay/0' AND l.until > clock_timestamp())
+       (SELECT l.holder FROM feed.lease AS l WHERE l.name = 'relay/0' AND l.until > clock_timestamp()),
+       EXISTS (SELECT FROM feed.process AS p WHERE p.kind = 'relay')
   FROM feed.relay AS r WHERE r.log_id = 0
 """
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """A partition of a build: `lag` events are not folded; `owner` is the projector that feeds it by Kafka."""
+    """A partition of a build: `lag` events are not folded; `owner` is the projector that feeds it by Kafka.
+
+    From COUNTED_EVENTS_MAX on, `lag` is estimated.
+    """
 
     partition: int
     position: int
@@ -71,13 +81,17 @@ class BuildStatus:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """How far the log was published; `problem` is what keeps the relay from going on."""
+    """How far the log was published; `problem` is what keeps the relay from going on.
+
+    `known` says whether a relay was alive during the last ten minutes; one that ended in order is not known any more.
+    """
 
     position: int
     lag: int
     published_at: datetime | None
     problem: str | None
     owner: str | None
+    known: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +118,15 @@ def status(database_url: str) -> Status:
 
 def read_status(connection: sa.Connection) -> Status:
     """The same, by a connection that is there."""
-    rows = list(connection.exec_driver_sql(_BEHIND, {"models": [each.id for each in MODELS]}))
+    asked = {"models": [each.id for each in MODELS], "counted": COUNTED_EVENTS_MAX}
+    rows = list(connection.exec_driver_sql(_BEHIND, asked))
     relay = connection.exec_driver_sql(_RELAY).one()
     head, epoch, now = connection.exec_driver_sql(_LOG).one()
     partitions: dict[str, list[PartitionStatus]] = {}
     for build_id, partition, position, lag, since, owner in rows:
         lag_s = max(0.0, (now - since).total_seconds()) if since is not None else 0.0
         partitions.setdefault(build_id, []).append(PartitionStatus(partition, position, lag, lag_s, owner))
+    partitions = {build_id: _estimated(parts, head) for build_id, parts in partitions.items()}
     found = []
     for each in builds.listed(connection, MODELS, (*FED, FILLING)):
         parts = tuple(partitions.get(each.id, ()))
@@ -132,6 +148,21 @@ def read_status(connection: sa.Connection) -> Status:
     found.sort(key=lambda each: (order.index(each.name), each.id))
     parked = tuple(parking.parked_keys(connection))
     return Status(head, epoch, tuple(found), parked, RelayStatus(relay[0], max(0, head - relay[0]), *relay[1:]))
+
+
+def _estimated(parts: list[PartitionStatus], head: int) -> list[PartitionStatus]:
+    """The partitions of a build, with an estimate where there are more events than were counted.
+
+    What stands behind the build and in no partition that was counted to its end, they have in equal shares. Their sum
+    is right where all partitions stand at one position, as they do unless Kafka feeds them.
+    """
+    more = [each for each in parts if each.lag >= COUNTED_EVENTS_MAX]
+    counted = sum(each.lag for each in parts if each not in more)
+    shares = {
+        each.partition: max(each.lag, (head - each.position - counted + number) // len(more))
+        for number, each in enumerate(more)
+    }
+    return [replace(each, lag=shares.get(each.partition, each.lag)) for each in parts]
 
 
 def wait_until(database_url: str, position: int, timeout_s: float = 30.0) -> bool:

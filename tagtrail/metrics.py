@@ -4,6 +4,7 @@ Counters live in files that all processes of one server share (prometheus-client
 stand is asked of the database, so that it is the same whoever is asked.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -11,40 +12,43 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import DBAPIError
 
 from projections import admin
-from projections.admin import Status
+from projections.admin import RelayStatus, Status
 from projections.builds import FILLING
 from projections.setup import engine_for
 from protocol.messages import Answer
+from tagtrail.config import Settings
 from tagtrail.server.counting import FOLDER_VARIABLE
 
 STATEMENT_TIMEOUT_S = 5.0
+_log = logging.getLogger(__name__)
 
 
-def registry_of(database_url: str) -> CollectorRegistry:
+def registry_of(settings: Settings) -> CollectorRegistry:
     """Everything that this machine can tell."""
     if os.environ.get(FOLDER_VARIABLE):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry = REGISTRY
-    registry.register(Standings(database_url))
+    registry.register(Standings(settings.database_url, with_kafka=settings.kafka is not None))
     return registry
 
 
 class Metrics:
     """The endpoint of one process."""
 
-    def __init__(self, database_url: str) -> None:
-        self._url = database_url
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._registry: CollectorRegistry | None = None
 
     def answer(self) -> Answer:
         """The text format of Prometheus."""
         if self._registry is None:
-            self._registry = registry_of(self._url)
+            self._registry = registry_of(self._settings)
         body = generate_latest(self._registry)
         return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST), ("Content-Length", str(len(body)))], body)
 
@@ -52,30 +56,46 @@ class Metrics:
 class Standings(Collector):
     """Where log, relay and read models stand, read from the database at each scrape."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, with_kafka: bool) -> None:
         self._engine = engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S)
+        self._with_kafka = with_kafka
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: what there is to tell is known when the database is asked."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """All gauges; only that it is away, if the database is."""
-        try:
-            with self._engine.connect() as connection:
-                found = admin.read_status(connection)
-        except DBAPIError:
-            yield _gauge("tagtrail_database_up", "Whether the database answers", 0)
+        """All gauges; only that it is away, if the database is; only that it is there, if it takes too long to tell."""
+        up, found = self._ask()
+        yield _gauge("tagtrail_database_up", "Whether the database answers", int(up))
+        if found is None:
             return
-        yield _gauge("tagtrail_database_up", "Whether the database answers", 1)
         yield _gauge("tagtrail_log_position", "Position of the last event", found.head)
         yield _gauge("tagtrail_log_epoch", "Epoch of the log, raised by a restore", found.epoch)
-        yield _gauge("tagtrail_relay_position", "Position up to which the log was published", found.relay.position)
-        yield _gauge("tagtrail_relay_lag_events", "Events that were not published yet", found.relay.lag)
-        yield _gauge(
-            "tagtrail_relay_failing", "Whether something keeps the relay", int(found.relay.problem is not None)
-        )
+        # Without Kafka nothing is published, and the lag would grow for ever.
+        if self._with_kafka or found.relay.known:
+            yield from _of_relay(found.relay)
         yield from _of_models(found)
+
+    def _ask(self) -> tuple[bool, Status | None]:
+        """Whether the database answers, and where things stand if it could tell in time."""
+        up = False
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("SELECT")
+                up = True
+                return up, admin.read_status(connection)
+        except DBAPIError as problem:
+            if up and isinstance(problem.orig, QueryCanceled):
+                _log.warning("the database did not tell in time where log and read models stand: %s", problem.orig)
+                return up, None
+            return False, None
+
+
+def _of_relay(relay: RelayStatus) -> Iterator[Metric]:
+    yield _gauge("tagtrail_relay_position", "Position up to which the log was published", relay.position)
+    yield _gauge("tagtrail_relay_lag_events", "Events that were not published yet", relay.lag)
+    yield _gauge("tagtrail_relay_failing", "Whether something keeps the relay", int(relay.problem is not None))
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -99,7 +99,7 @@ def make_wsgi(rooms: Rooms) -> Application:
     checks = {
         "/healthz": health.alive,
         "/readyz": health.ready,
-        "/metrics": Metrics(rooms.settings.database_url).answer,
+        "/metrics": Metrics(rooms.settings).answer,
     }
     return Application(rooms.questions.cache, pull, flask_app, checks, rooms.settings.access_log)
 

@@ -115,9 +115,7 @@ def _standing(settings: Settings, name: str, metrics_listen: str | None) -> Iter
 
     host, _, port = metrics_listen.rpartition(":")
     try:
-        server, thread = start_http_server(
-            int(port), host.strip("[]"), registry=metrics.registry_of(settings.database_url)
-        )
+        server, thread = start_http_server(int(port), host.strip("[]"), registry=metrics.registry_of(settings))
     except OSError as problem:
         raise Problem(f"cannot serve metrics on {metrics_listen}: {problem.strerror}") from problem
     logs.get_logger().info("metrics", listen=f"{host}:{server.server_port}")

@@ -1,0 +1,120 @@
+"""Where log, relay and read models stand: only of what is configured, and at a cost that no lag makes large."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from projections import admin
+from projections.models import MODELS
+from projections.setup import ensure_tables
+from tagtrail import metrics
+from tagtrail.metrics import Standings
+from tests.api import Registry
+from tests.postgres import Database
+from tests.projections.making import random_pushes
+from tests.servers import RunningServer
+
+FAR_EVENTS = 60_000
+RELAY = {"tagtrail_relay_position", "tagtrail_relay_lag_events", "tagtrail_relay_failing"}
+# Of each partition those that are counted, and the first one again, which tells since when.
+READ_EVENTS_MAX = len(MODELS) * 16 * (admin.COUNTED_EVENTS_MAX + 1)
+
+
+def told(standings: Standings) -> dict[str, float]:
+    """What is told, by name and label."""
+    samples = [each for metric in standings.collect() for each in metric.samples]
+    return {"/".join([each.name, *each.labels.values()]): each.value for each in samples}
+
+
+@contextmanager
+def a_relay(database: Database) -> Iterator[None]:
+    """A relay that says that it is alive."""
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)"
+            " VALUES ('r', 'relay', 'h', 1, '{}', '{}', now(), now())"
+        )
+        yield
+        connection.execute("DELETE FROM feed.process WHERE id = 'r'")
+
+
+def append_far(database: Database, events: int) -> None:
+    """Many events behind those that are there, in all partitions, of a type that every read model skips."""
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO log.es_event SELECT e.position + n, e.recorded_at, 1, e.log_id, n %% 16, 1, true,"
+            " gen_random_uuid(), 'upload-' || n, '', 'UploadStarted', e.actor, e.request_id,"
+            " NULL, NULL, NULL, NULL, NULL, '{}'"
+            " FROM (SELECT * FROM log.es_event ORDER BY position DESC LIMIT 1) AS e, generate_series(1, %s) AS n",
+            (events,),
+        )
+        connection.execute("ANALYZE log.es_event")
+
+
+def events_read(plan: Mapping[str, Any]) -> float:
+    """How many events a plan has looked at, those included that it threw away."""
+    own = 0.0
+    if plan.get("Relation Name") == "es_event":
+        own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    return own + sum(events_read(each) for each in plan.get("Plans", ()))
+
+
+def test_a_server_without_kafka_tells_of_no_relay(server: RunningServer) -> None:
+    assert not RELAY & server.metrics().keys()
+
+
+def test_a_relay_is_told_of_where_kafka_is_configured_or_one_is_known(registry: Registry, database: Database) -> None:
+    """An API that knows no Kafka tells of the relay of another machine; a relay that never came up is told of too."""
+    registry.push("u/app", "v1", b"layer")
+    without, with_kafka = (Standings(database.app_url, with_kafka=each) for each in (False, True))
+    assert not RELAY & told(without).keys()
+    assert told(with_kafka)["tagtrail_relay_lag_events"] == registry.head_position()
+    with a_relay(database):
+        assert told(without)["tagtrail_relay_lag_events"] == registry.head_position()
+    assert not RELAY & told(without).keys()
+
+
+def test_a_database_that_is_only_slow_to_tell_is_up(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it could not tell in time is left out."""
+    monkeypatch.setattr(metrics, "STATEMENT_TIMEOUT_S", 0.2)
+    standings = Standings(database.app_url, with_kafka=False)
+    assert told(standings)["tagtrail_database_up"] == 1
+    with psycopg.connect(database.owner_url) as connection:
+        connection.execute("LOCK log.es_log IN ACCESS EXCLUSIVE MODE")
+        assert told(standings) == {"tagtrail_database_up": 1}
+    assert told(standings)["tagtrail_log_position"] == registry.head_position()
+
+
+def test_a_database_that_is_away_is_not_up(database: Database) -> None:
+    away = database.app_url.replace(f"/{database.name}?", "/no-such-database?")
+    assert told(Standings(away, with_kafka=True)) == {"tagtrail_database_up": 0}
+
+
+def test_a_long_lag_is_told_without_reading_it(registry: Registry, database: Database) -> None:
+    """Each partition is counted as far as the limit; the rest follows from how far the log has gone."""
+    registry.push("u/app", "v1", b"layer")
+    registry.project()
+    append_far(database, FAR_EVENTS)
+    found = told(Standings(database.app_url, with_kafka=False))
+    lags = {name: value for name, value in found.items() if name.startswith("tagtrail_projection_lag_events/")}
+    assert lags == {f"tagtrail_projection_lag_events/{each.name}": FAR_EVENTS for each in MODELS}
+    with psycopg.connect(database.app_url) as connection:
+        asked = {"models": [each.id for each in MODELS], "counted": admin.COUNTED_EVENTS_MAX}
+        (((explained,),),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {admin._BEHIND}", asked).fetchall()
+    assert 0 < events_read(explained["Plan"]) <= READ_EVENTS_MAX
+
+
+def test_a_lag_is_exact_up_to_the_limit_and_right_beyond_it(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few repositories: some partitions have no event, others more than are counted."""
+    ensure_tables(database.app_url)
+    random_pushes(registry, 31, 20)
+    for limit in (1000, 10, 3, 1):
+        monkeypatch.setattr(admin, "COUNTED_EVENTS_MAX", limit)
+        assert {each.lag for each in admin.status(database.app_url).models} == {registry.head_position()}
