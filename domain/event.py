@@ -102,6 +102,8 @@ def decode(name: str, version: int, data: str) -> Event:
     cls = _TYPES.get(name)
     if cls is None:
         raise UnknownEvent(f"unknown event type {name!r}")
+    if version > cls.SCHEMA_VERSION:
+        raise UnknownEvent(f"{name} has version {version}, this program knows up to {cls.SCHEMA_VERSION}")
     try:
         values: dict[str, Any] = json.loads(data)
     except ValueError as problem:
@@ -114,8 +116,6 @@ def decode(name: str, version: int, data: str) -> Event:
             raise UnknownEvent(f"no upcaster from version {version} of {name}")
         values = step(values)
         version += 1
-    if version > cls.SCHEMA_VERSION:
-        raise UnknownEvent(f"{name} has version {version}, this program knows up to {cls.SCHEMA_VERSION}")
     unknown = values.keys() - set(cls.__match_args__)
     if unknown:
         raise MalformedEvent(f"{name} has unknown members: {', '.join(sorted(unknown))}")

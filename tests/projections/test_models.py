@@ -217,36 +217,6 @@ def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database:
     assert admin.status(full).models[0].lag == 1
 
 
-@pytest.mark.parametrize(
-    ("table", "query"),
-    [
-        ("tags_s1", "SELECT tag FROM {} WHERE repository = 'r' AND tag > 'v5' ORDER BY tag LIMIT 101"),
-        (
-            "catalog_s1",
-            "SELECT repository FROM {} WHERE manifests > 0 AND repository > 'r' ORDER BY repository LIMIT 9",
-        ),
-        ("audit_s1", "SELECT * FROM {} WHERE repository = 'r' AND position < 99 ORDER BY position DESC LIMIT 9"),
-        (
-            "audit_s1",
-            "SELECT * FROM {} WHERE repository = 'r' AND tag = 't' AND position < 9 ORDER BY position DESC LIMIT 9",
-        ),
-        (
-            "referrers_s2",
-            "SELECT * FROM {} WHERE repository = 'r' AND subject = 's' AND digest > 'd' ORDER BY digest LIMIT 9",
-        ),
-    ],
-)
-def test_a_page_costs_an_index_probe(database: Database, table: str, query: str) -> None:
-    """No sort and no scan of the whole, whatever the table's size."""
-    ensure_tables(database.app_url)
-    with psycopg.connect(database.app_url, autocommit=True) as connection:
-        connection.execute("SET enable_seqscan = off")
-        plan = "\n".join(row[0] for row in connection.execute("EXPLAIN " + query.format(f"readmodel.{table}")))
-    assert "Index" in plan
-    assert "Sort" not in plan
-    assert "Seq Scan" not in plan
-
-
 def test_an_unknown_model_is_named() -> None:
     """With those that there are."""
     with pytest.raises(UnknownModel, match="tags"):
