@@ -174,7 +174,7 @@ DEBIAN_TOOLS = (
     DebianTool("skopeo", "skopeo", ("skopeo",)),
     DebianTool("podman", "podman", ("podman",)),
     DebianTool("busybox", "busybox-static", ("busybox",)),
-    DebianTool("java", "openjdk-17-jre-headless", ("java",)),
+    DebianTool("java", "openjdk-17-jdk-headless", ("java", "javac")),
     DebianTool("maven", "maven", ("mvn",)),
     DebianTool("docker-compose", "docker-compose", ("docker-compose",)),
     DEBOOTSTRAP,

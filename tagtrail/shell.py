@@ -22,6 +22,7 @@ from protocol.messages import Answer, Handlers, Request, error_answer, storage_f
 from protocol.routes import parse_path
 from query_api.cache import AnswerCache
 from tagtrail import logs
+from tagtrail.draining import Drain, take_body
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
 
 Environ = dict[str, Any]
@@ -29,6 +30,7 @@ StartResponse = Callable[..., Any]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = "2"
+_CLOSE = ("Connection", "close")
 _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "Partial Content"}
 
 
@@ -41,6 +43,7 @@ class Application:
         pull: Handlers,
         flask_app: Flask,
         checks: Mapping[str, Callable[[], Answer]],
+        drain: Drain,
         access_log: bool,
     ) -> None:
         self._cache = cache
@@ -50,6 +53,7 @@ class Application:
         self._pull = pull
         self._flask = flask_app
         self._checks = checks
+        self._drain = drain
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -57,6 +61,7 @@ class Application:
         started = time.monotonic()
         given = environ.get("HTTP_X_REQUEST_ID")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{self._name}{next(self._numbers):06x}"
+        sent = take_body(environ)
         answer = self._answer(environ, request_id)
         headers = [
             *answer.headers,
@@ -70,6 +75,10 @@ class Application:
             body = [b""]
         if self._access_log:
             body = self._logged(environ, answer, body, request_id, started)
+        if sent is not None:
+            body, kept = self._drain.after(body, sent, environ.get("REMOTE_ADDR", ""))
+            if not kept and _CLOSE not in headers:
+                headers.append(_CLOSE)
         start_response(f"{answer.status} {_REASONS.get(answer.status, 'Status')}", headers)
         return body
 

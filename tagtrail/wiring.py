@@ -26,6 +26,7 @@ from query_api.cache import AnswerCache
 from query_api.context import Context as QueryContext
 from tagtrail.clock import make_clock
 from tagtrail.config import Settings
+from tagtrail.draining import Drain
 from tagtrail.flask_app import create_app
 from tagtrail.health import Health
 from tagtrail.metrics import Metrics
@@ -101,7 +102,12 @@ def make_wsgi(rooms: Rooms) -> Application:
         "/readyz": health.ready,
         "/metrics": Metrics(rooms.settings).answer,
     }
-    return Application(rooms.questions.cache, pull, flask_app, checks, rooms.settings.access_log)
+    # As many rests of bodies as bodies: who may send no more of these is answered before the body was read.
+    gate = BodyGate(
+        per_address_max=rooms.settings.upload_bodies_per_address, total_max=rooms.settings.upload_bodies_total
+    )
+    drain = Drain(rooms.commands.body_limits, gate)
+    return Application(rooms.questions.cache, pull, flask_app, checks, drain, rooms.settings.access_log)
 
 
 def start_upkeep(rooms: Rooms) -> threading.Event:

@@ -48,7 +48,8 @@ def main() -> None:
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=int(settings.idle_timeout_s * 1000)),
         workers=settings.workers,
-        blocking_threads=settings.threads,
+        # Rests of bodies are read beside the requests, not in the place of some (see tagtrail.draining).
+        blocking_threads=settings.threads + settings.upload_bodies_total,
         backpressure=connections_max(settings),
         backlog=BACKLOG,
         respawn_failed_workers=True,

@@ -34,9 +34,6 @@ class Connection:
         self._http.request(method, path, body=body or None, headers=dict(headers or {}))
         response = self._http.getresponse()
         answered = response.read()
-        if body and response.status >= 400:
-            # A server that refuses a body without reading it closes the connection after its answer.
-            self._http.close()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, answered)
 
     def _connect(self) -> None:

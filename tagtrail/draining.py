@@ -1,0 +1,143 @@
+"""What a client still sends when its answer is there already: it is read and thrown away, for every answer alike.
+
+A connection that is closed with bytes unread is reset by the kernel, and a reset overtakes the answer: the client would
+see "broken pipe" and no status. So an answer that is given before the body was read keeps its thread until the rest
+has come too, within limits. Where little is left, the connection works on; otherwise the answer says that it will be
+closed.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from command_api.bodies import (
+    BodyError,
+    BodyGate,
+    BodyLimits,
+    Input,
+    TooManyBodies,
+    content_length,
+    has_body,
+    read_body,
+)
+
+# So much is read for the sake of the next request on the same connection.
+KEPT_BYTES_MAX = 1 << 20
+# So much is read for the sake of the answer. Clients that listen while they send have ended long before.
+BYTES_MAX = 256 << 20
+SECONDS_MAX = 300.0
+# The server takes so many blocks of an answer before it has begun to send it, and a few more to be sure.
+_BLOCKS_AHEAD = 8
+
+Environ = dict[str, Any]
+
+
+class RequestBody:
+    """The wsgi.input of a request that has a body, and how much of it was read."""
+
+    def __init__(self, environ: Environ) -> None:
+        self._source: Input = environ["wsgi.input"]
+        self._length = content_length(environ)
+        self._asks = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        self._received = 0
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; blocks until they have come or the body has ended."""
+        block = self._source.read(size)
+        self._received += len(block)
+        self._ended = len(block) < size
+        return block
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to read."""
+        return self._ended or self._received == self._length
+
+    @property
+    def left(self) -> int | None:
+        """How many bytes are left; None for a body in chunks, which does not say."""
+        return None if self._length is None else self._length - self._received
+
+    @property
+    def asking(self) -> bool:
+        """Whether the client waits to be told to send the body, which the first read does."""
+        return self._asks and not self._received
+
+    def rest(self) -> Environ:
+        """What is left, as the environment of a request of its own."""
+        left = self.left
+        length = {"HTTP_TRANSFER_ENCODING": "chunked"} if left is None else {"CONTENT_LENGTH": str(left)}
+        return {"wsgi.input": self, **length}
+
+
+def take_body(environ: Environ) -> RequestBody | None:
+    """Put a RequestBody in the place of wsgi.input; None for a request without a body."""
+    if not has_body(environ):
+        return None
+    body = environ["wsgi.input"] = RequestBody(environ)
+    return body
+
+
+class Drain:
+    """Reads the rests of bodies, of as many at once as the gate lets in."""
+
+    def __init__(self, limits: BodyLimits, gate: BodyGate, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._gate = gate
+        self._clock = clock
+
+    def after(self, answer: Iterable[bytes], body: RequestBody, address: str) -> tuple[Iterable[bytes], bool]:
+        """The answer, which reads the rest of the body when it was sent; and whether its connection may serve another.
+
+        An answer that is one too many does not, and its connection is closed at once.
+        """
+        if body.ended:
+            return answer, True
+        place = ExitStack()
+        try:
+            place.enter_context(self._gate.enter(address))
+        except TooManyBodies:
+            return answer, False
+        kept = body.left is not None and body.left <= KEPT_BYTES_MAX and not body.asking
+        return _Drained(answer, body.asking, lambda: self._read(body, place)), kept
+
+    def _read(self, body: RequestBody, place: ExitStack) -> None:
+        deadline = self._clock() + SECONDS_MAX
+        received = 0
+        with place:
+            try:
+                for block in read_body(body.rest(), self._limits, self._clock):
+                    received += len(block)
+                    if received > BYTES_MAX or self._clock() > deadline:
+                        return
+            except BodyError:
+                return  # too slow, or its client has left: there is nobody to wait for
+
+
+class _Drained:
+    """An answer with something to do when all of it was handed over.
+
+    Who reads a body that was asked for tells the client to send it, unless the answer is on its way. That is known when
+    the server takes no more blocks: it has room for a few before it begins, so some empty ones are offered.
+    """
+
+    def __init__(self, answer: Iterable[bytes], wait: bool, at_end: Callable[[], None]) -> None:
+        self._answer = answer
+        self._ahead = _BLOCKS_AHEAD if wait else 0
+        self._at_end = at_end
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._answer
+        for _ in range(self._ahead):
+            yield b""
+
+    def close(self) -> None:
+        """Called once by the server, also if its client has left."""
+        try:
+            close = getattr(self._answer, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._at_end()
