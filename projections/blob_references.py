@@ -74,11 +74,17 @@ model = Model(
 
 @dataclass(frozen=True, slots=True)
 class BlobReferences:
-    """Who uses a blob: `count` manifests in all; a page of them as (repository, manifest, role); repositories."""
+    """Who uses a blob: `count` manifests in all; a page of them as (repository, manifest, role); repositories.
+
+    There are more manifests than `count` if it is not exact, more behind the page if `more`, and more repositories
+    than those if `more_repositories`.
+    """
 
     digest: str
     count: int
+    count_exact: bool
     repositories: list[str]
+    more_repositories: bool
     manifests: list[tuple[str, str, str]]
     more: bool
 
@@ -87,7 +93,10 @@ _REFERENCES = f"""
 WITH tail AS MATERIALIZED (
 {log_tail("blob_references_s1", "e.type IN ('ManifestPushed', 'ManifestDeleted')", with_facts=True)}
 )
-SELECT (SELECT count(*) FROM readmodel.blob_references_s1 AS b WHERE b.digest = %(digest)s),
+SELECT (SELECT count(*) FROM (
+            SELECT FROM readmodel.blob_references_s1 AS b
+             WHERE b.digest = %(digest)s ORDER BY b.repository, b.manifest
+             LIMIT %(count_max)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS first),
        (SELECT json_agg(json_build_array(p.repository, p.manifest, p.role)) FROM (
             SELECT b.* FROM readmodel.blob_references_s1 AS b
              WHERE b.digest = %(digest)s AND (b.repository, b.manifest) > (%(repository)s, %(manifest)s)
@@ -99,14 +108,15 @@ SELECT (SELECT count(*) FROM readmodel.blob_references_s1 AS b WHERE b.digest = 
 """  # noqa: S608 - put together from constants; values go as parameters
 
 REPOSITORIES_MAX = 1000
+# A base layer may be named by any number of manifests, and to count them all would be to read them all.
+COUNT_MAX = 10_000
 
 
 def references(reader: Reader, digest: str, after: tuple[str, str] | None, limit: int) -> BlobReferences:
     """Who uses the blob: at most `limit` manifests after (repository, manifest) `after`, in bytewise order."""
     start = after or ("", "")
-    count, found, touched, tail = reader.one(
-        _REFERENCES, {"digest": digest, "repository": start[0], "manifest": start[1], "limit": limit}
-    )
+    asked = {"digest": digest, "repository": start[0], "manifest": start[1], "limit": limit, "count_max": COUNT_MAX}
+    count, found, touched, tail = reader.one(_REFERENCES, asked)
     before = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in touched or ()}
     rows: Rows = dict(before)
     reader.overlay(model, rows, tail)
@@ -118,5 +128,13 @@ def references(reader: Reader, digest: str, after: tuple[str, str] | None, limit
         for row in standing.values()
         if row is not None and (row.repository, row.manifest) > start
     )
-    repositories = links.repositories_of(reader, digest, "", REPOSITORIES_MAX)
-    return BlobReferences(digest, count, repositories, listed[:limit], len(listed) > limit)
+    repositories = links.repositories_of(reader, digest, "", REPOSITORIES_MAX + 1)
+    return BlobReferences(
+        digest=digest,
+        count=min(count, COUNT_MAX),
+        count_exact=count <= COUNT_MAX,
+        repositories=repositories[:REPOSITORIES_MAX],
+        more_repositories=len(repositories) > REPOSITORIES_MAX,
+        manifests=listed[:limit],
+        more=len(listed) > limit,
+    )

@@ -68,7 +68,9 @@ def _references(context: Context, text: str) -> Response:
     answer = {
         "digest": digest,
         "count": found.count,
+        "count_exact": found.count_exact,
         "repositories": found.repositories,
+        "more_repositories": found.more_repositories,
         "manifests": manifests,
         "next": following,
     }

@@ -67,10 +67,16 @@ class ManifestReference(Schema):
 
 
 class BlobReferences(Schema):
-    """Who uses a blob: repositories that link it, manifests that name it, and how many those are."""
+    """Who uses a blob: repositories that link it, manifests that name it, and how many those are.
+
+    `count` is at most 10,000; `count_exact` is false if there are more. At most 1,000 repositories are listed;
+    `more_repositories` says whether there are others.
+    """
 
     digest = fields.String(required=True)
     count = fields.Integer(required=True)
+    count_exact = fields.Boolean(required=True)
     repositories = fields.List(fields.String())
+    more_repositories = fields.Boolean(required=True)
     manifests = fields.List(fields.Nested(ManifestReference))
     next = fields.String(allow_none=True)

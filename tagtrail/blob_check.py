@@ -86,5 +86,5 @@ def check_blobs(
             moved_to=moved_to,
             repositories=users.repositories,
             manifests=users.manifests,
-            more=users.more,
+            more=users.more or users.more_repositories,
         )

@@ -60,8 +60,10 @@ def refs(digest: str, limit: int, output: str, config_file: str | None, **values
     if output == "json":
         print_json(asdict(found))
         return
-    click.echo(f"in {len(found.repositories)} repositories: {', '.join(found.repositories)}")
-    table = Table("repository", "manifest", "as", caption=f"{found.count} manifests name it")
+    others = " and others" if found.more_repositories else ""
+    click.echo(f"in {len(found.repositories)} repositories: {', '.join(found.repositories)}{others}")
+    many = "" if found.count_exact else "more than "
+    table = Table("repository", "manifest", "as", caption=f"{many}{found.count} manifests name it")
     for repository, manifest, role in found.manifests:
         table.add_row(repository, manifest, role)
     console().print(table)
