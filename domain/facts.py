@@ -6,6 +6,11 @@ from dataclasses import dataclass, field, fields
 
 from domain.event import to_json
 
+# Facts keep annotations of up to so many bytes as JSON; larger ones are read from the manifest where they are shown.
+ANNOTATIONS_BYTES_MAX = 4096
+# Stands in their place then. A manifest that really has such an annotation is read where it is shown, too.
+ANNOTATIONS_LEFT_OUT = "tagtrail.annotations-left-out"
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -26,7 +31,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a manifest: enough for every page and list without its bytes.
+    """What is known of a manifest: enough for every page and list without its bytes, but for large annotations.
 
     `kind` is "manifest" or "index"; `artifact_type` is the one that the referrers API lists (R2); `platform`,
     `created` (as the config says it), `labels` and `history` come best effort from the config blob (M5);
@@ -60,13 +65,32 @@ def facts_to_json(facts: Facts) -> str:
     # dataclasses.asdict copies deeply, which takes five times as long; nothing here outlives the call.
     values = {name: getattr(facts, name) for name in _FACTS}
     values["references"] = [{name: getattr(each, name) for name in _REFERENCE} for each in facts.references]
-    values["annotations"], values["labels"] = dict(facts.annotations), dict(facts.labels)
+    values["annotations"], values["labels"] = _kept(facts.annotations), dict(facts.labels)
     return to_json(values)
 
 
+def annotations_to_json(annotations: Mapping[str, str]) -> str:
+    """As the database would write them too: keys by their bytes, nothing escaped that need not be."""
+    return json.dumps(dict(annotations), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def small_annotations_json(facts: Facts) -> str | None:
+    """The annotations as JSON; None if they are so large that they must be read from the manifest itself."""
+    if ANNOTATIONS_LEFT_OUT in facts.annotations:
+        return None
+    text = annotations_to_json(facts.annotations)
+    return text if len(text.encode()) <= ANNOTATIONS_BYTES_MAX else None
+
+
+def _kept(annotations: Mapping[str, str]) -> dict[str, str]:
+    if len(annotations_to_json(annotations).encode()) > ANNOTATIONS_BYTES_MAX:
+        return {ANNOTATIONS_LEFT_OUT: ""}
+    return dict(annotations)
+
+
 def facts_from_json(text: str) -> Facts:
-    """The facts that `facts_to_json` wrote."""
+    """The facts that `facts_to_json` wrote, or a part of them."""
     values = json.loads(text)
     values["references"] = tuple(Reference(**each) for each in values["references"])
-    values["history"] = tuple(values["history"])
+    values["history"] = tuple(values.get("history", ()))
     return Facts(**values)

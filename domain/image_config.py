@@ -1,14 +1,17 @@
 """What a config blob tells about an image, best effort: it may be empty, binary, Helm's or cosign's (M5)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from domain.facts import Facts
 
 _TEXT_MAX = 1024
 _ENTRIES_MAX = 200
+# Of all labels together, and of the whole history.
+_CHARACTERS_MAX = 32_768
 
 
 def with_config(facts: Facts, config: bytes | None) -> Facts:
@@ -58,7 +61,8 @@ def _labels(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     pairs = [(_text(name), _text(each)) for name, each in list(value.items())[:_ENTRIES_MAX]]
-    return {name: each or "" for name, each in pairs if name}
+    named = [(name, each or "") for name, each in pairs if name]
+    return dict(named[: _fitting(len(name) + len(each) for name, each in named)])
 
 
 def _history(value: Any) -> tuple[str, ...]:
@@ -70,4 +74,10 @@ def _history(value: Any) -> tuple[str, ...]:
         text = _text(_lower(each).get("created_by")) if isinstance(each, dict) else None
         if text:
             steps.append(text.rpartition("#(nop) ")[2].strip())
-    return tuple(step for step in steps if step)
+    named = [step for step in steps if step]
+    return tuple(named[: _fitting(map(len, named))])
+
+
+def _fitting(lengths: Iterable[int]) -> int:
+    """How many of the first ones are not too long together."""
+    return sum(total <= _CHARACTERS_MAX for total in accumulate(lengths))

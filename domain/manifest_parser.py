@@ -14,6 +14,8 @@ from domain.strict_json import InvalidJson, parse_object
 
 # More than fit into 4 MiB, which every registry must take: the shortest descriptor has 94 bytes.
 DESCRIPTORS_MAX = 50_000
+# A client that lists the referrers of a manifest gets the annotations of each at once.
+ANNOTATIONS_BYTES_MAX = 4 * 1024 * 1024
 _TEXT_LENGTH_MAX = 1024
 
 _FIELDS = frozenset(
@@ -69,6 +71,7 @@ def parse_manifest(body: bytes, content_type: str) -> ParsedManifest:
     kind = KIND_OF_TYPE[media_type]
     _check_kind(document, kind)
     facts = _index_facts(document) if kind == INDEX else _manifest_facts(document)
+    _check_size(facts.annotations)
     return ParsedManifest(media_type, facts, warning)
 
 
@@ -142,6 +145,16 @@ def _facts(
         annotations=_annotations(document),
         size=sum(each.size or 0 for each in references),
     )
+
+
+def _check_size(annotations: Mapping[str, str]) -> None:
+    if sum(len(name.encode()) + len(value.encode()) for name, value in annotations.items()) > ANNOTATIONS_BYTES_MAX:
+        raise InvalidManifest(f"the annotations have more than {ANNOTATIONS_BYTES_MAX} bytes")
+
+
+def annotations_of(body: bytes) -> dict[str, str]:
+    """The annotations of a manifest that was accepted before."""
+    return _annotations(parse_object(body))
 
 
 def _list(document: Mapping[str, Any], name: str) -> list[Any]:

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from domain.manifest import ManifestDeleted, ManifestPushed
 from projections import links
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.facts_sql import facts_of_digest
+from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
 from projections.reader import Reader, log_tail
 
 table = sa.Table(
@@ -68,7 +69,7 @@ model = Model(
     _touched,
     _fold,
     _SET_FOLD,
-    needs_facts=True,
+    known=Known.REFERENCES,
 )
 
 
@@ -91,7 +92,7 @@ class BlobReferences:
 
 _REFERENCES = f"""
 WITH tail AS MATERIALIZED (
-{log_tail("blob_references_s1", "e.type IN ('ManifestPushed', 'ManifestDeleted')", with_facts=True)}
+{log_tail("blob_references_s1", "e.type IN ('ManifestPushed', 'ManifestDeleted')", facts=facts_of_digest("f"))}
 )
 SELECT (SELECT count(*) FROM (
             SELECT FROM readmodel.blob_references_s1 AS b
@@ -104,7 +105,7 @@ SELECT (SELECT count(*) FROM (
              LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS p),
        (SELECT json_agg(json_build_array(b.repository, b.manifest, b.role)) FROM readmodel.blob_references_s1 AS b
          WHERE b.digest = %(digest)s AND (b.repository, b.manifest) IN (SELECT tail.key, tail.content FROM tail)),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail WHERE strpos(tail.item::text, %(digest)s) > 0)
 """  # noqa: S608 - put together from constants; values go as parameters
 
 REPOSITORIES_MAX = 1000

@@ -15,7 +15,7 @@ from projections.statements import all_of, columns, statement
 
 BUCKETS = 256
 SAMPLES_MAX = 10
-_PYTHON_RANGE = 50_000
+_PYTHON_RANGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,9 +105,9 @@ def _fill(database_url: str, group: Sequence[Build], limits: Sequence[int], coun
             while after < end and not stop.is_set():
                 upto = min(after + RANGE_EVENTS, end)
                 with connection.begin():
-                    _fill_range(connection, group, stripe, after, upto, limits)
-                counter.add((upto - after) * len(group))
-                after = upto
+                    reached = _fill_range(connection, group, stripe, after, upto, limits)
+                counter.add((reached - after) * len(group))
+                after = reached
 
     first = group[0]
     ends = (*first.starts[1:], first.target)
@@ -122,15 +122,16 @@ def _fill(database_url: str, group: Sequence[Build], limits: Sequence[int], coun
 
 def _fill_range(
     connection: sa.Connection, group: Sequence[Build], stripe: int, after: int, upto: int, limits: Sequence[int]
-) -> None:
+) -> int:
     superseded = group[0].superseded
     if superseded is None:
         raise ValueError(f"build {group[0].id} was not made to be filled")
-    insert_range(connection, [(each.model, each.table) for each in group], superseded, after, upto, limits)
+    reached = insert_range(connection, [(each.model, each.table) for each in group], superseded, after, upto, limits)
     connection.exec_driver_sql(
         "UPDATE readmodel.build SET reached[%(stripe)s] = %(upto)s WHERE id = ANY(%(builds)s)",
-        {"stripe": stripe + 1, "upto": upto, "builds": [made.id for made in group]},
+        {"stripe": stripe + 1, "upto": reached, "builds": [made.id for made in group]},
     )
+    return reached
 
 
 def _finished(database_url: str, made: Build) -> Build:

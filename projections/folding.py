@@ -1,6 +1,6 @@
 """Folding ranges of the log into a table by the Python fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, LiteralString
@@ -12,11 +12,18 @@ from domain.event import UnknownEvent
 from domain.events import event_types
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
 from eventstore.types import Recorded
-from projections.model import Key, Model, Rows, happened_of
+from projections.facts_sql import facts_known, weight
+from projections.model import Key, Known, Model, Rows, happened_of
 from projections.statements import all_of, columns, statement
 
+# So many references are in memory at a time, or those of one event.
+CHUNK_REFERENCES = 10_000
+# So many are folded in one transaction, or those of one event.
+TRANSACTION_REFERENCES = 50_000
+_DIGESTS_ASKED = 500
+
 _RANGE = f"""
-SELECT {EVENT_COLUMNS}, {{facts}} FROM log.es_event AS e {{join}}
+SELECT {EVENT_COLUMNS} FROM log.es_event AS e
  WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s){{more}}
  ORDER BY e.position LIMIT %(limit)s
 """  # noqa: S608 - put together from constants; values go as parameters
@@ -25,7 +32,24 @@ SELECT e.position, e.type FROM log.es_event AS e
  WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND NOT e.type = ANY(%(known)s)
  ORDER BY e.position LIMIT 1
 """
-_FACTS = "SELECT c.digest, c.facts::text FROM log.es_content AS c WHERE c.digest = ANY(%(digests)s)"
+# Of the digests in their order, as many as fit, the first in any case.
+_FACTS = """
+SELECT s.digest, {known}
+  FROM (SELECT u.digest, f.facts, sum({weight}) OVER (ORDER BY u.place) - {weight} AS before
+          FROM unnest(%(digests)s::text[]) WITH ORDINALITY AS u(digest, place)
+          LEFT JOIN log.es_content AS f ON f.digest = u.digest) AS s
+ WHERE s.before < %(most)s
+"""
+_REACH = f"""
+SELECT min(s.position) FROM (
+    SELECT w.position, sum(w.weight) OVER (ORDER BY w.position) - w.weight AS before
+      FROM (SELECT e.position, coalesce((SELECT {weight(Known.REFERENCES, "f")} FROM log.es_content AS f
+                                          WHERE f.digest = e.content), 0) AS weight
+              FROM log.es_event AS e
+             WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s)
+             ORDER BY e.position) AS w) AS s
+ WHERE s.before >= %(most)s
+"""  # noqa: S608 - put together from constants; values go as parameters
 # Postgres's names of the types that columns of read models have.
 _TYPES: dict[type, LiteralString] = {
     sa.Text: "text",
@@ -46,7 +70,7 @@ def read_range(
     partition: int | None = None,
     limit: int | None = None,
 ) -> list[Recorded]:
-    """The events of (after, upto] that the model takes, with their facts where it needs them.
+    """The events of (after, upto] that the model takes.
 
     `positions` leaves out what is not past the position of its partition, `keys` all other keys, `partition` all
     others; at most `limit`. Raises UnknownEvent if the range holds an event of a type that this program does not know.
@@ -56,8 +80,6 @@ def read_range(
     if unknown is not None:
         raise UnknownEvent(f"event {unknown[0]} has the unknown type {unknown[1]!r}")
     query = _RANGE.format(
-        facts="f.facts::text" if model.needs_facts else "NULL",
-        join="LEFT JOIN log.es_content AS f ON f.digest = e.content" if model.needs_facts else "",
         more=("" if keys is None else " AND e.key = ANY(%(keys)s)")
         + ("" if partition is None else " AND e.partition = %(partition)s"),
     )
@@ -66,24 +88,47 @@ def read_range(
     return [each for each in found if positions is None or each.position > positions.get(each.partition, 0)]
 
 
-def with_facts(connection: sa.Connection, events: Sequence[Recorded]) -> list[Recorded]:
-    """The events of a feed, completed by what the log keeps beside them: content is part of it, never of the feed."""
-    digests = sorted({each.content for each in events if each.content is not None})
-    rows = connection.exec_driver_sql(_FACTS, {"digests": digests}) if digests else ()
-    facts = {row[0]: row[1] for row in rows}
-    return [replace(each, facts=facts.get(each.content)) if each.content else each for each in events]
+def reach(connection: sa.Connection, model: Model, after: int, upto: int) -> int:
+    """How far from `after` one transaction should go, `upto` at most: what it folds is bounded, and so is its time."""
+    if model.known is not Known.REFERENCES:
+        return upto
+    asked = {"after": after, "upto": upto, "types": sorted(model.types), "most": TRANSACTION_REFERENCES}
+    beyond = connection.exec_driver_sql(_REACH, asked).scalar_one()
+    return upto if beyond is None else int(beyond) - 1
 
 
 def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: Sequence[Recorded]) -> None:
-    """Fold the events over the rows that stand in `table` and write what changed, in key order (S21)."""
-    happened = [happened_of(each) for each in events]
-    touched = list(dict.fromkeys(key for each in happened for key in model.keys_of(each)))
-    rows: Rows = _load(connection, model, table, touched)
-    before = dict(rows)
-    for each in happened:
-        model.apply(rows, each)
-    changed = {key: row for key, row in rows.items() if row != before.get(key)}
-    _write(connection, model, table, changed)
+    """Fold the events over the rows that stand in `table` and write what changed, in key order (S21).
+
+    What the log keeps beside them, their facts, is brought a bounded part at a time.
+    """
+    for some in _with_facts(connection, model, events):
+        happened = [happened_of(each) for each in some]
+        touched = list(dict.fromkeys(key for each in happened for key in model.keys_of(each)))
+        rows: Rows = _load(connection, model, table, touched)
+        before = dict(rows)
+        for each in happened:
+            model.apply(rows, each)
+        changed = {key: row for key, row in rows.items() if row != before.get(key)}
+        _write(connection, model, table, changed)
+
+
+def _with_facts(connection: sa.Connection, model: Model, events: Sequence[Recorded]) -> Iterator[Sequence[Recorded]]:
+    """The events in parts, each completed by as much of its facts as the model looks at."""
+    if model.known is Known.NOTHING:
+        yield events
+        return
+    query = _FACTS.format(known=facts_known(model.known, "s"), weight=weight(model.known, "f"))
+    start = 0
+    while start < len(events):
+        wanted = list(dict.fromkeys(each.content for each in events[start:] if each.content))[:_DIGESTS_ASKED]
+        rows = connection.exec_driver_sql(query, {"digests": wanted, "most": CHUNK_REFERENCES}) if wanted else ()
+        facts = {row[0]: row[1] for row in rows}
+        end = start
+        while end < len(events) and (events[end].content is None or events[end].content in facts):
+            end += 1
+        yield [replace(each, facts=facts.get(each.content or "")) for each in events[start:end]]
+        start = end
 
 
 _LOAD = "SELECT {columns} FROM unnest({arrays}) AS k({key}) JOIN {table} AS t ON {same}"

@@ -20,7 +20,7 @@ from projections import builds
 from projections.attempts import Attempts
 from projections.builds import LIVE, Build, checkpoint
 from projections.feeding import Moved, apply, lock
-from projections.folding import read_range, with_facts
+from projections.folding import reach, read_range
 from projections.model import Model
 
 STALLED_S = 2.0
@@ -172,8 +172,6 @@ class KafkaFeed:
                 last = standing.positions[partition]
                 runs[partition] = follow(last, each, standing.epoch, standing.head, read_store)
             events = sorted((each for run in runs.values() for each in run.events), key=lambda event: event.position)
-            if build.model.needs_facts:
-                events = with_facts(self._connection, events)
             moved = {
                 partition: Moved(run.position, topic_id if run.next_offset is not None else None, run.next_offset)
                 for partition, run in runs.items()
@@ -195,7 +193,7 @@ class KafkaFeed:
             _log.warning("the feed of %s had %d holes: %d events were read from the store", build.id, holes, repaired)
 
     def _read_store(self, build: Build, partition: int, after: int, upto: int) -> tuple[list[Recorded], int]:
-        upto = min(upto, after + DEFAULT_PARTITIONS * self._batch)
+        upto = reach(self._connection, build.model, after, min(upto, after + DEFAULT_PARTITIONS * self._batch))
         found = read_range(self._connection, build.model, after, upto, partition=partition, limit=self._batch)
         return found, found[-1].position if len(found) == self._batch else upto
 

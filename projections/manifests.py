@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
 from projections import tags
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
 
 table = sa.Table(
@@ -106,7 +106,7 @@ model = Model(
     _touched,
     _fold,
     _SET_FOLD,
-    needs_facts=True,
+    known=Known.BRIEF,
 )
 
 

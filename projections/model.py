@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +32,14 @@ Rows = MutableMapping[Key, Any]
 def name_column(name: str, *, primary_key: bool = False, nullable: bool = False) -> sa.Column[str]:
     """A column of names, compared as bytes (T1)."""
     return sa.Column(name, sa.Text(collation="C"), primary_key=primary_key, nullable=nullable)
+
+
+class Known(Enum):
+    """How much a fold looks at of the facts of an event's content (see facts_sql)."""
+
+    NOTHING = "nothing"
+    BRIEF = "brief"  # all but what the manifest names, its config excepted
+    REFERENCES = "references"  # what it names, as role and digest, and nothing else
 
 
 class FoldFailed(Exception):
@@ -77,7 +86,7 @@ class Model:
     touched: Callable[[Happened], Iterable[Key]]
     fold: Callable[[Rows, Happened], None]
     set_fold: str
-    needs_facts: bool = False
+    known: Known = Known.NOTHING
 
     @property
     def id(self) -> str:

@@ -21,7 +21,7 @@ _ITEM = (
 )
 _COLUMNS = "e.position, e.key, e.type, e.content, {item} AS item"
 # By key, for each event: a join of the two tables may be made by reading all facts there are.
-_FACTS = ", (SELECT f.facts::text FROM log.es_content AS f WHERE f.digest = e.content)"
+_FACTS = ", (SELECT {facts} FROM log.es_content AS f WHERE f.digest = e.content)"
 # Who asks for what is past a checkpoint also names an end, which is none: without one the planner takes the tail for a
 # third of the log, with one for a two-hundredth (PostgreSQL, DEFAULT_RANGE_INEQ_SEL), and keeps to the index.
 NO_END = "e.position <= 9223372036854775807"
@@ -31,8 +31,8 @@ OVERLAID = Counter("tagtrail_overlay_reads_total", "Reads that found events whic
 OVERLAY_EVENTS = Counter("tagtrail_overlay_events_total", "Events that such reads had to fold")
 
 
-def _select(with_facts: bool) -> str:
-    return f"SELECT {_COLUMNS.format(item=_ITEM.format(facts=_FACTS if with_facts else ''))}"
+def _select(facts: str | None) -> str:
+    return f"SELECT {_COLUMNS.format(item=_ITEM.format(facts='' if facts is None else _FACTS.format(facts=facts)))}"
 
 
 def _events(which: str) -> str:
@@ -48,7 +48,7 @@ def _events(which: str) -> str:
     )
 
 
-def key_tail(models: Sequence[str], *, with_facts: bool = False) -> str:
+def key_tail(models: Sequence[str]) -> str:
     """SQL of the events of the key %(key)s that one of the named models has not folded.
 
     Past the lowest checkpoint of its partition, or from where the key is parked.
@@ -56,24 +56,25 @@ def key_tail(models: Sequence[str], *, with_facts: bool = False) -> str:
     known = [statement(_KNOWN, checkpoint=f"readmodel.{each}_checkpoint") for each in models]
     parked = [statement(_PARKED, parked=f"readmodel.{each}_parked") for each in models]
     return (
-        f"{_select(with_facts)} FROM log.es_event AS e"
+        f"{_select(None)} FROM log.es_event AS e"
         f" WHERE e.log_id = 0 AND e.key = %(key)s AND %(tail)s"
         f" AND e.position > least({', '.join(known + parked)}) AND {NO_END}"
     )
 
 
-def log_tail(model: str, condition: str, *, with_facts: bool = False) -> str:
+def log_tail(model: str, condition: str, *, facts: str | None = None) -> str:
     """SQL of the events `e` of all keys that the model has not folded and `condition` holds of (S14).
 
-    Per partition past its checkpoint, and of parked keys from where they are parked.
+    Per partition past its checkpoint, and of parked keys from where they are parked. `facts` is SQL of what is known of
+    the content `f` of each.
     """
     past = _events(f"e.partition = k.partition AND e.position > k.position AND {NO_END} AND {condition}")
     parked = _events(f"e.key = p.key AND e.position BETWEEN p.position AND k.position AND {condition}")
     return f"""
-{_select(with_facts)} FROM readmodel.{model}_checkpoint AS k {past}
+{_select(facts)} FROM readmodel.{model}_checkpoint AS k {past}
  WHERE %(tail)s
 UNION ALL
-{_select(with_facts)} FROM readmodel.{model}_parked AS p
+{_select(facts)} FROM readmodel.{model}_parked AS p
   JOIN readmodel.{model}_checkpoint AS k ON k.partition = p.partition {parked}
  WHERE %(tail)s"""
 
@@ -99,6 +100,10 @@ class Reader:
         if "key" in values:
             values["partition"] = partition_of(values["key"])
         return self._store.row(query, values)
+
+    def rows(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """All rows of a question about what never changes. Raises as `one` does."""
+        return self._store.rows(query, parameters)
 
     def tail_of(self, tail: list[list[Any]] | None) -> Iterator[Happened]:
         """The events of a tail column, in order."""

@@ -21,7 +21,7 @@ from projections.builds import LIVE, RETIRED, Build
 from projections.compare import Difference
 from projections.feeding import Moved, apply, lock, model_number, paused
 from projections.fill import Progress, fill
-from projections.folding import read_range
+from projections.folding import reach, read_range
 from projections.model import FoldFailed, Model
 from projections.setup import engine_for
 
@@ -120,7 +120,7 @@ def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | Non
             if not pending or (goal is None and standing.head - min(pending.values()) <= NEAR_EVENTS):
                 return
             after = min(pending.values())
-            upto = after + CATCH_UP_EVENTS
+            upto = reach(connection, made.model, after, after + CATCH_UP_EVENTS)
             moved = {each: Moved(min(upto, limits[each])) for each, at in pending.items() if at < upto}
             events = [
                 each

@@ -1,18 +1,30 @@
-"""Referrers: manifests by the subject that they name (protocol section 4)."""
+"""Referrers: manifests by the subject that they name (protocol section 4).
+
+Annotations may be megabytes: the row has them only while they are small. Larger ones are read from the bytes of the
+manifests that a page shows, and a page is cut, within the database, where it would become too large.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from domain.facts import Facts
+from domain.facts import (
+    ANNOTATIONS_BYTES_MAX,
+    ANNOTATIONS_LEFT_OUT,
+    Facts,
+    annotations_to_json,
+    small_annotations_json,
+)
 from domain.manifest import ManifestDeleted, ManifestPushed
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from domain.manifest_parser import annotations_of
+from projections.facts_sql import facts_known
+from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail
 
 table = sa.Table(
-    "referrers_s2",
+    "referrers_s3",
     metadata,
     name_column("repository", primary_key=True),
     name_column("digest", primary_key=True),
@@ -20,14 +32,17 @@ table = sa.Table(
     sa.Column("media_type", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     name_column("artifact_type", nullable=True),
-    sa.Column("annotations_json", sa.Text, nullable=False),
+    sa.Column("annotations_json", sa.Text),
 )
-sa.Index("referrers_s2_subject", table.c.repository, table.c.subject, table.c.digest)
+sa.Index("referrers_s3_subject", table.c.repository, table.c.subject, table.c.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class ReferrerRow:
-    """A manifest that names a subject; `artifact_type` as the API lists it (R2)."""
+    """A manifest that names a subject; `artifact_type` as the API lists it (R2).
+
+    `annotations_json` is None while they must be read from the manifest itself.
+    """
 
     repository: str
     digest: str
@@ -35,12 +50,12 @@ class ReferrerRow:
     media_type: str
     size: int
     artifact_type: str | None
-    annotations_json: str
+    annotations_json: str | None
 
     @property
     def annotations(self) -> Mapping[str, str]:
         """All annotations of the manifest."""
-        made: dict[str, str] = json.loads(self.annotations_json)
+        made: dict[str, str] = json.loads(self.annotations_json or "{}")
         return made
 
 
@@ -62,52 +77,84 @@ def _fold(rows: Rows, happened: Happened) -> None:
                 media_type,
                 size,
                 facts.artifact_type,
-                _to_text(facts.annotations),
+                small_annotations_json(facts),
             )
         case ManifestDeleted(repository, digest):
             rows[repository, digest] = None
 
 
-def _to_text(annotations: Mapping[str, str]) -> str:
-    """As the database would write it too: keys by their bytes, nothing escaped that need not be."""
-    return json.dumps(dict(annotations), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-_SET_FOLD = """
+_SET_FOLD = f"""
 SELECT e.key, e.data->>'digest', e.data->>'subject', e.data->>'media_type', (e.data->>'size')::bigint,
        e.facts->>'artifact_type',
-       coalesce((SELECT '{' || string_agg(to_json(a.key)::text || ':' || to_json(a.value)::text, ','
-                                          ORDER BY a.key COLLATE "C") || '}'
-                   FROM jsonb_each_text(e.facts->'annotations') AS a), '{}')
+       CASE WHEN e.facts->'annotations' ? '{ANNOTATIONS_LEFT_OUT}' OR octet_length(a.text) > {ANNOTATIONS_BYTES_MAX}
+            THEN NULL ELSE a.text END
   FROM range_event AS e
+ CROSS JOIN LATERAL (
+       SELECT coalesce('{{' || string_agg(to_json(a.key)::text || ':' || to_json(a.value)::text, ','
+                                          ORDER BY a.key COLLATE "C") || '}}', '{{}}') AS text
+         FROM jsonb_each_text(e.facts->'annotations') AS a) AS a
  WHERE e.type = 'ManifestPushed' AND e.data->>'subject' IS NOT NULL AND e.is_last
-"""
+"""  # noqa: S608 - put together from constants
 model = Model(
     "referrers",
-    2,
+    3,
     table,
     ReferrerRow,
     frozenset({ManifestPushed.TYPE, ManifestDeleted.TYPE}),
     _touched,
     _fold,
     _SET_FOLD,
-    needs_facts=True,
+    known=Known.BRIEF,
 )
 
+# A row of a page costs its annotations, or the whole manifest where they must be read from it, and this.
+_ROW_BYTES = 400
+# What the tail says of a manifest is what its last event says. Of the tail and of the rows so much is looked at, in
+# order of digest, as a page may hold; `edge` is the last digest that fits, if there are more behind it.
 _PAGE = f"""
 WITH tail AS MATERIALIZED (
-{key_tail(("referrers_s2",), with_facts=True)}
+     SELECT DISTINCT ON (t.content) t.* FROM (
+{key_tail(("referrers_s3",))}
    AND (e.type = 'ManifestPushed' AND e.data->>'subject' = %(subject)s OR e.type = 'ManifestDeleted')
+   AND e.content > %(after)s
+     ) AS t ORDER BY t.content, t.position DESC
+), rows AS MATERIALIZED (
+     SELECT r.*, coalesce(octet_length(r.annotations_json), r.size) AS bytes FROM readmodel.referrers_s3 AS r
+      WHERE r.repository = %(key)s AND r.subject = %(subject)s AND r.digest > %(after)s
+        AND (%(types)s::text[] IS NULL OR r.artifact_type = ANY(%(types)s::text[]))
+      ORDER BY r.digest LIMIT %(limit)s + 1
+), seen AS (
+     SELECT digest, max(bytes) + {_ROW_BYTES} AS bytes FROM (
+         SELECT rows.digest, rows.bytes FROM rows
+         UNION ALL
+         (SELECT t.content, ((t.item->>8)::json->>'size')::bigint FROM tail AS t
+           WHERE t.type = 'ManifestPushed' ORDER BY t.content LIMIT %(limit)s + 1)) AS s
+      GROUP BY digest
+), placed AS (
+     SELECT digest, row_number() OVER w AS place, sum(bytes) OVER w AS upto, count(*) OVER () AS number
+       FROM seen WINDOW w AS (ORDER BY digest ROWS UNBOUNDED PRECEDING)
+), page AS MATERIALIZED (
+     SELECT max(digest) AS edge, count(*) < max(number) AS cut FROM placed
+      WHERE place = 1 OR place <= %(limit)s AND upto <= %(bytes)s
 )
-SELECT (SELECT json_agg(json_build_array(p.repository, p.digest, p.subject, p.media_type, p.size, p.artifact_type,
-                                         p.annotations_json)) FROM (
-            SELECT r.* FROM readmodel.referrers_s2 AS r
-             WHERE r.repository = %(key)s AND r.subject = %(subject)s AND r.digest > %(after)s
-               AND (%(types)s::text[] IS NULL OR r.artifact_type = ANY(%(types)s::text[]))
-             ORDER BY r.digest
-             LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS p),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+SELECT (SELECT json_agg(json_build_array(r.repository, r.digest, r.subject, r.media_type, r.size, r.artifact_type,
+                                         r.annotations_json)) FROM rows AS r, page
+         WHERE NOT page.cut OR r.digest <= page.edge),
+       (SELECT json_agg(json_build_array(
+                   t.item->0, t.item->1, t.item->2, t.item->3, t.item->4, t.item->5, t.item->6, t.item->7, t.item->8,
+                   (SELECT {facts_known(Known.BRIEF, "f")} FROM log.es_content AS f WHERE f.digest = t.content))
+               ORDER BY t.position) FROM tail AS t, page WHERE NOT page.cut OR t.content <= page.edge),
+       (SELECT CASE WHEN page.cut THEN page.edge END FROM page)
 """  # noqa: S608 - put together from constants; values go as parameters
+_BODIES = "SELECT c.digest, c.body FROM log.es_content AS c WHERE c.digest = ANY(%(digests)s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Referrers:
+    """A page of referrers with all their annotations; `last` is where the next one begins, None if there is none."""
+
+    rows: list[ReferrerRow]
+    last: str | None
 
 
 def page(
@@ -117,9 +164,13 @@ def page(
     artifact_types: frozenset[str],
     after: str | None,
     limit: int,
-) -> tuple[list[ReferrerRow], bool]:
-    """At most `limit` referrers of the subject after the digest `after`, of these types if any are named."""
-    found, tail = reader.one(
+    bytes_max: int = 3 * 1024 * 1024,
+) -> Referrers:
+    """At most `limit` referrers of the subject after the digest `after`, of these types if any are named.
+
+    Not many more bytes than `bytes_max`, if it is more than one. A page may be empty though there is a next one.
+    """
+    found, tail, edge = reader.one(
         _PAGE,
         {
             "key": repository,
@@ -128,19 +179,27 @@ def page(
             # No manifest has a type with NUL, and the database would not take one.
             "types": sorted(each for each in artifact_types if "\x00" not in each) if artifact_types else None,
             "limit": limit,
+            "bytes": bytes_max,
         },
     )
     rows: Rows = {(row.repository, row.digest): row for row in (ReferrerRow(*each) for each in found or ())}
     for happened in reader.tail_of(tail):
         model.apply(rows, happened)
-    standing = sorted(
-        (
-            row
-            for row in rows.values()
-            if row is not None
-            and row.digest > (after or "")
-            and (not artifact_types or row.artifact_type in artifact_types)
-        ),
-        key=lambda row: row.digest,
-    )
-    return standing[:limit], len(standing) > limit
+    wanted: list[ReferrerRow] = [
+        row
+        for _, row in sorted(rows.items())
+        if row is not None and (not artifact_types or row.artifact_type in artifact_types)
+    ]
+    return Referrers(_whole(reader, wanted), edge)
+
+
+def _whole(reader: Reader, rows: list[ReferrerRow]) -> list[ReferrerRow]:
+    """The rows with their annotations: those that are large are in the manifests, whose bytes never change."""
+    large = [row.digest for row in rows if row.annotations_json is None]
+    bodies = dict(reader.rows(_BODIES, {"digests": large})) if large else {}
+    return [
+        replace(row, annotations_json=annotations_to_json(annotations_of(bodies[row.digest])))
+        if row.annotations_json is None
+        else row
+        for row in rows
+    ]

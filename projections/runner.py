@@ -16,7 +16,7 @@ from projections import builds, housekeeping
 from projections.attempts import Attempts
 from projections.builds import Build
 from projections.feeding import Moved, apply, lock
-from projections.folding import read_range
+from projections.folding import reach, read_range
 from projections.model import Model
 from projections.models import MODELS
 from projections.setup import STATEMENT_TIMEOUT_S, engine_for, ensure_tables
@@ -125,6 +125,7 @@ def advance(
         upto = min(head, standing.head, after + batch)
         if upto <= after:
             return after
+        upto = reach(connection, build.model, after, upto)
         events = read_range(connection, build.model, after, upto, positions=standing.positions)
         moved = {partition: Moved(upto) for partition, position in standing.positions.items() if position < upto}
         apply(connection, build, events, moved, isolate=isolate)

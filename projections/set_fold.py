@@ -17,11 +17,12 @@ from typing import LiteralString
 
 import sqlalchemy as sa
 
-from projections.model import Model
+from projections.model import Known, Model
 from projections.statements import columns, statement
 
-# Small enough that a range's events stay in memory.
+# Small enough that a range's events stay in memory: so many, with facts of so many bytes as the database stores them.
 RANGE_EVENTS = 25_000
+RANGE_FACTS_BYTES = 16 * 1024 * 1024
 _BUFFERS = "64MB"
 # Each range reads its own pages of the log and no others: scanning all of them each time is quadratic.
 _PLANNING = ("enable_seqscan", "enable_bitmapscan", "enable_memoize", "jit")
@@ -47,13 +48,25 @@ SELECT {columns}, true AS is_last, NULL::jsonb AS facts FROM log.es_event WITH N
 # Facts are looked up one by one: a plain join would be turned into a scan of all content.
 _LOAD: LiteralString = """
 INSERT INTO range_event
-SELECT {columns}, s.position IS NULL, c.facts
+SELECT {columns}, e.is_last, e.facts FROM (
+SELECT {columns}, s.position IS NULL AS is_last, c.facts,
+       sum(coalesce(pg_column_size(c.facts), 0)) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING)
+           - coalesce(pg_column_size(c.facts), 0) AS before
   FROM log.es_event AS e
   LEFT JOIN {superseded} AS s ON s.position = e.position AND s.position > %(after)s AND s.position <= %(upto)s
   LEFT JOIN LATERAL (
        SELECT k.facts FROM log.es_content AS k WHERE %(with_facts)s AND k.digest = e.content OFFSET 0) AS c ON true
  WHERE e.log_id = 0 AND e.position <= (%(limits)s::bigint[])[e.partition + 1]
    AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s)
+) AS e WHERE e.before < %(facts_bytes)s
+"""
+# The range ends before the first event that no longer fitted.
+_REACHED: LiteralString = """
+SELECT coalesce((SELECT e.position - 1 FROM log.es_event AS e
+                  WHERE e.log_id = 0 AND e.position <= (%(limits)s::bigint[])[e.partition + 1]
+                    AND e.position > (SELECT coalesce(max(r.position), %(after)s) FROM range_event AS r)
+                    AND e.position <= %(upto)s AND e.type = ANY(%(types)s)
+                  ORDER BY e.position LIMIT 1), %(upto)s)
 """
 
 
@@ -87,23 +100,29 @@ def insert_range(
     after: int,
     upto: int,
     limits: Sequence[int],
-) -> None:
-    """Insert the rows of each model that the events of (after, upto] say are standing at `limits`."""
+) -> int:
+    """Insert the rows of each model that the events of (after, upto] say are standing at `limits`.
+
+    Answers how far it came: less than `upto` where the events have very much beside them.
+    """
     models = [model for model, _ in tables]
     values = {
         "after": after,
         "upto": upto,
         "limits": list(limits),
         "types": types_of(models),
-        "with_facts": any(model.needs_facts for model in models),
+        "with_facts": any(model.known is not Known.NOTHING for model in models),
+        "facts_bytes": RANGE_FACTS_BYTES,
     }
     load = statement(_LOAD, columns=columns(_COPIED, "e"), superseded=superseded)
     connection.exec_driver_sql("TRUNCATE range_event")
     connection.exec_driver_sql(_BY_INDEX)
     connection.exec_driver_sql(load, values)
+    reached = int(connection.exec_driver_sql(_REACHED, values).scalar_one())
     for model, table in tables:
         select = model.set_fold.replace(_SUPERSEDED, superseded)
         connection.exec_driver_sql(
             statement("INSERT INTO {table} ({columns})", table=table, columns=model.columns) + select, values
         )
     connection.exec_driver_sql(_AS_USUAL)
+    return reached

@@ -60,11 +60,11 @@ def _verify(connection: sa.Connection, group: Sequence[_Standing], progress: Pro
     models = [model for model, _ in tables]
     superseded = "superseded_" + models[0].id
     collect_superseded(connection, models, superseded, limits, temporary=True)
-    for after in range(0, upto, RANGE_EVENTS):
-        end = min(after + RANGE_EVENTS, upto)
-        insert_range(connection, tables, superseded, after, end, limits)
+    after = 0
+    while after < upto:
+        after = insert_range(connection, tables, superseded, after, min(after + RANGE_EVENTS, upto), limits)
         if progress is not None:
-            progress(end, upto)
+            progress(after, upto)
     connection.exec_driver_sql(statement("DROP TABLE {superseded}", superseded=superseded))
     for each, (model, expected) in zip(group, tables, strict=True):
         connection.exec_driver_sql(statement("ANALYZE {expected}", expected=expected))

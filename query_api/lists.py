@@ -11,6 +11,7 @@ from protocol.messages import Answer, Headers, Request, json_answer
 from protocol.paging import next_link, parse_last, parse_page
 from query_api.context import Context
 
+# Some clients stop reading an index at 4 MiB (R5).
 _REFERRERS_BYTES_MAX = 3 * 1024 * 1024
 
 
@@ -42,35 +43,22 @@ def referrer_list(context: Context, request: Request) -> Answer:
     repository = request.repository
     subject = str(request.digest)
     wanted = [each for each in request.query.get("artifactType", []) if each]
-    rows, more = referrers.page(
+    found = referrers.page(
         context.reader,
         repository,
         subject,
         frozenset(wanted),
         parse_last(request),
         context.referrers_page_max,
+        _REFERRERS_BYTES_MAX,
     )
-    descriptors, cut = _fitting(rows)
     headers: Headers = [("OCI-Filters-Applied", "artifactType")] if wanted else []
-    if (more or cut) and descriptors:
+    if found.last is not None:
         parameters = [("artifactType", each) for each in wanted]
-        parameters.append(("last", str(descriptors[-1]["digest"])))
+        parameters.append(("last", found.last))
         headers += next_link(f"/v2/{repository}/referrers/{subject}", parameters)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(row) for row in found.rows]}
     return _json(request, index, headers, media_type=OCI_INDEX)
-
-
-def _fitting(rows: list[ReferrerRow]) -> tuple[list[dict[str, Any]], bool]:
-    """The descriptors that fit a page: some clients stop reading an index at 4 MiB (R5)."""
-    descriptors: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        descriptor = _descriptor(row)
-        size += len(json.dumps(descriptor))
-        if descriptors and size > _REFERRERS_BYTES_MAX:
-            return descriptors, True
-        descriptors.append(descriptor)
-    return descriptors, False
 
 
 def _descriptor(row: ReferrerRow) -> dict[str, Any]:
@@ -96,7 +84,8 @@ def extensions(_: Context, request: Request) -> Answer:
 
 
 def _json(request: Request, value: object, headers: Headers, media_type: str = "application/json") -> Answer:
-    answer = json_answer(200, json.dumps(value, separators=(",", ":")).encode(), headers)
+    # Written as manifests are, so that annotations take no more room than they did there.
+    answer = json_answer(200, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), headers)
     answer.headers[0] = ("Content-Type", media_type)
     if request.method == "HEAD":
         answer.body = b""

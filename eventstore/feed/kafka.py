@@ -40,6 +40,9 @@ def make_consumer(settings: KafkaSettings) -> KafkaConsumer:
         auto_offset_reset="none",
         allow_auto_create_topics=False,
         fetch_max_wait_ms=200,
+        # An event has at most some kilobytes; so much of them is in memory at a time.
         max_poll_records=1_000,
+        fetch_max_bytes=4 * 1024 * 1024,
+        max_partition_fetch_bytes=1024 * 1024,
         metrics_enabled=False,
     )

@@ -112,7 +112,7 @@ TAMPERED = {
     "catalog": "UPDATE readmodel.catalog_s1 SET manifests = 99",
     "tags": "UPDATE readmodel.tags_s1 SET digest = 'x' WHERE tag = 't1'",
     "manifests": "DELETE FROM readmodel.manifests_s2",
-    "referrers": "INSERT INTO readmodel.referrers_s2 VALUES ('r', 'd', 's', 'm', 1, NULL, '{}')",
+    "referrers": "INSERT INTO readmodel.referrers_s3 VALUES ('r', 'd', 's', 'm', 1, NULL, '{}')",
     "links": "DELETE FROM readmodel.links_s1",
     "blob_references": "DELETE FROM readmodel.blob_references_s1 WHERE role = 'layer'",
     "audit": "UPDATE readmodel.audit_s1 SET actor = 'someone'",

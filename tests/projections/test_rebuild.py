@@ -383,9 +383,9 @@ def test_a_model_that_is_far_behind_is_folded_by_sql(
     assert {each.id for each in house._new_models()} == {each.id for each in MODELS}
     groups: list[int] = []
 
-    def counting(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> None:
+    def counting(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> int:
         groups.append(len(tables))
-        insert_range(connection, tables, *rest)
+        return insert_range(connection, tables, *rest)
 
     monkeypatch.setattr(fill, "insert_range", counting)
     house._fill_new()

@@ -22,9 +22,9 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
     """The models of each reading of a range, as they come."""
     seen: list[frozenset[str]] = []
 
-    def noted(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> None:
+    def noted(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> int:
         seen.append(frozenset(model.name for model, _ in tables))
-        insert_range(connection, tables, *rest)
+        return insert_range(connection, tables, *rest)
 
     monkeypatch.setattr(verify, "insert_range", noted)
     return seen
