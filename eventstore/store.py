@@ -201,6 +201,10 @@ class Store:
             steps += 1
         return steps
 
+    def sets_let_go(self) -> int:
+        """How many sets are being deleted."""
+        return int(self._reader.row("SELECT count(*) FROM log.es_set AS s WHERE s.digest IS NULL")[0])
+
     def get_content(self, digest: str) -> Content | None:
         """The content of this digest, None if there is none."""
         rows = self._reader.rows(_CONTENT, (digest,))
@@ -298,23 +302,6 @@ class Store:
     def write_problem(self) -> str | None:
         """Why this process's last writes were refused for want of room; None if they were not, or long ago."""
         return self._room.problem
-
-    def forget_commands(self, before: datetime) -> int:
-        """Forget the idempotency keys recorded before a moment; answers how many."""
-        return int(self._reader.row("SELECT log.es_forget_commands(0::smallint, %s)", (before,))[0])
-
-    def erase_clients(self, before: datetime) -> int:
-        """Erase client addresses and user agents recorded before a moment; answers of how many commands."""
-        return int(self._reader.row("SELECT log.es_erase_clients(0::smallint, %s)", (before,))[0])
-
-    def sweep_content(self, before: datetime) -> int:
-        """Delete content stored before a moment that no event names; answers how many rows."""
-        swept = 0
-        while True:
-            some = int(self._reader.row("SELECT log.es_sweep_content(%s, %s)", (before, SWEEP_ROWS_MAX))[0])
-            swept += some
-            if some < SWEEP_ROWS_MAX:
-                return swept
 
     def close(self) -> None:
         """Finish the appends under way and close all connections; a later call opens them again."""

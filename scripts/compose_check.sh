@@ -145,10 +145,10 @@ code=$(docker inspect --format='{{.State.ExitCode}}' alone)
 docker rm -v alone >/dev/null
 [ "$code" = 0 ] || { echo "the container ended with exit code $code" >&2; exit 1; }
 
-say "docker-compose: Postgres, Kafka, two APIs, relay, two projectors, proxy"
+say "docker-compose: Postgres, Kafka, two APIs, relay, two projectors, keeper, proxy"
 TAGTRAIL_PORT=$(free_port)
 export TAGTRAIL_PORT
-services="api1 api2 relay projector1 projector2 proxy"
+services="api1 api2 relay projector1 projector2 keeper proxy"
 all_healthy() { for service in $services; do wait_until_healthy "$(compose ps -q "$service")"; done; }
 compose up -d --no-build
 all_healthy

@@ -59,6 +59,7 @@ class Settings:
     access_log: bool
     manifest_bytes_max: int
     upload_expiry_s: float
+    client_address_days: int
     upload_bodies_per_address: int
     upload_bodies_total: int
     upload_rate_min_bytes: int

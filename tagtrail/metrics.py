@@ -21,6 +21,7 @@ from projections.builds import FILLING
 from projections.setup import engine_for
 from protocol.messages import Answer
 from tagtrail.config import Settings
+from tagtrail.keeper_metrics import Keeping
 from tagtrail.server.counting import FOLDER_VARIABLE
 
 STATEMENT_TIMEOUT_S = 5.0
@@ -35,6 +36,7 @@ def registry_of(settings: Settings) -> CollectorRegistry:
     else:
         registry = REGISTRY
     registry.register(Standings(settings.database_url, with_kafka=settings.kafka is not None))
+    registry.register(Keeping(engine_for(settings.database_url, statement_timeout_s=STATEMENT_TIMEOUT_S)))
     return registry
 
 

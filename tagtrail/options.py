@@ -241,6 +241,13 @@ OPTIONS: tuple[Option, ...] = (
         "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload this long idle is dropped.", "TIME"
     ),
     Option(
+        "client_address_days",
+        whole(1, 36_500),
+        _is(90),
+        "Days after which addresses and user agents of clients are erased from the history.",
+        "N",
+    ),
+    Option(
         "upload_bodies_per_address", whole(1, 100_000), _is(128), "Bodies that one client may be sending at once.", "N"
     ),
     Option(

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from blobstore.disk import DiskBlobStore
 from command_api import handlers as command_handlers
-from command_api import upkeep
 from command_api.bodies import BodyGate, BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
 from domain.events import event_types
-from domain.streams import BLOB_PREFIX, UPLOAD_PREFIX
 from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
@@ -31,6 +29,7 @@ from tagtrail.flask_app import create_app
 from tagtrail.health import Health
 from tagtrail.metrics import Metrics
 from tagtrail.shell import Application
+from tagtrail.storing import make_store, open_board
 
 API_BEAT_S = 5.0
 OPEN_PAUSE_S = 0.5
@@ -58,17 +57,8 @@ class Rooms:
 def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None = None) -> Rooms:
     """Join the rooms. `tail=False` is the tests' hook (see Reader); `board_path` is the server's change board."""
     database = settings.database_url
-    # What is kept depends neither on sessions nor on what all repositories share of a blob (the link has its size).
-    board = None if board_path is None else Board(board_path, ignored=(UPLOAD_PREFIX, BLOB_PREFIX))
-    store = Store(
-        database,
-        pool_size=settings.database_pool,
-        append_timeout_s=settings.append_timeout_s,
-        read_timeout_s=settings.read_timeout_s,
-        allow_clock_skew=settings.test_clock is not None,
-        clock=make_clock(settings),
-        board=board,
-    )
+    board = open_board(board_path)
+    store = make_store(settings, board)
     reader = Reader(database, pool_size=settings.database_pool, statement_timeout_s=settings.read_timeout_s, tail=tail)
     blobs = DiskBlobStore(settings.data)
     commands = CommandContext(
@@ -110,12 +100,11 @@ def make_wsgi(rooms: Rooms) -> Application:
     return Application(rooms.questions.cache, pull, flask_app, checks, drain, rooms.settings.access_log)
 
 
-def start_upkeep(rooms: Rooms) -> threading.Event:
-    """Run the upkeep beside the requests, and say which read models this process asks for; set the event to end it."""
+def start_beside(rooms: Rooms) -> threading.Event:
+    """Begin what goes on beside the requests: say which read models this process asks for; set the event to end it."""
     stop = threading.Event()
     member = Member("api", frozenset(each.id for each in MODELS), frozenset(event_types()))
     Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
-    threading.Thread(target=upkeep.run, args=(rooms.commands, stop), name="upkeep", daemon=True).start()
     if rooms.board is not None:
         threading.Thread(target=_open_store, args=(rooms.store, stop), name="open-store", daemon=True).start()
     return stop

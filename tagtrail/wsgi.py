@@ -4,7 +4,7 @@ from tagtrail import logs
 from tagtrail.config import current_settings
 from tagtrail.server.processes import board_path
 from tagtrail.shell import Application
-from tagtrail.wiring import make_rooms, make_wsgi, start_upkeep
+from tagtrail.wiring import make_rooms, make_wsgi, start_beside
 
 
 def make_application() -> Application:
@@ -12,5 +12,5 @@ def make_application() -> Application:
     settings = current_settings()
     logs.configure(settings, "api")
     rooms = make_rooms(settings, board_path=board_path())
-    start_upkeep(rooms)
+    start_beside(rooms)
     return make_wsgi(rooms)

@@ -73,6 +73,7 @@ class RunningServer:
         names = {
             "server.api": "api",
             "server.projector": "projector",
+            "server.keeper": "keeper",
             "server.relay": "relay",
             "server.watchdog": "watchdog",
         }

@@ -62,13 +62,20 @@ class Membership:
     """The heartbeat of one process, and its leases, kept in a thread with a connection of its own."""
 
     def __init__(
-        self, database_url: str, member: Member, wants: Wants | None = None, *, beat_s: float = BEAT_S
+        self,
+        database_url: str,
+        member: Member,
+        wants: Wants | None = None,
+        *,
+        beat_s: float = BEAT_S,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._url = database_url
         self._member = member
         self._wants = wants
         self._beat_s = beat_s
+        self._lease_s = lease_s
         self._held: frozenset[str] = frozenset()
         self._valid_until = 0.0
         self._stop = threading.Event()
@@ -122,10 +129,11 @@ class Membership:
         connection.execute(_FORGET, (_FORGET_S,))
         if self._wants is None:
             return
-        alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, LEASE_S))]
+        alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, self._lease_s))]
         names = sorted(self._wants(alive, self.id))
         connection.execute(_GIVE_BACK, (self.id, names))
-        taken = connection.execute(_TAKE, {"me": self.id, "ttl": LEASE_S, "names": names}).fetchall() if names else ()
+        wanted = {"me": self.id, "ttl": self._lease_s, "names": names}
+        taken = connection.execute(_TAKE, wanted).fetchall() if names else ()
         self._held = frozenset(row[0] for row in taken)
         # Ours ends before that of the database does, whatever the answer took.
-        self._valid_until = began + LEASE_S - self._beat_s / 2
+        self._valid_until = began + self._lease_s - self._beat_s / 2

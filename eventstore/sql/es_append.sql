@@ -32,7 +32,11 @@ BEGIN
       FROM es_event AS e WHERE e.log_id = in_log ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
     FOR command IN SELECT c FROM jsonb_array_elements(batch) AS c LOOP
-        SELECT k.result INTO result FROM es_command AS k WHERE k.log_id = in_log AND k.id = command->>'id';
+        SELECT k.result INTO result FROM es_command_ring AS k WHERE k.log_id = in_log AND k.id = command->>'id';
+        IF NOT FOUND THEN
+            -- Keys from before the ring.
+            SELECT k.result INTO result FROM es_command AS k WHERE k.log_id = in_log AND k.id = command->>'id';
+        END IF;
         IF FOUND THEN
             results := results || json_build_object('repeated', result);
             CONTINUE;

@@ -98,6 +98,6 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(m.stream, m.ref ORDER BY m.place DESC), '{}') INTO previous
       FROM unnest(moved, moved_from) WITH ORDINALITY AS m(stream, ref, place);
     result := json_build_object('first', head + 1, 'last', place, 'recorded_at', moment, 'previous', previous);
-    INSERT INTO log.es_command (log_id, id, recorded_at, result) VALUES (in_log, command->>'id', moment, result);
+    PERFORM log.es_keep_key(in_log, command->>'id', moment, result);
     RETURN result;
 END $$;

@@ -24,7 +24,7 @@ from tagtrail.server.lock import LOCK_FILE
 def api(config_file: str | None, **values: Any) -> None:
     """Serve by API workers alone, until Ctrl-C; database and data folder may be shared with others.
 
-    Projectors (and a relay, with Kafka) run beside it: `tagtrail projector`, `tagtrail relay`.
+    Beside it run `tagtrail keeper`, `tagtrail projector` and, with Kafka, `tagtrail relay`.
     """
     settings = resolved(values, config_file).settings
     if settings.port == 0:
@@ -43,20 +43,20 @@ def _serve(settings: Settings, handed: Path) -> None:
     from tagtrail.server import api as work
 
     checked(settings)
-    try:
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        DiskBlobStore(settings.data).prepare()
-    except (OSError, BlobStoreError) as problem:
-        raise Problem(f"the data folder {settings.data} cannot be used: {problem}") from problem
-    with _shared(settings.data):
+    with shared(settings.data):
         hand_over(settings, handed)
         os.environ[HANDED_VARIABLE] = str(handed)
         work.main()
 
 
 @contextmanager
-def _shared(data: Path) -> Iterator[None]:
-    """Hold the data folder beside others of our kind, but not beside `tagtrail serve`."""
+def shared(data: Path) -> Iterator[None]:
+    """Make the data folder and hold it, beside others of our kind, but not beside `tagtrail serve`."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        DiskBlobStore(data).prepare()
+    except (OSError, BlobStoreError) as problem:
+        raise Problem(f"the data folder {data} cannot be used: {problem}") from problem
     file = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

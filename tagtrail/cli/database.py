@@ -1,6 +1,8 @@
 """`tagtrail db`: a database of one's own."""
 
 import secrets
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import click
@@ -8,9 +10,11 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from eventstore import roles, schema
+from eventstore.store import utc_now
 from eventstore.types import StoreError
+from eventstore.upkeep import Upkeep
 from eventstore.window import REVISION
-from tagtrail.cli.common import Problem
+from tagtrail.cli.common import Problem, database_of, setting_options
 from tagtrail.config import mask_url
 
 OWNER = "tagtrail_owner"
@@ -105,3 +109,38 @@ def _as_role(admin_url: str, role: str, password: str, database: str) -> str:
     parts = urlsplit(admin_url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{host}", path=f"/{database}"))
+
+
+def _moment(_: click.Context, __: click.Parameter, given: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError as problem:
+        raise click.BadParameter("must be a date or a time, for example 2026-01-31 or 2026-01-31T12:00Z") from problem
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+@db.command("erase-addresses")
+@click.option(
+    "--before",
+    required=True,
+    metavar="TIME",
+    callback=_moment,
+    help="Date or time; UTC unless it says otherwise.",
+)
+@setting_options("database", "data")
+def erase_addresses(before: datetime, config_file: str | None, **values: Any) -> None:
+    """Erase the addresses and user agents of clients recorded up to a moment, now.
+
+    A server erases them by itself after client_address_days. The history keeps who did what.
+    """
+    upkeep = Upkeep(database_of(values, config_file), utc_now)
+    erased, more = 0, True
+    try:
+        while more:
+            step = upkeep.erase_clients(before)
+            erased, more = erased + step.removed, step.more
+    except StoreError as problem:
+        raise Problem(f"{erased} were erased, then: {problem}") from problem
+    finally:
+        upkeep.close()
+    click.echo(f"The addresses of {erased} commands were erased.")

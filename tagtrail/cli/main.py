@@ -15,6 +15,7 @@ _COMMANDS = {
     "api": "tagtrail.cli.api:api",
     "relay": "tagtrail.cli.processes:relay",
     "projector": "tagtrail.cli.processes:projector",
+    "keeper": "tagtrail.cli.processes:keeper",
     "config": "tagtrail.cli.configuration:config",
     "db": "tagtrail.cli.database:db",
     "events": "tagtrail.cli.events:events",

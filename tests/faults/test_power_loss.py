@@ -16,7 +16,7 @@ import pytest
 
 from blobstore import disk, staging
 from blobstore.disk import DiskBlobStore
-from command_api import upkeep, uploads
+from command_api import uploads
 from command_api.sessions import Sessions
 from domain import upload as sessions
 from domain.blob import BlobCommitted
@@ -31,6 +31,7 @@ from tests.api import Registry, registry_over, sha256
 from tests.faults.disk import EVERYTHING, FLUSHED, SURVIVALS, Disk, PowerLoss, Survival, chance
 from tests.faults.pushes import WAYS, Push, Way
 from tests.postgres import Database
+from tests.upkeep import keep_once
 
 STEPS_MAX = 40
 STEPS = {"create", "pwrite", "ftruncate", "flush bytes", "rename", "flush folder", "unlink", "put_content", "append"}
@@ -149,7 +150,7 @@ class Machine:
         self.require_kept(self.pushes)
         data = self._registry.rooms.settings.data
         (data / "clock").write_text(str(timedelta(days=3).total_seconds()))
-        upkeep.sweep(self._registry.rooms.commands)
+        keep_once(self._registry.rooms)
         assert open_sessions(self._registry) == []
         assert list((data / "uploads").iterdir()) == []
 

@@ -24,7 +24,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from command_api import upkeep
 from projections import admin, rebuild, runner
 from projections.models import MODELS
 from tests.api import Registry, registry_over, sha256
@@ -35,6 +34,7 @@ from tests.races.model import Model
 from tests.races.player import CONDITIONS, CONDITIONS_OF_DELETE, Player
 from tests.races.questions import Question, questions
 from tests.races.universe import NAMES, TAGS, universe
+from tests.upkeep import keep_once
 
 SEED = 20261127
 # After so many commands every question was asked again, whether its answer has changed or not.
@@ -176,7 +176,7 @@ class Machine(RuleBasedStateMachine):
         """The clock of all processes is moved, and one of them runs its upkeep."""
         self.player.model.pass_time(hours)
         (self.folder / "clock").write_text(str(self.player.model.hour * 3600))
-        upkeep.sweep(self.apis[number].rooms.commands)
+        keep_once(self.apis[number].rooms)
 
     @rule(what=st.sampled_from(["restart", "projector", "rebuild"]), number=apis, model=st.sampled_from(MODELS))
     def processes_come_and_go(self, what: str, number: int, model: Any) -> None:

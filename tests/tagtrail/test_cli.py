@@ -102,7 +102,9 @@ def pushed(server: RunningServer) -> Pushed:
 def test_it_tells_its_version_and_lists_its_commands() -> None:
     assert run("--version").out == f"tagtrail, version {version('tagtrail')}\n"
     shown = run("--help").out
-    for command in ("serve", "api", "relay", "projector", "config", "db", "events", "projections", "history", "blobs"):
+    for command in (
+        *("serve", "api", "relay", "projector", "keeper", "config", "db", "events", "projections", "history", "blobs"),
+    ):
         assert f"\n  {command} " in shown
     assert "Exit status: 0" in shown
 
@@ -117,6 +119,8 @@ def test_it_tells_its_version_and_lists_its_commands() -> None:
         ["api"],
         ["relay"],
         ["projector"],
+        ["keeper"],
+        ["db", "erase-addresses"],
         ["events", "tail"],
         ["events", "schemas"],
         ["projections", "swap-back"],
@@ -297,6 +301,9 @@ def test_metrics_tell_where_log_and_read_models_stand(pushed: Pushed) -> None:
     [
         (["relay"], "name the database"),
         (["projector"], "name the database"),
+        (["keeper"], "name the database"),
+        (["db", "erase-addresses"], "--before"),
+        (["db", "erase-addresses", "--before", "yesterday"], "must be a date or a time"),
         (["api", "--listen", "127.0.0.1:0"], "a port of its own"),
         (["projector", "--kafka", "nowhere"], "HOST:PORT"),
         (["relay", "--metrics", "here"], "HOST:PORT"),

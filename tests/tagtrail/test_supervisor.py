@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ pytestmark = pytest.mark.xdist_group("supervisor")
 STOP_MAX_S = 10.0
 READY_MAX_S = 5.0
 WAIT_MAX_S = 30.0
+TASKS = {
+    *("expire-uploads", "discard-staging", "sweep-content", "sweep-sets", "forget-commands", "erase-addresses"),
+    "backfill",
+}
 
 
 @pytest.fixture
@@ -50,6 +55,14 @@ def eventually(what: str, holds: Callable[[], bool], seconds: float = WAIT_MAX_S
     while not holds():
         assert time.monotonic() < deadline, f"in vain: {what}"
         time.sleep(0.02)
+
+
+def kept(server: RunningServer) -> set[str]:
+    """The tasks of upkeep that went well, by /metrics; fails if one did not."""
+    found = server.metrics()
+    name = "tagtrail_keeper_last_success_timestamp_seconds"
+    assert [each for each, value in found.items() if each.startswith("tagtrail_keeper_failing") and value] == []
+    return {task for task in TASKS if found.get(f'{name}{{task="{task}"}}', 0) > 0}
 
 
 def ready(server: RunningServer) -> bool:
@@ -315,9 +328,33 @@ def test_health_answers_without_a_database_and_readiness_says_what_is_missing(vi
     eventually("it is ready again", lambda: ready(victim))
 
 
-def test_without_a_projector_none_runs() -> None:
+def test_without_a_projector_none_runs_and_the_log_is_kept_all_the_same() -> None:
     with serving(None, "--no-projector") as server:
-        assert set(server.children()) == {"postgres", "api", "watchdog"}
+        assert set(server.children()) == {"postgres", "api", "keeper", "watchdog"}
+        eventually("all tasks were run", lambda: kept(server) == TASKS)
+        os.kill(server.children()["keeper"], signal.SIGKILL)
+        eventually("another keeper is started", lambda: "keeper" in server.children())
+
+
+@pytest.mark.parametrize("more", [(), ("--no-projector",)])
+def test_an_upload_that_is_idle_for_a_day_expires(folder: Path, more: tuple[str, ...]) -> None:
+    """By the keeper, whose appends the change board of the server admits; the bytes are gone."""
+    clock = folder / "clock"
+    server = start(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more)
+    server.wait_ready()
+    location = start_upload(server, "idle")
+    assert server.stop() == 0
+    clock.write_text(str(25 * 3600))
+    again = start(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more)
+    again.wait_ready()
+    path = urllib.parse.urlsplit(location).path
+    eventually("it has expired", lambda: requests.get(f"{again.url}{path}", timeout=30).status_code == 404)
+    eventually("its bytes are gone", lambda: list((folder / "data" / "uploads").iterdir()) == [])
+    eventually("all tasks were run", lambda: kept(again) == TASKS)
+    found = again.metrics()
+    assert found["tagtrail_keeper_up"] == 1
+    assert found['tagtrail_keeper_removed_total{task="expire-uploads"}'] == 1
+    assert again.stop() == 0
 
 
 def test_it_says_where_it_listens_and_how_to_push(victim: RunningServer) -> None:

@@ -1,0 +1,136 @@
+"""The keeper: runs a log's tasks of upkeep, each at its own pace, and notes where each stands.
+
+One is active, by a lease. Every task is safe to run twice, so two that both believe to be it do no harm. A task works
+in slices and is broken off after a while in favour of the others; one that fails is tried again and keeps none waiting.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from eventstore.connection import connect
+from eventstore.feed.members import Member, Membership
+from eventstore.upkeep import Step
+
+LEASE = "keeper/0"
+LEASE_S = 20.0
+BEAT_S = 5.0
+STANDBY_S = 1.0
+ROUND_S = 5.0
+RETRY_S = 60.0
+STATEMENT_TIMEOUT_S = 5.0
+PROBLEM_CHARACTERS = 500
+
+_NOTE = """
+INSERT INTO feed.task AS t (name, tried_at, succeeded_at, removed, backlog, problem)
+VALUES (%(name)s, clock_timestamp(), CASE WHEN %(problem)s::text IS NULL THEN clock_timestamp() END, %(removed)s,
+        coalesce(%(backlog)s, 0), %(problem)s)
+ON CONFLICT (name) DO UPDATE
+   SET tried_at = excluded.tried_at, succeeded_at = coalesce(excluded.succeeded_at, t.succeeded_at),
+       removed = t.removed + excluded.removed, backlog = coalesce(%(backlog)s, t.backlog), problem = excluded.problem
+"""
+# One row at least: whether there is a keeper is known before any task was run.
+STANDINGS = """
+SELECT EXISTS (SELECT FROM feed.lease AS l WHERE l.name = %(lease)s AND l.until > clock_timestamp()) AS up,
+       t.name, extract(epoch FROM t.succeeded_at) AS succeeded_s, t.problem IS NOT NULL AS failing, t.backlog, t.removed
+  FROM (SELECT) AS one LEFT JOIN feed.task AS t ON true ORDER BY t.name
+"""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task: how often it is due, one slice of its work, and how much of it waits."""
+
+    name: str
+    period_s: float
+    step: Callable[[], Step]
+    backlog: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of a task did; `more` says that it was broken off."""
+
+    removed: int
+    more: bool
+    problem: str | None = None
+
+
+class Keeper:
+    """One candidate for keeping a log."""
+
+    def __init__(self, database_url: str, tasks: Sequence[Task]) -> None:
+        self._url = database_url
+        self._tasks = tasks
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the log until stopped, or stand by while another keeper does."""
+        members = Membership(
+            self._url, Member("keeper"), lambda alive, me: [LEASE], beat_s=BEAT_S, lease_s=LEASE_S
+        ).start()
+        due = dict.fromkeys(self._tasks, 0.0)
+        try:
+            while not stop.is_set():
+                if LEASE not in members.held:
+                    stop.wait(STANDBY_S)
+                    continue
+                task = min(due, key=lambda each: due[each])
+                if stop.wait(max(0.0, due[task] - time.monotonic())) or LEASE not in members.held:
+                    continue
+                done = self.round(task, stop)
+                due[task] = time.monotonic() + _pause_s(task, done)
+        finally:
+            members.close()
+
+    def round(self, task: Task, stop: threading.Event) -> Round:
+        """Work on a task for a while and note where it stands."""
+        done = _work(task, stop)
+        if done.removed:
+            _log.info("upkeep: %s removed %d", task.name, done.removed)
+        self._note(task, done, _backlog(task))
+        return done
+
+    def _note(self, task: Task, done: Round, backlog: int | None) -> None:
+        values = {"name": task.name, "removed": done.removed, "backlog": backlog, "problem": done.problem}
+        try:
+            with connect(self._url, name="tagtrail-keeper", statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
+                connection.execute("SET synchronous_commit = off")
+                connection.execute(_NOTE, values)
+        except psycopg.Error as problem:
+            _log.warning("where %s stands could not be noted: %s", task.name, problem)
+
+
+def _work(task: Task, stop: threading.Event) -> Round:
+    began = time.monotonic()
+    removed, more = 0, True
+    try:
+        while more and not stop.is_set() and time.monotonic() - began < ROUND_S:
+            step = task.step()
+            removed, more = removed + step.removed, step.more
+    except MemoryError:
+        raise
+    except Exception as problem:  # noqa: BLE001 -- whatever it was, the other tasks go on, and this one is tried again
+        _log.exception("upkeep: %s failed, it is tried again", task.name)
+        return Round(removed, False, f"{type(problem).__name__}: {problem}"[:PROBLEM_CHARACTERS])
+    return Round(removed, more)
+
+
+def _backlog(task: Task) -> int | None:
+    try:
+        return task.backlog()
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 -- as above
+        _log.exception("upkeep: what waits for %s is not known", task.name)
+        return None
+
+
+def _pause_s(task: Task, done: Round) -> float:
+    if done.problem is not None:
+        return min(task.period_s, RETRY_S)
+    return 0.0 if done.more else task.period_s

@@ -1,0 +1,97 @@
+"""What keeps a log's tables from growing without need: each task in slices, at a cost in proportion to what goes."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from eventstore.reader import Reader
+from eventstore.types import Clock
+
+CONTENT_SLICE = 200
+CLIENTS_SLICE = 2000
+COUNTED_MAX = 10_000
+# Of one answer: a slice takes milliseconds.
+TIMEOUT_S = 10.0
+
+SWEEP_CONTENT = "SELECT s.looked_at, s.swept FROM log.es_sweep_new_content(%s, %s) AS s"
+NEW_CONTENT = """
+SELECT count(*) FROM (SELECT FROM log.es_content_new AS n WHERE n.stored_at < %s ORDER BY n.stored_at LIMIT %s) AS due
+"""
+FORGET_COMMANDS = "SELECT log.es_forget_commands(0::smallint, %s::interval, %s)"
+COMMANDS_OVER = "SELECT cardinality(log.es_ring_over(0::smallint, %s::interval, %s))"
+ERASE_CLIENTS = "SELECT log.es_erase_clients(0::smallint, %s, %s)"
+CLIENTS_OVER = """
+SELECT count(*) FROM (SELECT FROM log.es_client AS c
+                       WHERE c.log_id = 0 AND c.first_position <= log.es_position_at(0::smallint, %s)
+                       ORDER BY c.first_position LIMIT %s) AS due
+"""
+LIST_CONTENT = "SELECT log.es_list_content(%s, %s)"
+# What migrations leave to be done while the registry serves: each is given how far it got and answers how far it is.
+_BACKFILLS = {"list-content": LIST_CONTENT}
+_UNDONE = """
+SELECT b.name, b.mark FROM feed.backfill AS b WHERE b.done_at IS NULL AND b.name = ANY(%s) ORDER BY b.name
+"""
+_MARK = "UPDATE feed.backfill SET mark = %s WHERE name = %s AND mark = %s RETURNING name"
+_DONE = "UPDATE feed.backfill SET done_at = clock_timestamp() WHERE name = %s RETURNING name"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One slice of a task: how much it removed, and whether there is more to do at once."""
+
+    removed: int
+    more: bool = False
+
+
+class Upkeep:
+    """The tasks of one log. `clock` is the one by which commands and content are dated."""
+
+    def __init__(self, conninfo: str, clock: Clock, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._clock = clock
+        self._reader = Reader(conninfo, pool_size=1, timeout_s=timeout_s, name="tagtrail-keeper")
+
+    def sweep_content(self, kept: timedelta) -> Step:
+        """Delete content that no event names, once it was stored so long ago; each is looked at once."""
+        looked_at, swept = self._reader.row(SWEEP_CONTENT, (self._clock() - kept, CONTENT_SLICE))
+        return Step(int(swept), looked_at == CONTENT_SLICE)
+
+    def content_to_sweep(self, kept: timedelta) -> int:
+        """How much content waits to be looked at; no more than COUNTED_MAX are counted."""
+        return int(self._reader.row(NEW_CONTENT, (self._clock() - kept, COUNTED_MAX))[0])
+
+    def forget_commands(self, kept: timedelta) -> Step:
+        """Forget idempotency keys that are older, a partition of them at a time."""
+        return Step(int(self._reader.row(FORGET_COMMANDS, (kept, self._clock()))[0]))
+
+    def commands_to_forget(self, kept: timedelta) -> int:
+        """How many partitions of keys could be emptied."""
+        return int(self._reader.row(COMMANDS_OVER, (kept, self._clock()))[0])
+
+    def erase_clients(self, before: datetime) -> Step:
+        """Erase addresses and user agents of clients recorded at or before a moment."""
+        erased = int(self._reader.row(ERASE_CLIENTS, (before, CLIENTS_SLICE))[0])
+        return Step(erased, erased == CLIENTS_SLICE)
+
+    def clients_to_erase(self, before: datetime) -> int:
+        """Of how many commands addresses wait to be erased; no more than COUNTED_MAX are counted."""
+        return int(self._reader.row(CLIENTS_OVER, (before, COUNTED_MAX))[0])
+
+    def backfill(self) -> Step:
+        """Do a slice of what a migration left to be done while the registry serves; it goes on where it was."""
+        undone = self._reader.rows(_UNDONE, (list(_BACKFILLS),))
+        if not undone:
+            return Step(0)
+        name, mark = undone[0]
+        reached = self._reader.row(_BACKFILLS[name], (mark, CONTENT_SLICE))[0]
+        if reached is None:
+            self._reader.rows(_DONE, (name,))
+        else:
+            self._reader.rows(_MARK, (reached, name, mark))
+        return Step(0, more=True)
+
+    def backfills_left(self) -> int:
+        """How many of them are not done."""
+        return len(self._reader.rows(_UNDONE, (list(_BACKFILLS),)))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._reader.close()

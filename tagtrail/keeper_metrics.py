@@ -1,0 +1,43 @@
+"""What /metrics says of the keeper: from the database, so that every API process and every keeper says the same."""
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import DBAPIError
+
+from eventstore.feed.keeper import LEASE, STANDINGS
+
+
+class Keeping(Collector):
+    """Whether there is a keeper, and where each of its tasks stands; nothing while the database is away."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: what there is to tell is known when the database is asked."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample a task of each; a task stands there from its first round on."""
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.exec_driver_sql(STANDINGS, {"lease": LEASE}).all()
+        except DBAPIError:
+            return
+        yield GaugeMetricFamily("tagtrail_keeper_up", "Whether a keeper does the upkeep", int(rows[0].up))
+        success = GaugeMetricFamily(
+            "tagtrail_keeper_last_success_timestamp_seconds", "When a task last went well, 0 if never", labels=["task"]
+        )
+        failing = GaugeMetricFamily("tagtrail_keeper_failing", "Whether its last round failed", labels=["task"])
+        backlog = GaugeMetricFamily("tagtrail_keeper_backlog", "What waited after its last round", labels=["task"])
+        removed = CounterMetricFamily("tagtrail_keeper_removed", "What it has removed so far", labels=["task"])
+        for row in rows:
+            if row.name is not None:
+                success.add_metric([row.name], float(row.succeeded_s or 0))
+                failing.add_metric([row.name], int(row.failing))
+                backlog.add_metric([row.name], row.backlog)
+                removed.add_metric([row.name], row.removed)
+        yield from (success, failing, backlog, removed)

@@ -1,0 +1,85 @@
+"""The keeper of a log, made from settings: which tasks it has and how often, and the thread or process that runs it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from blobstore.disk import DiskBlobStore
+from command_api.upkeep import ORPHANS_KEPT, UploadUpkeep
+from eventstore.feed.keeper import Keeper, Task
+from eventstore.store import Store
+from eventstore.upkeep import Step, Upkeep
+from tagtrail.clock import make_clock
+from tagtrail.config import Settings
+from tagtrail.storing import make_store, open_board
+
+MINUTE_S = 60.0
+HOUR_S = 3600.0
+COMMANDS_KEPT = timedelta(hours=72)
+JOIN_S = 2.0
+
+
+def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
+    """All that a registry does by itself. Periods in seconds."""
+    clock = make_clock(settings)
+    uploads = UploadUpkeep(store, DiskBlobStore(settings.data), clock, timedelta(seconds=settings.upload_expiry_s))
+    addresses = timedelta(days=settings.client_address_days)
+    return (
+        Task("expire-uploads", MINUTE_S, uploads.expire, uploads.to_expire),
+        Task("discard-staging", 10 * MINUTE_S, uploads.discard_orphans, uploads.orphans),
+        Task(
+            "sweep-content",
+            MINUTE_S,
+            lambda: upkeep.sweep_content(ORPHANS_KEPT),
+            lambda: upkeep.content_to_sweep(ORPHANS_KEPT),
+        ),
+        Task("sweep-sets", HOUR_S, lambda: Step(store.sweep_sets(clock() - ORPHANS_KEPT)), store.sets_let_go),
+        Task(
+            "forget-commands",
+            HOUR_S,
+            lambda: upkeep.forget_commands(COMMANDS_KEPT),
+            lambda: upkeep.commands_to_forget(COMMANDS_KEPT),
+        ),
+        Task(
+            "erase-addresses",
+            HOUR_S,
+            lambda: upkeep.erase_clients(clock() - addresses),
+            lambda: upkeep.clients_to_erase(clock() - addresses),
+        ),
+        Task("backfill", MINUTE_S, upkeep.backfill, upkeep.backfills_left),
+    )
+
+
+def keep(settings: Settings, stop: threading.Event, board_path: Path | None = None) -> None:
+    """Keep the log and the data folder until stopped. `board_path` is the change board of the server, if it has one."""
+    board = open_board(board_path)
+    store = make_store(settings, board)
+    upkeep = Upkeep(settings.database_url, make_clock(settings))
+    try:
+        Keeper(settings.database_url, tasks(settings, store, upkeep)).run(stop)
+    finally:
+        upkeep.close()
+        store.close()
+        if board is not None:
+            board.close()
+
+
+@contextmanager
+def keeping(settings: Settings, stop: threading.Event, board_path: Path | None = None) -> Iterator[None]:
+    """The same in a thread, beside what else the process does; should it end by a fault, `stop` ends the process."""
+
+    def run() -> None:
+        try:
+            keep(settings, stop, board_path)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=run, name="keeper", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(JOIN_S)

@@ -1,0 +1,23 @@
+"""The keeper process of a server that runs no projector: the log's upkeep until told to stop."""
+
+import signal
+import threading
+
+from tagtrail import keeping, logs
+from tagtrail.config import current_settings
+from tagtrail.server.processes import board_path, end_with_parent, supervisor_pid
+
+
+def main() -> None:
+    """Keep the log until SIGTERM or SIGINT."""
+    settings = current_settings()
+    logs.configure(settings, "keeper")
+    end_with_parent(supervisor_pid())
+    stop = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stop.set())
+    keeping.keep(settings, stop, board_path())
+
+
+if __name__ == "__main__":
+    main()

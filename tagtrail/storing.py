@@ -1,0 +1,28 @@
+"""The event store of one process, made from its settings."""
+
+from pathlib import Path
+
+from domain.streams import BLOB_PREFIX, UPLOAD_PREFIX
+from eventstore.board.board import Board
+from eventstore.store import Store
+from tagtrail.clock import make_clock
+from tagtrail.config import Settings
+
+
+def open_board(path: Path | None) -> Board | None:
+    """The process's part of the change board of its server, if that has one."""
+    # What is kept depends neither on sessions nor on what all repositories share of a blob (the link has its size).
+    return None if path is None else Board(path, ignored=(UPLOAD_PREFIX, BLOB_PREFIX))
+
+
+def make_store(settings: Settings, board: Board | None) -> Store:
+    """The store; it connects when it is first used."""
+    return Store(
+        settings.database_url,
+        pool_size=settings.database_pool,
+        append_timeout_s=settings.append_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        allow_clock_skew=settings.test_clock is not None,
+        clock=make_clock(settings),
+        board=board,
+    )

@@ -1,0 +1,129 @@
+"""The keeper: one works, a task that fails keeps none waiting, and where each stands can be seen."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+
+from eventstore.feed import keeper
+from eventstore.feed.keeper import Keeper, Task
+from eventstore.upkeep import Step
+from tests.postgres import Database
+from tests.waiting import eventually
+
+
+@dataclass
+class Work:
+    """A task that counts its steps and answers them in turn, the last one again and again."""
+
+    steps: list[Step | Exception] = field(default_factory=lambda: [Step(0)])
+    done: int = 0
+
+    def step(self) -> Step:
+        """The next answer."""
+        answer = self.steps[min(self.done, len(self.steps) - 1)]
+        self.done += 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait_for_more(self) -> None:
+        """Until another step was taken."""
+        done = self.done
+        eventually(lambda: self.done > done)
+
+    def task(self, name: str, period_s: float = 0.05, backlog: Callable[[], int] = lambda: 0) -> Task:
+        """As the keeper takes it."""
+        return Task(name, period_s, self.step, backlog)
+
+
+@contextmanager
+def running(url: str, *tasks: Task) -> Iterator[None]:
+    """A keeper in a thread of its own."""
+    stop = threading.Event()
+    thread = threading.Thread(target=Keeper(url, tasks).run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10.0)
+        assert not thread.is_alive()
+
+
+def standings(url: str) -> dict[str, tuple[int, int, bool, str | None]]:
+    """By task: removed, backlog, whether it ever went well, its problem."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT name, removed, backlog, succeeded_at IS NOT NULL, problem FROM feed.task")
+        return {row[0]: row[1:] for row in rows}
+
+
+def test_a_task_that_fails_keeps_none_waiting(database: Database) -> None:
+    """The others run at their pace; the one that fails is noted with its problem, and what waits for it."""
+    bad, good = Work([RuntimeError("broken")]), Work([Step(2), Step(0)])
+    with running(database.app_url, bad.task("bad", backlog=lambda: 7), good.task("good")):
+        eventually(lambda: bad.done > 3 and good.done > 3 and len(standings(database.app_url)) == 2)
+    assert standings(database.app_url) == {
+        "bad": (0, 7, False, "RuntimeError: broken"),
+        "good": (2, 0, True, None),
+    }
+
+
+def test_a_task_goes_well_again(database: Database) -> None:
+    """Its problem is gone then."""
+    work = Work([RuntimeError("broken"), Step(1), Step(0)])
+    with running(database.app_url, work.task("once")):
+        eventually(lambda: work.done > 3)
+    assert standings(database.app_url) == {"once": (1, 0, True, None)}
+
+
+def test_what_waits_is_noted_as_it_was_where_it_cannot_be_asked(database: Database) -> None:
+    """The task itself counts as done."""
+    backlogs = iter([5])
+    work = Work()
+    with running(database.app_url, work.task("odd", backlog=lambda: next(backlogs))):
+        eventually(lambda: work.done > 3)
+    assert standings(database.app_url) == {"odd": (0, 5, True, None)}
+
+
+def test_a_long_task_gives_the_others_their_turn(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is broken off after a while, goes on at once, and the other is not late by more than that."""
+    monkeypatch.setattr(keeper, "ROUND_S", 0.05)
+    long, short = Work([Step(1, more=True)]), Work()
+    with running(database.app_url, long.task("long", period_s=3600.0), short.task("short")):
+        eventually(lambda: short.done > 5 and long.done > 100)
+
+
+def test_one_keeper_works_and_another_takes_over(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one stands by as long as the first one lives, and begins when that ends."""
+    monkeypatch.setattr(keeper, "STANDBY_S", 0.05)
+    monkeypatch.setattr(keeper, "BEAT_S", 0.1)
+    first, second = Work(), Work()
+    with ExitStack() as later:
+        with running(database.app_url, first.task("task")):
+            eventually(lambda: first.done > 3)
+            later.enter_context(running(database.app_url, second.task("task")))
+            more = first.done + 20
+            eventually(lambda: first.done > more)
+            assert second.done == 0
+        eventually(lambda: second.done > 0)
+        ended = first.done
+        eventually(lambda: second.done > 5)
+        assert first.done == ended
+
+
+def test_a_keeper_outlives_a_database_that_is_away(database: Database) -> None:
+    """Its connections are cut again and again: it goes on, and notes where it stands afterwards."""
+    work = Work()
+    with running(database.app_url, work.task("task")), psycopg.connect(database.admin_url, autocommit=True) as admin:
+        for _ in range(5):
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'tagtrail-keeper%' AND datname = current_database()"
+            )
+            work.wait_for_more()
+        admin.execute("DELETE FROM feed.task")
+        eventually(lambda: "task" in standings(database.app_url))

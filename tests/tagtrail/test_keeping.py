@@ -1,0 +1,133 @@
+"""Upkeep: expiry by inactivity, orphans, old idempotency keys and addresses; time moved by freezegun."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from freezegun import freeze_time
+from freezegun.api import FrozenDateTimeFactory
+
+from domain.names import UploadId
+from eventstore.types import Content
+from tests.api import Registry, codes, sha256
+from tests.postgres import Database
+from tests.upkeep import keep_once
+
+IGNORED = ["psycopg", "psycopg_pool", "queue", "threading", "concurrent"]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def now() -> Iterator[FrozenDateTimeFactory]:
+    """A clock that stands until it is moved."""
+    with freeze_time(START, ignore=IGNORED) as frozen:
+        assert isinstance(frozen, FrozenDateTimeFactory)
+        yield frozen
+
+
+def test_a_session_expires_by_inactivity_not_by_age(registry: Registry, now: FrozenDateTimeFactory) -> None:
+    """U10: each chunk starts the time anew; then 404, the bytes gone, an event in the log."""
+    location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+    for _ in range(3):
+        now.tick(timedelta(hours=23))
+        assert registry.patch(location, data=b"x").status_code == 202
+        assert keep_once(registry.rooms)["expire-uploads"] == 0
+    now.tick(timedelta(hours=25))
+    assert keep_once(registry.rooms)["expire-uploads"] == 1
+    assert codes(registry.get(location)) == ["BLOB_UPLOAD_UNKNOWN"]
+    assert list((registry.rooms.settings.data / "uploads").iterdir()) == []
+    last = registry.rooms.store.read_log(registry.head_position() - 1, 1)[0]
+    assert (last.type, last.actor, last.recorded_at) == ("UploadExpired", "tagtrail", START + timedelta(hours=94))
+    assert keep_once(registry.rooms)["expire-uploads"] == 0
+
+
+def test_bytes_that_cannot_be_removed_keep_no_session_open(registry: Registry, now: FrozenDateTimeFactory) -> None:
+    """Both sessions expire although the staged bytes of one are a folder; the other's are gone."""
+    locations = [registry.post("/v2/u/app/blobs/uploads/").headers["Location"] for _ in range(2)]
+    uploads = registry.rooms.settings.data / "uploads"
+    stuck = uploads / locations[0].rpartition("/")[2]
+    stuck.unlink()
+    stuck.mkdir()
+    now.tick(timedelta(hours=25))
+    assert keep_once(registry.rooms)["expire-uploads"] == 2
+    assert [codes(registry.get(each)) for each in locations] == [["BLOB_UPLOAD_UNKNOWN"]] * 2
+    assert list(uploads.iterdir()) == [stuck]
+
+
+def test_a_closing_put_may_be_repeated_for_a_while(registry: Registry, now: FrozenDateTimeFactory) -> None:
+    """201 within the expiry, 404 after it."""
+    location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+    digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert registry.put(f"{location}?digest={digest}").status_code == 201
+    now.tick(timedelta(hours=23))
+    assert registry.put(f"{location}?digest={digest}").status_code == 201
+    now.tick(timedelta(hours=2))
+    assert registry.put(f"{location}?digest={digest}").status_code == 404
+
+
+def test_what_crashes_leave_is_swept(registry: Registry, now: FrozenDateTimeFactory) -> None:
+    """A staging file without a session, and content that no event names; open sessions keep theirs."""
+    location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+    registry.rooms.commands.blobs.create(UploadId("a" * 32))
+    uploads = registry.rooms.settings.data / "uploads"
+    for each in uploads.iterdir():
+        os.utime(each, (START.timestamp(), START.timestamp()))
+    registry.rooms.store.put_content(Content("sha256:" + "b" * 64, b"{}", "{}"))
+    registry.push("u/app", "v1", b"layer")
+    now.tick(timedelta(hours=23))
+    registry.patch(location, data=b"x")
+    assert keep_once(registry.rooms)["sweep-content"] == 0
+    now.tick(timedelta(hours=2))
+    os.utime(uploads / location.rpartition("/")[2], (START.timestamp(), START.timestamp()))
+    removed = keep_once(registry.rooms)
+    assert (removed["discard-staging"], removed["expire-uploads"], removed["sweep-content"]) == (1, 0, 1)
+    assert [each.name for each in uploads.iterdir()] == [location.rpartition("/")[2]]
+    assert registry.get("/v2/u/app/manifests/v1").status_code == 200
+
+
+def test_a_manifest_that_was_swept_may_be_pushed(registry: Registry, now: FrozenDateTimeFactory) -> None:
+    """Content that an earlier, broken-off push left was deleted, then comes again and stays."""
+    body = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+    digest = sha256(body)
+    registry.rooms.store.put_content(Content(digest, body, "{}"))
+    now.tick(timedelta(hours=25))
+    assert keep_once(registry.rooms)["sweep-content"] == 1
+    answer = registry.manifest("u/app", "v1", body, "application/vnd.oci.image.index.v1+json")
+    assert answer.status_code == 201
+    now.tick(timedelta(hours=25))
+    assert keep_once(registry.rooms)["sweep-content"] == 0
+    assert registry.get("/v2/u/app/manifests/v1").data == body
+
+
+def test_old_idempotency_keys_are_forgotten(registry: Registry, now: FrozenDateTimeFactory) -> None:
+    """Not within 72 hours, and within eight days; the events stay."""
+    registry.push("u/app", "v1", b"layer")
+    now.tick(timedelta(hours=72))
+    assert keep_once(registry.rooms)["forget-commands"] == 0
+    now.tick(timedelta(days=5))
+    assert keep_once(registry.rooms)["forget-commands"] == 1
+    assert registry.get("/v2/u/app/manifests/v1").status_code == 200
+
+
+def test_addresses_are_erased_after_their_days(
+    registry: Registry, database: Database, now: FrozenDateTimeFactory
+) -> None:
+    """90 unless told otherwise; later ones stay."""
+
+    def addresses() -> int:
+        with psycopg.connect(database.app_url) as connection:
+            row = connection.execute("SELECT count(*) FROM log.es_client WHERE address = '192.0.2.1'").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    client = {"REMOTE_ADDR": "192.0.2.1"}
+    registry.post("/v2/u/app/blobs/uploads/", environ_base=client)
+    now.tick(timedelta(days=89))
+    registry.post("/v2/u/app/blobs/uploads/", environ_base=client)
+    assert keep_once(registry.rooms)["erase-addresses"] == 0
+    assert addresses() == 2
+    now.tick(timedelta(days=2))
+    assert keep_once(registry.rooms)["erase-addresses"] == 1
+    assert addresses() == 1
