@@ -69,6 +69,7 @@ class Context:
                 cause=Cause(
                     actor=request.actor,
                     request_id=request.request_id,
+                    correlation_id=request.trace_id,
                     address=request.address or None,
                     user_agent=request.user_agent,
                 ),

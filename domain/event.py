@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-JsonObject = Mapping[str, Any]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 

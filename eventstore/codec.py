@@ -33,7 +33,7 @@ EVENT_DATA_BYTES_MAX = 2048
 # Of a row of log.es_event called `e`; the JSON as text, so that it stays exactly as appended.
 EVENT_COLUMNS = (
     "e.position, e.stream, e.version, e.key, e.partition, e.type, e.schema_version, e.event_id, e.recorded_at, "
-    "e.actor, e.request_id, e.correlation_id, e.causation_id, e.prev_ref, e.content, e.data::text"
+    "e.actor, e.request_id, e.correlation_id, e.prev_ref, e.content, e.data::text"
 )
 STREAM_COLUMNS = "s.stream, s.version, s.ref, s.state::text, s.recorded_at"
 
@@ -65,7 +65,6 @@ def encode_command(command: Command, partitions: int) -> str:
     }
     optional = {
         "correlation_id": cause.correlation_id,
-        "causation_id": None if cause.causation_id is None else str(cause.causation_id),
         "address": cause.address,
         "user_agent": cause.user_agent,
         "conditions": _conditions(command.conditions) if command.conditions else None,

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,8 +43,6 @@ CLOSE_TIMEOUT_S = 10.0
 SWEEP_ROWS_MAX = 1000
 SET_SLICE = 1000
 _SET_TRIES = 3
-_WAIT_PAUSE_S = 0.001
-_WAIT_PAUSE_MAX_S = 0.05
 
 
 def _query(text: LiteralString) -> str:
@@ -275,17 +272,6 @@ class Store:
     def position_at(self, moment: datetime) -> int:
         """The last position recorded at or before a moment, 0 if none: "as of then" is this one position."""
         return int(self._reader.row("SELECT log.es_position_at(0::smallint, %s)", (moment,))[0])
-
-    def wait_for(self, position: int, timeout_s: float) -> bool:
-        """Wait until the log has reached a position; False if it has not within `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        pause = _WAIT_PAUSE_S
-        while self.head() < position:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(pause)
-            pause = min(2 * pause, _WAIT_PAUSE_MAX_S)
-        return True
 
     def idle_streams(self, ref: str, before: datetime, limit: int) -> list[StreamState]:
         """Streams with this ref to which nothing was appended since `before`, longest idle first.

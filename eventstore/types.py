@@ -175,12 +175,14 @@ def set_target(digest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Who asked and through which request; becomes the metadata of every event of the command."""
+    """Who asked and through which request; becomes the metadata of every event of the command.
+
+    `correlation_id` is the trace that the request is a part of, where its sender keeps one.
+    """
 
     actor: str
     request_id: str
     correlation_id: str | None = None
-    causation_id: UUID | None = None
     address: str | None = None
     user_agent: str | None = None
 
@@ -258,7 +260,6 @@ class Recorded:
     actor: str
     request_id: str
     correlation_id: str | None
-    causation_id: UUID | None
     prev_ref: str | None
     content: str | None
     data: str

@@ -106,24 +106,9 @@ def _table(shape: sa.Table, build_id: str) -> sa.Table:
 
 
 def prepare(connection: sa.Connection) -> None:
-    """Make the tables that are kept about builds; drop what an unreleased layout has left."""
-    old = connection.exec_driver_sql(
-        "SELECT count(*) FROM information_schema.columns"
-        " WHERE table_schema = 'readmodel' AND table_name = 'checkpoint' AND column_name = 'model'"
-    ).scalar_one()
-    if old:
-        _drop_first_layout(connection)
+    """Make the tables that are kept about builds."""
     _kept.create_all(connection)
     connection.exec_driver_sql("ALTER TABLE readmodel.build ADD COLUMN IF NOT EXISTS superseded text")
-
-
-def _drop_first_layout(connection: sa.Connection) -> None:
-    """Tables named as views are now; they are folded anew."""
-    names = connection.exec_driver_sql(
-        "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'readmodel'::regnamespace AND c.relkind = 'r'"
-    ).scalars()
-    for name in list(names):
-        connection.exec_driver_sql(f'DROP TABLE readmodel."{name}"')
 
 
 def listed(connection: sa.Connection, models: Iterable[Model], states: Sequence[str] = FED) -> list[Build]:

@@ -1,5 +1,6 @@
 """A request as the handlers see it and the answer that they give: plain values, no framework."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,11 @@ Environ = Mapping[str, Any]
 _FULL_RETRY_S = "30"
 
 ANONYMOUS = "anonymous"
+
+# W3C Trace Context, section 3.2. A version after 00 may say more behind a dash; ff and ids of zeros say nothing.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
+)
 
 
 @dataclass(slots=True)
@@ -70,6 +76,14 @@ class Request:
         """The client's User-Agent, cut to a length that a log can bear."""
         value = self.header("User-Agent")
         return value[:255] if value else None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that this request is a part of, by its `traceparent`; None where that is missing or malformed."""
+        given = _TRACEPARENT.fullmatch(self.header("traceparent") or "")
+        if given is None or (given["version"] == "00" and given["more"]):
+            return None
+        return given["trace"]
 
     @property
     def repository(self) -> RepositoryName:

@@ -11,4 +11,3 @@ DISCARDED = Counter("tagtrail_feed_discarded_total", "Records of the feed that b
 FEED_FAILURES = Counter("tagtrail_feed_failures_total", "Times that Kafka did not answer a consumer")
 RELAYED = Counter("tagtrail_relay_records_total", "Records that Kafka acknowledged to the relay", ["topic"])
 RELAY_FAILURES = Counter("tagtrail_relay_failures_total", "Times that the relay had to start again")
-PARKED = Counter("tagtrail_projection_parked_total", "Keys that were parked", ["model"])

@@ -17,7 +17,7 @@ TYPE_PREFIX = "tagtrail."
 WATERMARK = "Watermark"
 Headers = list[tuple[str, bytes]]
 
-_OPTIONAL = ("correlationid", "causationid", "prevref", "content")
+_OPTIONAL = ("correlationid", "prevref", "content")
 
 
 class NotOurs(ValueError):
@@ -70,7 +70,6 @@ def outgoing(event: Recorded, prev: int, epoch: int) -> Outgoing:
         "actor": event.actor,
         "requestid": event.request_id,
         "correlationid": event.correlation_id,
-        "causationid": None if event.causation_id is None else str(event.causation_id),
         "prevref": event.prev_ref,
         "content": event.content,
     }
@@ -127,7 +126,6 @@ def _event(given: Mapping[str, str], event_type: str, message: Any) -> Recorded:
         actor=given["actor"],
         request_id=given["requestid"],
         correlation_id=optional["correlationid"],
-        causation_id=None if optional["causationid"] is None else UUID(optional["causationid"]),
         prev_ref=optional["prevref"],
         content=optional["content"],
         data=message.value.decode(),

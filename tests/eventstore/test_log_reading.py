@@ -1,6 +1,5 @@
 """Reading: streams, the log with its filters, moments, waiting; and forgetting what may be forgotten."""
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -64,18 +63,6 @@ def test_a_moment_is_a_position(store: Store) -> None:
     """The last one recorded at or before it."""
     moments = [NOW - FAR, NOW, NOW + timedelta(seconds=59), NOW + timedelta(minutes=3), NOW + FAR]
     assert [store.position_at(each) for each in moments] == [0, 1, 1, 4, 10]
-
-
-def test_waiting_ends_when_the_position_is_there(store: Store, database: Database) -> None:
-    """Appended by another store meanwhile; False if it does not come."""
-    assert store.wait_for(10, 0)
-    assert not store.wait_for(11, 0.01)
-    other = Store(database.app_url)
-    appending = threading.Thread(target=lambda: other.append(command(event("s0"))))
-    appending.start()
-    assert store.wait_for(11, 10)
-    appending.join()
-    other.close()
 
 
 def test_idle_streams_are_those_with_the_ref_and_no_event_since(store: Store) -> None:

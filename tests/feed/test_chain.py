@@ -20,7 +20,7 @@ def recorded(position: int) -> Recorded:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     return Recorded(
         *(position, f"s{position}", 1, "k", 0, "T", 1, uuid.UUID(int=position), moment, "a", "r"),
-        *(None, None, None, None, "{}"),
+        *(None, None, None, "{}"),
     )
 
 

@@ -75,7 +75,8 @@ def push(registry: Registry, count: int = 4) -> int:
     for number in range(count):
         registry.push(f"u/app{number % 3}", f"t{number}", bytes([number]))
         started = registry.post(f"/v2/u/app{number % 3}/blobs/uploads/")
-        assert registry.delete(started.headers["Location"]).status_code == 204
+        traced = {"traceparent": f"00-{number + 1:032x}-00f067aa0ba902b7-01"}
+        assert registry.delete(started.headers["Location"], headers=traced).status_code == 204
     return registry.head_position()
 
 

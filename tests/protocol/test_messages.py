@@ -90,3 +90,33 @@ def test_too_many_parameters_are_refused() -> None:
     with pytest.raises(WireError) as caught:
         request("&".join(f"a{n}=1" for n in range(2000))).parameter("a")
     assert caught.value.status == 400
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", TRACE),
+        (f"00-{TRACE}-{SPAN}-00", TRACE),
+        (f"cc-{TRACE}-{SPAN}-01", TRACE),
+        (f"cc-{TRACE}-{SPAN}-01-what-comes-later", TRACE),
+        (None, None),
+        ("", None),
+        (f"00-{TRACE}-{SPAN}-01-more", None),
+        (f"cc-{TRACE}-{SPAN}-01.more", None),
+        (f"ff-{TRACE}-{SPAN}-01", None),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-{SPAN}-01", None),
+        (f"00-{TRACE[1:]}-{SPAN}-01", None),
+        (f"00-{TRACE}-{SPAN}-1", None),
+        (f"00-{TRACE}-{SPAN}-01\n", None),
+        (f" 00-{TRACE}-{SPAN}-01", None),
+    ],
+)
+def test_the_trace_of_a_request(traceparent: str | None, trace: str | None) -> None:
+    """As in the examples of W3C Trace Context, sections 3.2 and 4.3: what is malformed counts as missing."""
+    sent = {} if traceparent is None else {"HTTP_TRACEPARENT": traceparent}
+    assert request(**sent).trace_id == trace
