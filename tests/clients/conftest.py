@@ -24,7 +24,7 @@ MODES = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--all-clients`` adds those that take minutes to build (also TAGTRAIL_ALL_CLIENTS=1)."""
-    parser.addoption("--all-clients", action="store_true", default=False, help="also helm, cosign and containerd's ctr")
+    parser.addoption("--all-clients", action="store_true", default=False, help="also helm, cosign, ctr, podman 5 ...")
 
 
 def pytest_configure(config: pytest.Config) -> None:

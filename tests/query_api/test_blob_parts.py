@@ -2,17 +2,20 @@
 
 import http.client
 import socket
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 
 from protocol.ranges import RANGES_MAX
 from tests import multipart
-from tests.api import Registry, sha256
+from tests.api import Registry, registry_over, sha256
+from tests.postgres import Server, drop_database, new_database
 from tests.races.clients import Connection, put_whole_blob
 from tests.servers import RunningServer
 
 DATA = bytes(range(256)) * 8
+PATH = f"/v2/u/app/blobs/{sha256(DATA)}"
 TAG = f'"{sha256(DATA)}"'
 BIG = Random("parts").randbytes(8 * 1024 * 1024)
 # As many as podman asks for at most, of a layer of some tens of gigabytes.
@@ -23,6 +26,16 @@ TOO_LONG_BYTES = 1024 * 1024
 def ranges(*ends: tuple[int, int]) -> str:
     """The header that asks for these, each by its first and last byte."""
     return "bytes=" + ",".join(f"{first}-{last}" for first, last in ends)
+
+
+@pytest.fixture(scope="module")
+def stored(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that has the blob, and that nothing here changes."""
+    database = new_database(postgres_server)
+    with registry_over(database, tmp_path_factory.mktemp("parts")) as made:
+        made.blob("u/app", DATA)
+        yield made
+    drop_database(postgres_server, database)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +54,9 @@ def ranges(*ends: tuple[int, int]) -> str:
         ("bytes=" + ",".join(f"{each}-{each}" for each in range(0, 2 * RANGES_MAX + 2, 2)), 200, None),
     ],
 )
-def test_one_range(registry: Registry, header: str, status: int, content_range: str | None) -> None:
+def test_one_range(stored: Registry, header: str, status: int, content_range: str | None) -> None:
     """The bytes that the header names; an unreasonable set gets the whole."""
-    answer = registry.get(f"/v2/u/app/blobs/{registry.blob('u/app', DATA)}", headers={"Range": header})
+    answer = stored.get(PATH, headers={"Range": header})
     assert (answer.status_code, answer.headers.get("Content-Range")) == (status, content_range)
     if status != 416:
         first, last = (0, 2047) if content_range is None else map(int, content_range[6:].partition("/")[0].split("-"))
@@ -52,10 +65,9 @@ def test_one_range(registry: Registry, header: str, status: int, content_range: 
         assert answer.headers["Content-Type"] == "application/octet-stream"
 
 
-def test_several_ranges(registry: Registry) -> None:
+def test_several_ranges(stored: Registry) -> None:
     """RFC 9110 section 15.3.7.2: no Content-Range of the whole answer; its common headers are those of any blob."""
-    path = f"/v2/u/app/blobs/{registry.blob('u/app', DATA)}"
-    answer = registry.get(path, headers={"Range": "bytes=1000-1099,0-9,5-19,-1"})
+    answer = stored.get(PATH, headers={"Range": "bytes=1000-1099,0-9,5-19,-1"})
     assert answer.status_code == 206
     assert [(each["Content-Range"], data) for each, data in multipart.split(answer.content_type, answer.data)] == [
         ("bytes 0-19/2048", DATA[:20]),
@@ -66,15 +78,15 @@ def test_several_ranges(registry: Registry) -> None:
     assert "Content-Range" not in answer.headers
     changing = {"Content-Type", "Content-Length", "X-Request-Id"}
     both = [
-        {(name, value) for name, value in each.headers if name not in changing} for each in (answer, registry.get(path))
+        {(name, value) for name, value in each.headers if name not in changing} for each in (answer, stored.get(PATH))
     ]
     assert both[0] == both[1]
 
 
 @pytest.mark.parametrize("header", ["bytes=500-", "bytes=5000-", "bytes=0-1,5-6", "bytes=x"])
-def test_head_has_no_ranges(registry: Registry, header: str) -> None:
+def test_head_has_no_ranges(stored: Registry, header: str) -> None:
     """RFC 9110 section 14.2: HEAD tells of the whole."""
-    answer = registry.head(f"/v2/u/app/blobs/{registry.blob('u/app', DATA)}", headers={"Range": header})
+    answer = stored.head(PATH, headers={"Range": header})
     assert (answer.status_code, answer.headers["Content-Length"]) == (200, "2048")
     assert "Content-Range" not in answer.headers
 
@@ -96,18 +108,17 @@ def test_head_has_no_ranges(registry: Registry, header: str) -> None:
         ("", "bytes=0-1", 200),
     ],
 )
-def test_if_range_compares_strongly(registry: Registry, if_range: str, asked: str, status: int) -> None:
+def test_if_range_compares_strongly(stored: Registry, if_range: str, asked: str, status: int) -> None:
     """RFC 9110 section 13.1.5: whoever has a part of something else gets the whole."""
-    path = f"/v2/u/app/blobs/{registry.blob('u/app', DATA)}"
-    answer = registry.get(path, headers={"Range": asked, "If-Range": if_range})
+    answer = stored.get(PATH, headers={"Range": asked, "If-Range": if_range})
     assert answer.status_code == status
     assert status != 200 or answer.data == DATA
 
 
-def test_what_a_client_has_is_not_sent_in_parts_either(registry: Registry) -> None:
+def test_what_a_client_has_is_not_sent_in_parts_either(stored: Registry) -> None:
     """If-None-Match comes before If-Range and Range."""
     headers = {"Range": "bytes=5000-", "If-None-Match": TAG, "If-Range": '"another"'}
-    answer = registry.get(f"/v2/u/app/blobs/{registry.blob('u/app', DATA)}", headers=headers)
+    answer = stored.get(PATH, headers=headers)
     assert (answer.status_code, answer.data) == (304, b"")
 
 
