@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from command_api.bodies import BodyGate, BodyLimits, BodyTooSlow, TooManyBodies, read_body
+from command_api.bodies import BodyLimits, BodyTooSlow, read_body
+from protocol.gates import AddressGate, TooMany
 
 SLOW_CLIENTS = 200
 SILENT_CLIENTS = 600
@@ -34,7 +35,7 @@ UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 # The application, imported by granian's workers.
 
-_gate = BodyGate(per_address_max=10_000, total_max=int(os.environ.get(CAP_VARIABLE, "192")))
+_gate = AddressGate(per_address_max=10_000, total_max=int(os.environ.get(CAP_VARIABLE, "192")))
 _limits = BodyLimits()
 
 
@@ -43,10 +44,10 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     status = "200 OK"
     if environ["REQUEST_METHOD"] == "POST":
         try:
-            with _gate.enter(environ["REMOTE_ADDR"]):
+            with _gate.inside(environ["REMOTE_ADDR"]):
                 for _ in read_body(environ, _limits):
                     pass
-        except TooManyBodies:
+        except TooMany:
             status = "429 Too Many Requests"
         except BodyTooSlow:
             status = "408 Request Timeout"

@@ -11,8 +11,7 @@ before the caller may append the event that claims it (I1).
 import os
 import secrets
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,29 +20,27 @@ from blobstore.checking import BlobChecker, Taken
 from blobstore.errors import FULL, Absent, translated
 from blobstore.folders import flush_folder, make_folder, make_subfolder
 from blobstore.hashing import HashCache
-from blobstore.interface import BlobMissing, BlobName, BlobStoreError, BlobStoreUnusable, NoSpace, UploadMissing
+from blobstore.interface import BlobMissing, BlobName, BlobStoreUnusable, NoSpace, UploadMissing
 from blobstore.locking import lock_exclusively
+from blobstore.pace import NO_LARGE_BLOCKS, Allowance
+from blobstore.reading import blocks_of
 from blobstore.staging import DiskUpload, FaultPoint, no_fault
 from domain.digests import ALGORITHMS
 from domain.names import InvalidName, UploadId, parse_upload_id
 
-READ_WHOLE_BYTES_MAX = 512 * 1024
-READ_BLOCK_BYTES = 512 * 1024
-# For whoever took the block before within 10 ms, so that slow readers, who may be many, hold little memory.
-READ_BLOCK_BYTES_FAST = 1024 * 1024
-_FAST_S = 0.01
 FREE_BYTES_MIN = 16 * 1024 * 1024
 
 
 class DiskBlobStore:
     """The blob store under one data folder; safe for many threads and processes."""
 
-    def __init__(self, data: Path, *, fault: FaultPoint = no_fault) -> None:
+    def __init__(self, data: Path, *, fault: FaultPoint = no_fault, allowance: Allowance | None = None) -> None:
         self._data = data
         self._blobs = data / "blobs"
         self._blobs_place = str(self._blobs)
         self._uploads = data / "uploads"
         self._fault = fault
+        self._allowance = allowance or Allowance()
         self._hashes = HashCache()
 
     def prepare(self) -> None:
@@ -101,18 +98,17 @@ class DiskBlobStore:
         """The size in bytes, None if there is no such file."""
         return self._size(self._place(name))
 
-    def read(self, name: BlobName, start: int, length: int) -> Iterator[bytes]:
-        """Blocks of the blob; one piece if it is small. Raises BlobMissing at the call."""
+    def read(self, name: BlobName, start: int, length: int, *, large_blocks: bool = True) -> Iterable[bytes]:
+        """Blocks of the blob; a list of one piece if it is small. Raises BlobMissing at the call."""
         try:
             with translated():
                 descriptor = os.open(self._place(name), os.O_RDONLY | os.O_CLOEXEC)
         except Absent as problem:
             raise BlobMissing(str(name)) from problem
-        blocks = _Blocks(descriptor, start, length)
         if os.fstat(descriptor).st_size < start + length:
-            blocks.close()
+            os.close(descriptor)
             raise BlobMissing(str(name))
-        return blocks if length > READ_WHOLE_BYTES_MAX else iter((blocks.whole(),))
+        return blocks_of(descriptor, start, length, self._allowance if large_blocks else NO_LARGE_BLOCKS)
 
     def read_small(self, name: BlobName, limit: int) -> bytes | None:
         """The whole blob, None if there is none or it is larger than `limit` bytes."""
@@ -223,50 +219,3 @@ class DiskBlobStore:
         if (held.st_ino, held.st_dev) != (standing.st_ino, standing.st_dev):
             raise UploadMissing(path.name)
         return held.st_size
-
-
-class _Blocks:
-    """Blocks of an open file; closes it at the end or when whoever reads gives up."""
-
-    def __init__(self, descriptor: int, start: int, length: int) -> None:
-        self._descriptor: int | None = descriptor
-        self._position = start
-        self._left = length
-        self._asked_at = 0.0
-
-    def __iter__(self) -> "_Blocks":
-        return self
-
-    def whole(self) -> bytes:
-        """All in one piece, read at once."""
-        with translated():
-            piece = b"" if self._descriptor is None else os.pread(self._descriptor, self._left, self._position)
-        if len(piece) == self._left:
-            self.close()
-            return piece
-        return b"".join(self)
-
-    def __next__(self) -> bytes:
-        if self._descriptor is None or self._left == 0:
-            self.close()
-            raise StopIteration
-        asked_at, now = self._asked_at, time.monotonic()
-        self._asked_at = now
-        size = READ_BLOCK_BYTES_FAST if now - asked_at < _FAST_S else READ_BLOCK_BYTES
-        with translated():
-            block = os.pread(self._descriptor, min(size, self._left), self._position)
-        if not block:
-            self.close()
-            raise BlobStoreError("a blob's file became shorter while it was read")
-        self._position += len(block)
-        self._left -= len(block)
-        return block
-
-    def close(self) -> None:
-        """Close the file; may be called any number of times."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()

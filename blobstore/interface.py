@@ -1,6 +1,6 @@
 """What callers know of the bytes: names, sizes and blocks; no paths and no file descriptors (S3 in mind)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,8 +91,12 @@ class BlobStore(Protocol):
     def stat(self, name: BlobName) -> int | None:
         """The size in bytes, None if there is no such blob."""
 
-    def read(self, name: BlobName, start: int, length: int) -> Iterator[bytes]:
-        """Blocks of the blob from `start` on. Raises BlobMissing at the call, not while blocks are taken."""
+    def read(self, name: BlobName, start: int, length: int, *, large_blocks: bool = True) -> Iterable[bytes]:
+        """Blocks of the blob from `start` on: a list of one piece if that is small, else an iterator to be closed.
+
+        Large blocks go to a few readers at a time, if at all; who reads several parts for one answer must not ask for
+        them. Raises BlobMissing at the call, not while blocks are taken.
+        """
 
     def read_small(self, name: BlobName, limit: int) -> bytes | None:
         """The whole blob, None if there is none or it is larger than `limit` bytes."""

@@ -8,9 +8,7 @@ See docs/decisions/0003-slow-bodies.md.
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,10 +32,6 @@ class BodyTooSlow(BodyError):
 
 class BodyIncomplete(BodyError):
     """The body ended before its Content-Length."""
-
-
-class TooManyBodies(BodyError):
-    """The client's address, or all clients together, have too many bodies open: 429."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,34 +119,6 @@ class _Pace:
         shown = min(self.received / max(self._waited_s, 1e-6), size / max(waited_s, 1e-6))
         ask = min(READ_BYTES_MAX, self.received * _GROWTH, int(shown * _READ_S))
         self.next_read = max(READ_BYTES_FIRST, ask)
-
-
-class BodyGate:
-    """Counts open bodies, in all and for each client address; one for each process."""
-
-    def __init__(self, *, per_address_max: int, total_max: int) -> None:
-        self._per_address_max = per_address_max
-        self._total_max = total_max
-        self._open: Counter[str] = Counter()
-        self._total = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def enter(self, address: str) -> Iterator[None]:
-        """Hold one place while a body is read; raises TooManyBodies."""
-        with self._lock:
-            if self._total >= self._total_max or self._open[address] >= self._per_address_max:
-                raise TooManyBodies(address)
-            self._open[address] += 1
-            self._total += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._total -= 1
-                self._open[address] -= 1
-                if not self._open[address]:
-                    del self._open[address]
 
 
 class WorkGate:

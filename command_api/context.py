@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from blobstore.interface import BlobStore
-from command_api.bodies import BodyGate, BodyLimits, WorkGate
+from command_api.bodies import BodyLimits, WorkGate
 from command_api.sessions import Sessions
 from domain.event import Event, encode
 from eventstore.store import Store
@@ -22,6 +22,7 @@ from eventstore.types import (
     NewEvent,
     Outcome,
 )
+from protocol.gates import AddressGate
 from protocol.messages import Request
 
 _ID_BYTES = 20
@@ -51,7 +52,7 @@ class Context:
     clock: Callable[[], datetime]
     limits: Limits
     body_limits: BodyLimits
-    body_gate: BodyGate
+    body_gate: AddressGate
     work_gate: WorkGate
     new_upload_id: Callable[[], str] = new_upload_id
     sessions: Sessions = field(default_factory=Sessions)

@@ -4,9 +4,10 @@ import io
 from collections.abc import Iterator
 
 from blobstore.interface import StagedUpload
-from command_api.bodies import BodyIncomplete, BodyTooSlow, TooManyBodies, has_body, read_body
+from command_api.bodies import BodyIncomplete, BodyTooSlow, has_body, read_body
 from command_api.context import Context
 from protocol.errors import Code, WireError, error
+from protocol.gates import TooMany
 from protocol.messages import Request
 
 _RETRY_AFTER_S = 5
@@ -21,9 +22,9 @@ def blocks(context: Context, request: Request) -> Iterator[bytes]:
     if not has_body(request.environ):
         return
     try:
-        with context.body_gate.enter(request.address):
+        with context.body_gate.inside(request.address):
             yield from read_body(request.environ, context.body_limits)
-    except TooManyBodies as problem:
+    except TooMany as problem:
         raise error(
             Code.TOOMANYREQUESTS,
             "too many request bodies are open",

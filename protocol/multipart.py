@@ -1,15 +1,16 @@
 """Several parts of one blob in one answer: multipart/byteranges (RFC 9110 section 14.6)."""
 
 import secrets
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 
 from protocol.ranges import ByteRange
 
-# Smaller pieces go out together: each write of its own costs more than its bytes.
-GATHERED_BYTES = 64 * 1024
+# Smaller pieces go out together: each write of its own costs more than its bytes. No more, because a client that does
+# not read has several of these wait for it.
+GATHERED_BYTES = 8 * 1024
 
-Read = Callable[[int, int], Iterator[bytes]]
+Read = Callable[[int, int], Iterable[bytes]]
 
 
 def _new_boundary() -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from blobstore.interface import BlobMissing, BlobName, BlobStore
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
@@ -140,14 +140,17 @@ class StandingBlob:
     def _partial(self, headers: Headers, parts: tuple[ByteRange, ...]) -> Answer:
         if len(parts) > 1:
             framing = Framing(parts, self._size, _BLOB_TYPE)
-            body = MultipartBody(framing, self._read)
+            body = MultipartBody(framing, self._read_in_small_blocks)
             return Answer(206, [*headers, *_entity(framing.content_type, framing.length)], body)
         (part,) = parts
         headers = [*headers, ("Content-Range", content_range(part, self._size)), *_entity(_BLOB_TYPE, part.length)]
         return Answer(206, headers, self._read(part.start, part.length))
 
-    def _read(self, start: int, length: int) -> Iterator[bytes]:
+    def _read(self, start: int, length: int) -> Iterable[bytes]:
         return self._blobs.read(self._name, start, length)
+
+    def _read_in_small_blocks(self, start: int, length: int) -> Iterable[bytes]:
+        return self._blobs.read(self._name, start, length, large_blocks=False)
 
     def _parts(self, environ: Environ) -> tuple[ByteRange, ...] | None:
         """The parts that are asked for, None for the whole. Raises 416."""

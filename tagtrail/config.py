@@ -64,6 +64,9 @@ class Settings:
     upload_bodies_total: int
     upload_rate_min_bytes: int
     upload_grace_s: float
+    downloads_per_address: int
+    downloads_total: int
+    trusted_proxy: tuple[str, ...]
     chunk_bytes_min: int
     list_page_max: int
     append_timeout_s: float
@@ -137,6 +140,9 @@ class Settings:
             raise WrongOption("the settings handed over are of another version of tagtrail")
         for name in _PATHS:
             values[name] = None if values[name] is None else Path(values[name])
+        for option in OPTIONS:
+            if option.many:
+                values[option.name] = tuple(values[option.name])
         return cls(**values)
 
     def with_database(self, url: str) -> "Settings":
@@ -220,7 +226,8 @@ def _read_file(config_file: str | Path | None, environ: Mapping[str, str]) -> tu
     for key, value in values.items():
         if key not in known:
             raise WrongOption(f"{path}: unknown key {key!r}{_suggestion(key.replace('-', '_'), known)}")
-        if not isinstance(value, (str, int, float, bool)):
+        listed = BY_NAME[key].many and isinstance(value, list)
+        if not listed and not isinstance(value, (str, int, float, bool)):
             raise WrongOption(f"{path}: {key} must be one value, not a table or a list")
     return path, values
 

@@ -13,14 +13,13 @@ from typing import Any
 
 from command_api.bodies import (
     BodyError,
-    BodyGate,
     BodyLimits,
     Input,
-    TooManyBodies,
     content_length,
     has_body,
     read_body,
 )
+from protocol.gates import AddressGate, TooMany
 
 # So much is read for the sake of the next request on the same connection.
 KEPT_BYTES_MAX = 1 << 20
@@ -83,7 +82,7 @@ def take_body(environ: Environ) -> RequestBody | None:
 class Drain:
     """Reads the rests of bodies, of as many at once as the gate lets in."""
 
-    def __init__(self, limits: BodyLimits, gate: BodyGate, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: BodyLimits, gate: AddressGate, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._gate = gate
         self._clock = clock
@@ -97,8 +96,8 @@ class Drain:
             return answer, True
         place = ExitStack()
         try:
-            place.enter_context(self._gate.enter(address))
-        except TooManyBodies:
+            place.enter_context(self._gate.inside(address))
+        except TooMany:
             return answer, False
         kept = body.left is not None and body.left <= KEPT_BYTES_MAX and not body.asking
         return _Drained(answer, body.asking, lambda: self._read(body, place)), kept
@@ -122,6 +121,9 @@ class _Drained:
     Who reads a body that was asked for tells the client to send it, unless the answer is on its way. That is known when
     the server takes no more blocks: it has room for a few before it begins, so some empty ones are offered.
     """
+
+    # See tagtrail.server.senders: the rest of a body is read by the thread that was given the request.
+    stays = True
 
     def __init__(self, answer: Iterable[bytes], wait: bool, at_end: Callable[[], None]) -> None:
         self._answer = answer

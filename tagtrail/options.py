@@ -20,7 +20,8 @@ class InvalidValue(ValueError):
 class Option:
     """One option. `read` takes a string (flag, variable) or a TOML value and raises InvalidValue.
 
-    `default` gets the options resolved so far. `flag` False: settable by variable and file only.
+    `default` gets the options resolved so far. `flag` False: settable by variable and file only. `many` takes several
+    values: parted by commas, as a list in the file, or by the flag given again.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Option:
     switch: bool = False
     flag: bool = True
     in_file: bool = True
+    many: bool = False
 
     @property
     def flag_name(self) -> str:
@@ -94,6 +96,24 @@ def read_kafka(given: object) -> str | None:
         if not host or not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise InvalidValue("must be HOST:PORT,HOST:PORT, for example kafka1:9092,kafka2:9092")
     return ",".join(each.strip() for each in text.split(","))
+
+
+def read_networks(given: object) -> tuple[str, ...]:
+    """Addresses and networks in their canonical form; empty means none."""
+    found = []
+    for each in _several(given):
+        try:
+            found.append(str(ipaddress.ip_network(each)))
+        except ValueError:
+            raise InvalidValue(
+                "must be addresses or networks, for example 10.0.0.7,192.168.0.0/16, with no bits behind the prefix"
+            ) from None
+    return tuple(found)
+
+
+def _several(given: object) -> list[str]:
+    texts = [str(each) for each in given] if isinstance(given, (list, tuple)) else [str(given)]
+    return [each.strip() for text in texts for each in text.split(",") if each.strip()]
 
 
 def read_file(given: object) -> Path | None:
@@ -214,7 +234,13 @@ OPTIONS: tuple[Option, ...] = (
         "URL",
     ),
     Option("workers", whole(1, 256), lambda _: max(2, _processors()), "API processes.", "N"),
-    Option("threads", whole(4, 4096), _is(256), "Requests that one worker serves at a time.", "N"),
+    Option(
+        "threads",
+        whole(4, 4096),
+        _is(256),
+        "Requests that one worker serves at a time, besides those whose client reads a long answer.",
+        "N",
+    ),
     Option(
         "connections", whole(1, 65536), _is(8192), "Connections that one worker holds at a time, idle ones too.", "N"
     ),
@@ -266,6 +292,16 @@ OPTIONS: tuple[Option, ...] = (
         _is(10.0),
         "How far an upload may fall behind that rate before it is cut off.",
         "TIME",
+    ),
+    Option("downloads_per_address", whole(1, 100_000), _is(4096), "Downloads that one client may have at once.", "N"),
+    Option("downloads_total", whole(1, 65536), _is(4096), "Downloads that one worker serves at once.", "N"),
+    Option(
+        "trusted_proxy",
+        read_networks,
+        _is(()),
+        "Proxies whose X-Forwarded-For is believed; addresses or networks, parted by commas or given again.",
+        "ADDRESS",
+        many=True,
     ),
     Option(
         "chunk_bytes_min",

@@ -22,8 +22,10 @@ from protocol.messages import Answer, Handlers, Request, error_answer, storage_f
 from protocol.routes import parse_path
 from query_api.cache import AnswerCache
 from tagtrail import logs
+from tagtrail.downloads import Downloads, close
 from tagtrail.draining import Drain, take_body
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
+from tagtrail.proxies import TrustedProxies
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -43,7 +45,10 @@ class Application:
         pull: Handlers,
         flask_app: Flask,
         checks: Mapping[str, Callable[[], Answer]],
+        *,
         drain: Drain,
+        proxies: TrustedProxies,
+        downloads: Downloads,
         access_log: bool,
     ) -> None:
         self._cache = cache
@@ -54,6 +59,8 @@ class Application:
         self._flask = flask_app
         self._checks = checks
         self._drain = drain
+        self._proxies = proxies
+        self._downloads = downloads
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -61,6 +68,8 @@ class Application:
         started = time.monotonic()
         given = environ.get("HTTP_X_REQUEST_ID")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{self._name}{next(self._numbers):06x}"
+        if self._proxies:
+            environ["REMOTE_ADDR"] = self._proxies.client_of(environ)
         sent = take_body(environ)
         answer = self._answer(environ, request_id)
         headers = [
@@ -71,7 +80,7 @@ class Application:
         ]
         body: Iterable[bytes] = [answer.body] if isinstance(answer.body, bytes) else answer.body
         if environ["REQUEST_METHOD"] == "HEAD":
-            _close(answer.body)
+            close(answer.body)
             body = [b""]
         if self._access_log:
             body = self._logged(environ, answer, body, request_id, started)
@@ -84,7 +93,8 @@ class Application:
 
     def _answer(self, environ: Environ, request_id: str) -> Answer:
         try:
-            return self._serve(environ, request_id)
+            answer = self._serve(environ, request_id)
+            return self._admitted(environ, answer)
         except WireError as problem:
             return error_answer(problem)
         except StoreUnavailable as problem:
@@ -105,6 +115,11 @@ class Application:
         except Exception as problem:  # noqa: BLE001 - the outermost handler: logged with its trace, answered with its id
             logs.error_with_trace(request_id, problem)
             return error_answer(error(Code.UNKNOWN, "internal error", {"request_id": request_id}))
+
+    def _admitted(self, environ: Environ, answer: Answer) -> Answer:
+        if environ["REQUEST_METHOD"] != "GET":
+            return answer
+        return self._downloads.admit(answer, environ.get("REMOTE_ADDR", ""))
 
     def _serve(self, environ: Environ, request_id: str) -> Answer:
         path: str = environ["PATH_INFO"]
@@ -135,8 +150,11 @@ class Application:
 
         inner = environ if request is None else {**environ, "PATH_INFO": WIRE_PATH, REQUEST_KEY: request}
         body = self._flask.wsgi_app(inner, start)
+        # All that it serves is in memory.
+        whole = b"".join(body)
+        close(body)
         status, headers = made[0]
-        return Answer(status, headers, body)
+        return Answer(status, headers, whole)
 
     def _logged(
         self, environ: Environ, answer: Answer, body: Iterable[bytes], request_id: str, started: float
@@ -165,14 +183,8 @@ def _counted(body: Iterable[bytes], at_end: Callable[[int], None]) -> Iterator[b
             sent += len(block)
             yield block
     finally:
-        _close(body)
+        close(body)
         at_end(sent)
-
-
-def _close(body: object) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()
 
 
 def _unavailable(message: str, request_id: str) -> Answer:

@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from blobstore.disk import DiskBlobStore
+from blobstore.pace import Allowance
 from command_api import handlers as command_handlers
-from command_api.bodies import BodyGate, BodyLimits, WorkGate
+from command_api.bodies import BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
 from domain.events import event_types
@@ -18,16 +19,19 @@ from eventstore.types import StoreError
 from eventstore.validating import Validator
 from projections.models import MODELS
 from projections.reader import Reader
+from protocol.gates import AddressGate
 from query_api import api_v1
 from query_api import handlers as query_handlers
 from query_api.cache import AnswerCache
 from query_api.context import Context as QueryContext
 from tagtrail.clock import make_clock
 from tagtrail.config import Settings
+from tagtrail.downloads import Downloads
 from tagtrail.draining import Drain
 from tagtrail.flask_app import create_app
 from tagtrail.health import Health
 from tagtrail.metrics import Metrics
+from tagtrail.proxies import TrustedProxies
 from tagtrail.shell import Application
 from tagtrail.storing import make_store, open_board
 
@@ -45,6 +49,8 @@ class Rooms:
     commands: CommandContext
     questions: QueryContext
     board: Board | None
+    proxies: TrustedProxies
+    downloads: Downloads
 
     def close(self) -> None:
         """Finish appends and close all connections."""
@@ -60,7 +66,9 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
     board = open_board(board_path)
     store = make_store(settings, board)
     reader = Reader(database, pool_size=settings.database_pool, statement_timeout_s=settings.read_timeout_s, tail=tail)
-    blobs = DiskBlobStore(settings.data)
+    allowance = Allowance()
+    blobs = DiskBlobStore(settings.data, allowance=allowance)
+    proxies = TrustedProxies(settings.trusted_proxy)
     commands = CommandContext(
         store=store,
         blobs=blobs,
@@ -71,13 +79,21 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
             upload_expiry=timedelta(seconds=settings.upload_expiry_s),
         ),
         body_limits=BodyLimits(settings.upload_rate_min_bytes, settings.upload_grace_s),
-        body_gate=BodyGate(per_address_max=settings.upload_bodies_per_address, total_max=settings.upload_bodies_total),
+        body_gate=AddressGate(
+            per_address_max=settings.upload_bodies_per_address,
+            total_max=settings.upload_bodies_total,
+            exempt=proxies.trusts,
+        ),
         work_gate=WorkGate(),
     )
     # Without the tail, answers are not of now: those are not kept.
     cache = AnswerCache((board or Validator(store.marks)) if tail else None, settings.cache_bytes)
     questions = QueryContext(reader=reader, blobs=blobs, cache=cache, list_page_max=settings.list_page_max)
-    return Rooms(settings, store, reader, commands, questions, board)
+    gate = AddressGate(
+        per_address_max=settings.downloads_per_address, total_max=settings.downloads_total, exempt=proxies.trusts
+    )
+    downloads = Downloads(gate, allowance)
+    return Rooms(settings, store, reader, commands, questions, board, proxies, downloads)
 
 
 def make_wsgi(rooms: Rooms) -> Application:
@@ -93,11 +109,21 @@ def make_wsgi(rooms: Rooms) -> Application:
         "/metrics": Metrics(rooms.settings).answer,
     }
     # As many rests of bodies as bodies: who may send no more of these is answered before the body was read.
-    gate = BodyGate(
-        per_address_max=rooms.settings.upload_bodies_per_address, total_max=rooms.settings.upload_bodies_total
+    gate = AddressGate(
+        per_address_max=rooms.settings.upload_bodies_per_address,
+        total_max=rooms.settings.upload_bodies_total,
+        exempt=rooms.proxies.trusts,
     )
-    drain = Drain(rooms.commands.body_limits, gate)
-    return Application(rooms.questions.cache, pull, flask_app, checks, drain, rooms.settings.access_log)
+    return Application(
+        rooms.questions.cache,
+        pull,
+        flask_app,
+        checks,
+        drain=Drain(rooms.commands.body_limits, gate),
+        proxies=rooms.proxies,
+        downloads=rooms.downloads,
+        access_log=rooms.settings.access_log,
+    )
 
 
 def start_beside(rooms: Rooms) -> threading.Event:

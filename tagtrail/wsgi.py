@@ -1,7 +1,10 @@
 """What the server's worker processes load."""
 
+from dataclasses import replace
+
 from tagtrail import logs
 from tagtrail.config import current_settings
+from tagtrail.server.limits import capacity
 from tagtrail.server.processes import board_path
 from tagtrail.shell import Application
 from tagtrail.wiring import make_rooms, make_wsgi, start_beside
@@ -11,6 +14,7 @@ def make_application() -> Application:
     """The application of a worker, from the settings handed to its process."""
     settings = current_settings()
     logs.configure(settings, "api")
+    settings = replace(settings, downloads_total=capacity(settings).downloads)
     rooms = make_rooms(settings, board_path=board_path())
     start_beside(rooms)
     return make_wsgi(rooms)

@@ -36,7 +36,12 @@ def setting_options(*names: str) -> Callable[[F], F]:
                 declare = click.option(f"{flag}/--no-{flag[2:]}", option.name, default=None, help=option.help)
             else:
                 declare = click.option(
-                    flag, option.name, metavar=option.metavar, default=None, help=f"{option.help} [{option.variable}]"
+                    flag,
+                    option.name,
+                    metavar=option.metavar,
+                    default=None,
+                    multiple=option.many,
+                    help=f"{option.help} [{option.variable}]",
                 )
             command = declare(command)
         return click.option("--config", "config_file", metavar="FILE", help="TOML file of options. [TAGTRAIL_CONFIG]")(
@@ -48,7 +53,7 @@ def setting_options(*names: str) -> Callable[[F], F]:
 
 def resolved(values: Mapping[str, Any], config_file: str | None) -> Resolved:
     """The settings of a command line; a wrong one ends with status 2 and names itself."""
-    flags = {name: value for name, value in values.items() if value is not None}
+    flags = {name: value for name, value in values.items() if value not in (None, ())}
     try:
         return resolve(flags, config_file=config_file)
     except WrongOption as problem:

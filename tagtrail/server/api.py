@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import resource
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
@@ -10,14 +9,15 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from tagtrail import logs
-from tagtrail.config import Settings, current_settings
+from tagtrail.config import current_settings
+from tagtrail.server.limits import capacity, warn_of_low_limits
 from tagtrail.server.processes import end_with_parent, supervisor_pid
 
 WORKERS_KILL_TIMEOUT_S = 7
 RESPAWN_INTERVAL_S = 0.5
 BACKLOG = 2048
-# A worker's files besides connections and what its threads have open.
-_FILES_RESERVED = 256
+# Of an answer, what waits in each connection before its thread waits too; and the longest head of a request.
+CONNECTION_BUFFER_BYTES = 64 * 1024
 # granian's own lines go where ours go; what it only narrates or warns of at start is of no use to an operator.
 _GRANIAN_LOGS = {
     "formatters": {},
@@ -38,6 +38,8 @@ def main() -> None:
     end_with_parent(supervisor_pid())
     # Loaded here, once: forked workers have it already and share its memory.
     importlib.import_module("tagtrail.wsgi")
+    may_hold = capacity(settings)
+    warn_of_low_limits(settings, may_hold)
     Granian(
         "tagtrail.server.worker:make_worker",
         factory=True,
@@ -46,11 +48,13 @@ def main() -> None:
         interface=Interfaces.WSGI,
         # Where HTTP/2 is spoken too, a connection that sends nothing is never closed, and no client speaks it here.
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=int(settings.idle_timeout_s * 1000)),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(settings.idle_timeout_s * 1000), max_buffer_size=CONNECTION_BUFFER_BYTES
+        ),
         workers=settings.workers,
         # Rests of bodies are read beside the requests, not in the place of some (see tagtrail.draining).
         blocking_threads=settings.threads + settings.upload_bodies_total,
-        backpressure=connections_max(settings),
+        backpressure=may_hold.connections,
         backlog=BACKLOG,
         respawn_failed_workers=True,
         respawn_interval=RESPAWN_INTERVAL_S,
@@ -59,32 +63,6 @@ def main() -> None:
         log_dictconfig=_GRANIAN_LOGS,
         websockets=False,
     ).serve()
-
-
-def connections_max(settings: Settings) -> int:
-    """How many connections a worker takes (what granian calls backpressure): as many as the open files allow.
-
-    Each connection is an open file, and many systems begin with 1024: the limit is raised as far as may be. Idle
-    connections count too, so this is far above the number of threads, or a few hundred clients that keep theirs open
-    would shut out all others.
-    """
-    others = 2 * settings.threads + _FILES_RESERVED
-    files = _open_files(settings.connections + others)
-    if files >= settings.connections + others:
-        return settings.connections
-    allowed = max(settings.threads, files - others)
-    _log.warning("%d open files allow %d connections a worker, not %d", files, allowed, settings.connections)
-    return allowed
-
-
-def _open_files(wanted: int) -> int:
-    """Raise the limit of open files to what is wanted, if it may be; answers what it is now, or `wanted` if less."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return wanted
-    files = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    return files
 
 
 if __name__ == "__main__":

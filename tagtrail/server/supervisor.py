@@ -22,6 +22,7 @@ from projections.setup import ensure_tables
 from tagtrail import logs
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
 from tagtrail.server import embedded
+from tagtrail.server.allocator import ALLOCATOR_SETTINGS, ALLOCATOR_VARIABLE
 from tagtrail.server.children import Child, Watchdog
 from tagtrail.server.counting import FOLDER_VARIABLE, fresh_folder
 from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
@@ -187,6 +188,7 @@ class Supervisor:
         environment |= {HANDED_VARIABLE: str(settings_file(served.data)), PARENT_VARIABLE: str(os.getpid())}
         if self._board is not None:
             environment[BOARD_VARIABLE] = str(self._board.path)
+        environment.setdefault(ALLOCATOR_VARIABLE, ALLOCATOR_SETTINGS)
         environment[FOLDER_VARIABLE] = str(fresh_folder(served.data / METRICS_FOLDER))
 
         def starter(module: str) -> "Callable[[], subprocess.Popen[bytes]]":

@@ -15,8 +15,11 @@ def make_worker() -> "Application":
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     end_with_parent()
+    from tagtrail.config import current_settings
     from tagtrail.server.keepalive import keep_alive_when_listening
+    from tagtrail.server.senders import hand_over_downloads
     from tagtrail.wsgi import make_application
 
     keep_alive_when_listening()
+    hand_over_downloads(current_settings().threads)
     return make_application()

@@ -1,18 +1,17 @@
 """Committed blobs on the local disk: found, read, replaced, removed."""
 
 import errno
-import itertools
 import os
 import shutil
 import stat
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
-from blobstore import disk
-from blobstore.disk import READ_WHOLE_BYTES_MAX, DiskBlobStore
+from blobstore.disk import DiskBlobStore
 from blobstore.interface import BlobMissing, BlobName, BlobStoreError, BlobStoreUnusable, NoSpace
+from blobstore.pace import FAST_BYTES, SMALL_BYTES, WHOLE_BYTES_MAX
+from blobstore.reading import FileBlocks
 from domain.digests import digest_of
 from domain.names import UploadId
 
@@ -65,16 +64,21 @@ def test_a_blob_lies_under_its_digest_and_generation_readable_to_its_owner_alone
 def test_a_part_is_read_from_where_it_starts(store: DiskBlobStore) -> None:
     name = put(store, LARGE)
     assert b"".join(store.read(name, 5, 7)) == LARGE[5:12]
-    assert b"".join(store.read(name, 3, READ_WHOLE_BYTES_MAX + 10)) == LARGE[3 : READ_WHOLE_BYTES_MAX + 13]
+    assert b"".join(store.read(name, 3, WHOLE_BYTES_MAX + 10)) == LARGE[3 : WHOLE_BYTES_MAX + 13]
 
 
 def test_a_small_blob_comes_in_one_piece_and_a_large_one_in_bounded_blocks(store: DiskBlobStore) -> None:
     name = put(store, LARGE)
-    assert [len(block) for block in store.read(name, 0, READ_WHOLE_BYTES_MAX)] == [READ_WHOLE_BYTES_MAX]
-    sizes = [len(block) for block in store.read(name, 0, len(LARGE))]
-    assert sum(sizes) == len(LARGE)
-    assert len(sizes) > 1
-    assert all(256 * 1024 <= size <= disk.READ_BLOCK_BYTES_FAST for size in sizes[:-1])
+    assert store.read(name, 0, WHOLE_BYTES_MAX) == [LARGE[:WHOLE_BYTES_MAX]]
+    blocks = list(store.read(name, 0, len(LARGE)))
+    assert b"".join(blocks) == LARGE
+    assert max(len(block) for block in blocks) <= FAST_BYTES
+
+
+def test_blocks_are_small_where_no_large_ones_are_wanted(store: DiskBlobStore) -> None:
+    blocks = list(store.read(put(store, LARGE), 0, len(LARGE), large_blocks=False))
+    assert b"".join(blocks) == LARGE
+    assert max(len(block) for block in blocks) == SMALL_BYTES
 
 
 def test_the_file_is_closed_at_the_end_or_when_the_reader_gives_up(store: DiskBlobStore, data: Path) -> None:
@@ -83,7 +87,7 @@ def test_the_file_is_closed_at_the_end_or_when_the_reader_gives_up(store: DiskBl
         pass
     assert open_files(data) == []
     given_up = store.read(name, 0, len(LARGE))
-    assert isinstance(given_up, disk._Blocks)
+    assert isinstance(given_up, FileBlocks)
     next(given_up)
     assert len(open_files(data)) == 1
     given_up.close()
@@ -105,25 +109,12 @@ def test_a_blob_that_is_cut_short_while_it_is_read_ends_with_an_error_not_early(
     store: DiskBlobStore, data: Path
 ) -> None:
     name = put(store, LARGE)
-    blocks = store.read(name, 0, len(LARGE))
+    blocks = iter(store.read(name, 0, len(LARGE)))
     next(blocks)
     os.truncate(data / "blobs" / "sha256" / name.digest.hex[:2] / f"{name.digest.hex}.0", 1)
     with pytest.raises(BlobStoreError):
         list(blocks)
     assert open_files(data) == []
-
-
-@pytest.mark.parametrize(("pause_s", "later"), [(0.001, 1024), (0.1, 512)])
-def test_who_reads_slowly_is_given_small_blocks(
-    store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch, pause_s: float, later: int
-) -> None:
-    """Many may read slowly, and each holds a block."""
-    moments = itertools.count(1000, pause_s)
-    monkeypatch.setattr(disk, "time", Mock(monotonic=lambda: next(moments)))
-    content = bytes(6 * 1024 * 1024)
-    blocks = list(store.read(put(store, content), 0, len(content)))
-    assert [len(each) // 1024 for each in blocks[:3]] == [512, later, later]
-    assert b"".join(blocks) == content
 
 
 def test_a_small_blob_is_read_whole_only_within_the_limit(store: DiskBlobStore) -> None:

@@ -16,11 +16,9 @@ import pytest
 
 from command_api.bodies import (
     READ_BYTES_MAX,
-    BodyGate,
     BodyIncomplete,
     BodyLimits,
     BodyTooSlow,
-    TooManyBodies,
     WorkGate,
     content_length,
     has_body,
@@ -184,26 +182,6 @@ def test_chunks_rule_over_a_length() -> None:
     sender = client(5, (FOREVER, 1e9))
     both = environ(sender, 3, HTTP_TRANSFER_ENCODING="chunked")
     assert b"".join(read_body(both, LIMITS, sender.clock)) == b"x" * 5
-
-
-def test_the_gate_caps_each_address_and_all_together() -> None:
-    gate = BodyGate(per_address_max=2, total_max=3)
-    with gate.enter("a"), gate.enter("a"):
-        with pytest.raises(TooManyBodies), gate.enter("a"):
-            pass
-        with gate.enter("b"), pytest.raises(TooManyBodies), gate.enter("c"):
-            pass
-        with gate.enter("c"):
-            pass
-    with gate.enter("a"), gate.enter("a"), gate.enter("b"):
-        pass
-
-
-def test_the_gate_counts_down_when_a_body_fails() -> None:
-    gate = BodyGate(per_address_max=1, total_max=1)
-    for _ in range(3):
-        with pytest.raises(BodyIncomplete), gate.enter("a"):
-            raise BodyIncomplete
 
 
 def test_the_work_gate_lets_so_many_in_and_no_more() -> None:

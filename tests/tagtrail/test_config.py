@@ -54,6 +54,9 @@ def test_the_file_is_named_by_flag_then_variable_then_found_in_the_working_folde
         ("upload_expiry_s", "1.5m", 90.0),
         ("upload_expiry_s", 30, 30.0),
         ("manifest_bytes_max", "4MiB", 4 << 20),
+        ("trusted_proxy", "10.0.0.7, 192.168.0.0/16,::1", ("10.0.0.7/32", "192.168.0.0/16", "::1/128")),
+        ("trusted_proxy", ["10.0.0.7", "10.0.0.8"], ("10.0.0.7/32", "10.0.0.8/32")),
+        ("trusted_proxy", "", ()),
         ("manifest_bytes_max", 4096, 4096),
         ("workers", "3", 3),
         ("access_log", "off", False),
@@ -90,6 +93,8 @@ BAD_VALUES = [
     ("log_format", "xml", "text, json"),
     ("log_level", "loud", "debug, info, warning, error"),
     ("projector", "maybe", "true or false"),
+    ("trusted_proxy", "10.0.0.1/8", "10.0.0.7,192.168.0.0/16"),
+    ("trusted_proxy", "nginx", "10.0.0.7,192.168.0.0/16"),
 ]
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from command_api.bodies import BodyGate, BodyLimits
+from command_api.bodies import BodyLimits
+from protocol.gates import AddressGate
 from tagtrail.draining import BYTES_MAX, KEPT_BYTES_MAX, SECONDS_MAX, Drain, RequestBody, take_body
 
 ADDRESS = "192.0.2.1"
@@ -63,7 +64,7 @@ def body_of(client: Client, length: int | None, **more: str) -> RequestBody:
 
 def drain(client: Client, places: int = 1) -> Drain:
     """One with a gate of its own."""
-    gate = BodyGate(per_address_max=places, total_max=places)
+    gate = AddressGate(per_address_max=places, total_max=places)
     return Drain(BodyLimits(RATE, GRACE_S), gate, client.clock)
 
 

@@ -1,0 +1,170 @@
+"""What readers who stall or crawl do to others: `python bench/stalled_readers.py`, about two minutes.
+
+A server as people start it, and a blob of 256 MiB; 2,000 clients that ask for it and read nothing, and 2,000 that read
+10 KiB a second, from many addresses. Meanwhile a reader asks for a manifest. Then memory: what each client takes in our
+processes, and what is left a minute after they went. Load and reader share the machine with the server.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import http.client
+import multiprocessing
+import re
+import resource
+import socket
+import sys
+import threading
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.api import image
+from tests.races.clients import Connection, put_manifest, put_whole_blob
+from tests.servers import RunningServer, serving
+
+BLOB_BYTES = 256 * 1024 * 1024
+SLOW_BYTES_A_SECOND = 10 * 1024
+READERS = 4
+READER_PAUSE_S = 0.01
+REPOSITORY = "bench/stalled"
+ADDRESSES = 250
+GOAL_P99_MS = 50
+GOAL_KIB = 256
+
+
+def address_of(number: int) -> str:
+    """The address of one of the clients."""
+    return f"127.1.{number // ADDRESSES}.{number % ADDRESSES + 1}"
+
+
+def begin(host: str, path: str, number: int) -> socket.socket:
+    """A client that asked for the blob, from an address that it shares with few."""
+    address, _, port = host.rpartition(":")
+    made = socket.create_connection((address, int(port)), source_address=(address_of(number), 0))
+    made.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+    return made
+
+
+def crowd(host: str, path: str, stalled: int, slow: int, started: Event, ended: Event) -> None:
+    """Clients that read nothing, and clients that read 10 KiB each second."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    held = [begin(host, path, number) for number in range(stalled)]
+    crawling = [begin(host, path, stalled + number) for number in range(slow)]
+    broken = 0
+    pause_s = 1 / max(1, len(crawling))
+    started.set()
+    for each in crawling:
+        each.setblocking(False)
+    while not ended.is_set():
+        began = time.monotonic()
+        for number, each in enumerate(crawling):
+            # Spread over the second, as clients are.
+            if number % 50 == 0:
+                time.sleep(max(0.0, began + number * pause_s - time.monotonic()))
+            with contextlib.suppress(BlockingIOError):
+                broken += each.recv(SLOW_BYTES_A_SECOND) == b""
+        ended.wait(max(0.01, began + 1 - time.monotonic()))
+    for each in (*held, *crawling):
+        each.close()
+    print(f"  {broken} of the slow ones were closed by the server")
+
+
+def memory(server: RunningServer) -> int:
+    """The bytes that our processes hold: PSS, so that what they share counts once. Not the database's."""
+    total = 0
+    children = server.children()
+    for pid in (server.process.pid, children["api"], *server.workers(), children["projector"]):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+        assert found is not None
+        total += int(found[1]) * 1024
+    return total
+
+
+def threads(server: RunningServer) -> int:
+    """The threads of all workers."""
+    return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in server.workers())
+
+
+def measure(title: str, host: str, seconds: float) -> None:
+    """GETs of a manifest for a while."""
+    times: list[float] = []
+    until = time.monotonic() + seconds
+
+    def read() -> None:
+        connection = http.client.HTTPConnection(host, timeout=30)
+        while (began := time.monotonic()) < until:
+            connection.request("GET", f"/v2/{REPOSITORY}/manifests/v1")
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
+            times.append((time.monotonic() - began) * 1000)
+            time.sleep(READER_PAUSE_S)
+
+    running = [threading.Thread(target=read) for _ in range(READERS)]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join()
+    times.sort()
+    print(
+        f"{title}: {len(times)} GETs, p50 {times[len(times) // 2]:.1f} ms, p99 {times[len(times) * 99 // 100]:.1f} ms,"
+        f" longest {times[-1]:.1f} ms",
+        flush=True,
+    )
+
+
+def push_blob(host: str) -> str:
+    """A large blob of zeros, and a small image; the path of the blob."""
+    api = Connection(host)
+    assert put_whole_blob(api, REPOSITORY, b"layer") == 201
+    assert put_manifest(api, REPOSITORY, "v1", image(b"layer")).status == 201
+    content = bytes(BLOB_BYTES)
+    assert put_whole_blob(api, REPOSITORY, content) == 201
+    return f"/v2/{REPOSITORY}/blobs/sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def main() -> None:
+    """Alone, beside the crowd, and after it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stalled", type=int, default=2000)
+    parser.add_argument("--slow", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    given = parser.parse_args()
+    count = given.stalled + given.slow
+    with serving(None, "--no-access-log") as server:
+        path = push_blob(server.host)
+        print(f"{server.settings.workers} workers with {server.settings.threads} threads")
+        measure("alone", server.host, given.seconds)
+        before = memory(server)
+        started, ended = multiprocessing.Event(), multiprocessing.Event()
+        load = multiprocessing.Process(
+            target=crowd, args=(server.host, path, given.stalled, given.slow, started, ended)
+        )
+        load.start()
+        try:
+            started.wait()
+            time.sleep(5)
+            measure(f"beside {given.stalled} stalled and {given.slow} slow readers", server.host, given.seconds)
+            beside = memory(server)
+            print(
+                f"goal: p99 below {GOAL_P99_MS} ms\n"
+                f"memory: {before >> 20} MiB before, {beside >> 20} MiB beside {threads(server)} threads, "
+                f"{(beside - before) / count / 1024:.0f} KiB a reader (goal: below {GOAL_KIB})",
+                flush=True,
+            )
+        finally:
+            ended.set()
+            load.join()
+        assert load.exitcode == 0
+        measure("once they have left", server.host, given.seconds)
+        time.sleep(max(0.0, 60 - given.seconds))
+        print(f"memory a minute after they left: {memory(server) >> 20} MiB, {threads(server)} threads")
+
+
+if __name__ == "__main__":
+    main()

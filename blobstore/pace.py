@@ -1,0 +1,120 @@
+"""How large the blocks of an answer are: memory is bounded for readers who stall, and who reads fast loses little.
+
+The server takes about ten blocks ahead of a reader, half of them for the connection. So blocks are small unless one of
+a few tokens of this process is held, and a token is held until its large blocks have gone out.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+# Of an answer in one piece, and of the first block of any: the kernel takes as much in any case (see UNSENT_BYTES_MAX
+# in tagtrail/server/keepalive.py).
+WHOLE_BYTES_MAX = 128 * 1024
+SMALL_BYTES = 8 * 1024
+STARTING_BYTES = 256 * 1024
+FAST_BYTES = 1024 * 1024
+# So many readers a process hold six large blocks at most: 48 MiB of either kind.
+STARTING_TOKENS = 32
+FAST_TOKENS = 8
+# More than connections take in at once, at a rate at which the size of blocks begins to matter.
+_PROOF_BYTES = 2 * 1024 * 1024
+_PROOF_BYTES_PER_S = 32 * 1024 * 1024
+_SLOW_S = 0.25
+# One more than wait between the thread and the connection: once they were taken, all before them have been sent.
+_BEHIND = 5
+_LAST_BYTES = 1024
+
+
+class Tokens:
+    """Rights to blocks of one size."""
+
+    def __init__(self, block_bytes: int, count: int) -> None:
+        self.block_bytes = block_bytes
+        self._free = deque([None] * count)
+
+    def take(self) -> bool:
+        """Take one; False if none is free."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
+
+    def give_back(self) -> None:
+        """Give one back that was taken."""
+        self._free.append(None)
+
+
+class Allowance:
+    """The tokens of one process: for readers who begin, and for those who have shown to be fast."""
+
+    def __init__(
+        self, starting: int = STARTING_TOKENS, fast: int = FAST_TOKENS, first_bytes: int = WHOLE_BYTES_MAX
+    ) -> None:
+        self.first_bytes = first_bytes
+        self.starting = Tokens(STARTING_BYTES, starting)
+        self.fast = Tokens(FAST_BYTES, fast)
+
+
+NO_LARGE_BLOCKS = Allowance(0, 0, SMALL_BYTES)
+
+
+class Pace:
+    """The sizes of one reader's blocks; `end` must be called when no more are wanted."""
+
+    __slots__ = ("_allowance", "_asked_at", "_behind", "_clock", "_held", "_least", "_proof_at", "_proved", "_size")
+
+    def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
+        self._allowance = allowance
+        self._clock = clock
+        self._held: Tokens | None = None
+        self._size = SMALL_BYTES
+        self._behind = 0
+        self._least = allowance.first_bytes
+        self._asked_at = self._proof_at = clock()
+        self._proved = 0
+        self._hold(allowance.starting)
+
+    def next_size(self, left: int) -> int:
+        """How many of the bytes that are left come next."""
+        now = self._clock()
+        waited, self._asked_at = now - self._asked_at, now
+        if waited > _SLOW_S:
+            self._slow_down(now)
+        elif self._held is not self._allowance.fast and self._is_fast(now):
+            self._hold(self._allowance.fast)
+        size = min(max(self._choose(left), self._least), left)
+        self._least = 0
+        self._proved += size
+        return size
+
+    def end(self) -> None:
+        """Give back what is held; may be called any number of times."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.give_back()
+
+    def _hold(self, tokens: Tokens) -> None:
+        if tokens.take():
+            self.end()
+            self._held, self._size, self._behind = tokens, tokens.block_bytes, 0
+
+    def _slow_down(self, now: float) -> None:
+        self._size = SMALL_BYTES
+        self._proof_at, self._proved = now, 0
+
+    def _is_fast(self, now: float) -> bool:
+        return self._proved >= _PROOF_BYTES and self._proved >= _PROOF_BYTES_PER_S * (now - self._proof_at)
+
+    def _choose(self, left: int) -> int:
+        if self._held is None:
+            return min(self._size, left)
+        if self._size == SMALL_BYTES:
+            self._behind += 1
+            if self._behind > _BEHIND:
+                self.end()
+            return min(self._size, left)
+        # The last ones are tiny, so that the large ones have been sent when the last of all is taken.
+        last = _BEHIND * _LAST_BYTES
+        return min(self._size, left - last) if left > last else min(_LAST_BYTES, left)

@@ -1,0 +1,72 @@
+"""An open blob in blocks for one reader."""
+
+import os
+from collections.abc import Iterable
+
+from blobstore.errors import translated
+from blobstore.interface import BlobStoreError
+from blobstore.pace import WHOLE_BYTES_MAX, Allowance, Pace
+
+
+def blocks_of(descriptor: int, start: int, length: int, allowance: Allowance) -> Iterable[bytes]:
+    """A list of one piece if that is small, else an iterator. The file is closed when all is read or it is given up."""
+    if length > WHOLE_BYTES_MAX:
+        return FileBlocks(descriptor, start, length, Pace(allowance))
+    try:
+        return [_read(descriptor, start, length)]
+    finally:
+        os.close(descriptor)
+
+
+class FileBlocks:
+    """Blocks of an open file; closes it at the end or when whoever reads gives up."""
+
+    def __init__(self, descriptor: int, start: int, length: int, pace: Pace) -> None:
+        self._descriptor: int | None = descriptor
+        self._position = start
+        self._left = length
+        self._pace = pace
+
+    def __iter__(self) -> "FileBlocks":
+        return self
+
+    def __next__(self) -> bytes:
+        if self._descriptor is None or self._left == 0:
+            self.close()
+            raise StopIteration
+        try:
+            block = os.pread(self._descriptor, self._pace.next_size(self._left), self._position)
+        except OSError:
+            # Entered only now: it would cost each block as much as the reading.
+            with translated():
+                raise
+        if not block:
+            self.close()
+            raise BlobStoreError("a blob's file became shorter while it was read")
+        self._position += len(block)
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        """Close the file; may be called any number of times."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._pace.end()
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _read(descriptor: int, start: int, length: int) -> bytes:
+    """All of it: a read may give fewer bytes than were asked for."""
+    made = bytearray()
+    with translated():
+        while len(made) < length:
+            piece = os.pread(descriptor, length - len(made), start + len(made))
+            if not piece:
+                raise BlobStoreError("a blob's file became shorter while it was read")
+            if len(piece) == length:
+                return piece
+            made += piece
+    return bytes(made)

@@ -1,0 +1,98 @@
+"""How much of the machine a worker may use: open files and threads."""
+
+import logging
+import os
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagtrail.config import Settings
+
+# A worker's files besides connections, blobs that are read, and what its threads have open.
+_FILES_RESERVED = 256
+# Threads of the user or of the container for everything else: the server's other processes and theirs.
+_THREADS_RESERVED = 512
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many connections and how many downloads one worker takes."""
+
+    connections: int
+    downloads: int
+
+
+def capacity(settings: Settings) -> Capacity:
+    """As many as the options say, as far as open files and threads allow.
+
+    Each connection is an open file, and many systems begin with 1024: that limit is raised as far as may be. Idle
+    connections count too, so they are far more than the threads, or a few hundred clients that keep theirs open would
+    shut out all others. Each download has its blob open too, and holds a thread: one that cannot be started would end
+    the worker.
+    """
+    others = 2 * settings.threads + _FILES_RESERVED
+    working = settings.threads + settings.upload_bodies_total
+    wanted = settings.connections + settings.downloads_total
+    files = _open_files(wanted + others) - others
+    downloads = settings.downloads_total if files >= wanted else min(settings.downloads_total, max(1, files // 4))
+    connections = min(settings.connections, max(settings.threads, files - downloads))
+    threads = _threads_allowed()
+    if threads is not None:
+        downloads = min(downloads, max(1, (threads - _THREADS_RESERVED) // settings.workers - working))
+    return Capacity(connections, downloads)
+
+
+def warn_of_low_limits(settings: Settings, found: Capacity) -> None:
+    """Say which options the machine does not allow."""
+    for name, wanted, allowed in (
+        ("connections", settings.connections, found.connections),
+        ("downloads", settings.downloads_total, found.downloads),
+    ):
+        if allowed < wanted:
+            _log.warning("limits of open files or threads allow %d %s a worker, not %d", allowed, name, wanted)
+
+
+def _open_files(wanted: int) -> int:
+    """Raise the limit of open files to what is wanted, if it may be; answers what it is now, or `wanted` if less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    files = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return files
+
+
+def _threads_allowed() -> int | None:
+    """The least limit of threads that holds for this process; None if there is none."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    # It does not bind the superuser.
+    own = [] if soft == resource.RLIM_INFINITY or os.geteuid() == 0 else [soft]
+    return min([*own, *_cgroup_limits()], default=None)
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """`pids.max` of this process's control group and of those above it, of either version of control groups."""
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "pids" not in controllers.split(","):
+            continue
+        root = _CGROUPS / "pids" if controllers else _CGROUPS
+        group = root / place.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder in _CGROUPS.parents:
+                break
+            try:
+                found = (folder / "pids.max").read_text().strip()
+            except OSError:
+                continue  # the root has none, and a container may not see the groups above its own
+            if found.isdigit():
+                yield int(found)

@@ -1,0 +1,101 @@
+"""Threads for downloads: an answer of many blocks does not hold one of the threads that serve requests.
+
+granian writes such an answer from the thread that served its request, which then waits for the client. Its protocol
+object can be used from any thread, though. So that object is given to the application's wrapper in a form that hands
+the writing over to a thread that was started for it.
+"""
+
+import _thread
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from granian.server import mp
+
+# Of the threads that serve requests, those that downloads may hold: the first ones go without a thread of their own.
+_SHARE = 8
+# Of all threads that Python starts in a worker. Those of downloads do little more than wait.
+_STACK_BYTES = 1024 * 1024
+# Where granian keeps what makes its callback of an application. It has no public name.
+_WRAPPER = "_wsgi_call_wrap"
+
+Headers = list[tuple[str, str]]
+Runner = Callable[[Any, dict[str, Any]], Any]
+
+
+class Body(Protocol):
+    """What granian makes of a body of blocks."""
+
+    @property
+    def inner(self) -> Iterable[bytes]:
+        """The body as the application gave it."""
+
+
+class Response(Protocol):
+    """The part of granian's protocol object that is used."""
+
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer in one piece, without waiting for the client."""
+
+    def response_iter(self, status: int, headers: Headers, body: Body) -> None:
+        """Answer in blocks; returns when the last one is on its way, or the client has gone, and closes the body."""
+
+
+def hand_over_downloads(threads: int) -> None:
+    """Let the worker that is about to start in this process write long answers from threads of their own."""
+    wrap = getattr(mp, _WRAPPER)
+    senders = Senders(max(1, threads // _SHARE))
+
+    def wrapped(*given: Any) -> Runner:
+        run: Runner = wrap(*given)
+        return lambda response, environ: run(_Handing(response, senders), environ)
+
+    setattr(mp, _WRAPPER, wrapped)
+    threading.stack_size(_STACK_BYTES)
+
+
+class Senders:
+    """Runs what writes an answer: a few in the thread that asks, the others in threads of their own."""
+
+    def __init__(self, own_max: int) -> None:
+        self._places = deque([None] * own_max)
+
+    def run(self, write: Callable[[], None]) -> None:
+        """Run it now or beside. A thread that cannot be started is no reason to refuse: then this one waits."""
+        try:
+            self._places.pop()
+        except IndexError:
+            self._start(write)
+            return
+        try:
+            write()
+        finally:
+            self._places.append(None)
+
+    @staticmethod
+    def _start(write: Callable[[], None]) -> None:
+        try:
+            # Not a `threading.Thread`, whose start waits until it runs: hundreds may be started at a time.
+            _thread.start_new_thread(write, ())
+        except RuntimeError:
+            write()
+
+
+class _Handing:
+    """A protocol object whose answers in blocks are handed over."""
+
+    __slots__ = ("_response", "_senders", "response_bytes")
+
+    def __init__(self, response: Response, senders: Senders) -> None:
+        self._response = response
+        self._senders = senders
+        self.response_bytes = response.response_bytes
+
+    def response_iter(self, status: int, headers: Headers, body: Body) -> None:
+        """Answer in blocks: from whichever thread, unless the body says that it `stays` with this one."""
+        if getattr(body.inner, "stays", False):
+            self._response.response_iter(status, headers, body)
+            return
+        self._senders.run(partial(self._response.response_iter, status, headers, body))

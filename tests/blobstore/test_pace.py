@@ -1,0 +1,93 @@
+"""Sizes of blocks: who may hold large ones, and for how long."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from blobstore.pace import FAST_BYTES, SMALL_BYTES, STARTING_BYTES, WHOLE_BYTES_MAX, Allowance, Pace
+
+MIB = 1024 * 1024
+LAST = [1024] * 5
+
+
+class Reader:
+    """Takes blocks of a blob, with a pause before each."""
+
+    def __init__(self, allowance: Allowance, size: int) -> None:
+        self.now = 1000.0
+        self.left = size
+        self.pace = Pace(allowance, lambda: self.now)
+
+    def take(self, count: int, pause_s: float = 0.001) -> list[int]:
+        """The sizes of so many blocks, fewer where the blob ends."""
+        return list(itertools.islice(self._sizes(pause_s), count))
+
+    def _sizes(self, pause_s: float) -> Iterator[int]:
+        while self.left:
+            self.now += pause_s
+            size = self.pace.next_size(self.left)
+            self.left -= size
+            yield size
+
+
+def free(allowance: Allowance) -> tuple[int, int]:
+    """How many tokens are free, of either kind."""
+    counts = []
+    for tokens in (allowance.starting, allowance.fast):
+        taken = sum(1 for _ in iter(tokens.take, False))
+        for _ in range(taken):
+            tokens.give_back()
+        counts.append(taken)
+    return counts[0], counts[1]
+
+
+def test_a_reader_begins_with_large_blocks_and_ends_with_tiny_ones_by_which_they_have_gone_out() -> None:
+    allowance = Allowance(1, 1)
+    reader = Reader(allowance, 600 * 1024)
+    assert reader.take(100) == [STARTING_BYTES, STARTING_BYTES, 600 * 1024 - 2 * STARTING_BYTES - sum(LAST), *LAST]
+    assert free(allowance) == (0, 1)
+    reader.pace.end()
+    reader.pace.end()
+    assert free(allowance) == (1, 1)
+
+
+def test_who_takes_two_mib_fast_is_given_larger_ones_and_leaves_its_first_token_to_others() -> None:
+    allowance = Allowance(1, 1)
+    reader = Reader(allowance, 100 * MIB)
+    assert reader.take(10) == [STARTING_BYTES] * 8 + [FAST_BYTES] * 2
+    assert free(allowance) == (1, 0)
+
+
+def test_without_a_token_blocks_are_small_until_a_token_of_the_fast_is_free() -> None:
+    allowance = Allowance(0, 0)
+    reader = Reader(allowance, 100 * MIB)
+    assert reader.take(1) == [WHOLE_BYTES_MAX]
+    assert set(reader.take(1000, 0.0001)) == {SMALL_BYTES}
+    allowance.fast.give_back()
+    assert reader.take(1, 0.0001) == [FAST_BYTES]
+
+
+def test_who_is_not_that_fast_is_given_no_larger_ones() -> None:
+    reader = Reader(Allowance(1, 1), 100 * MIB)
+    assert set(reader.take(50, 0.1)) == {STARTING_BYTES}
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_who_slows_down_gives_its_token_back_once_its_large_blocks_have_gone_out(fast: bool) -> None:
+    allowance = Allowance(1, 1)
+    reader = Reader(allowance, 100 * MIB)
+    reader.take(9 if fast else 1)
+    held = free(allowance)
+    assert held != (1, 1)
+    assert reader.take(5, 1.0) == [SMALL_BYTES] * 5
+    assert free(allowance) == held
+    assert reader.take(1, 1.0) == [SMALL_BYTES]
+    assert free(allowance) == (1, 1)
+
+
+def test_who_stalled_may_become_fast_again() -> None:
+    reader = Reader(Allowance(1, 1), 100 * MIB)
+    reader.take(9)
+    reader.take(6, 1.0)
+    assert FAST_BYTES in reader.take(1000, 0.0001)
