@@ -5,7 +5,7 @@ upcasters, one step a version; what stands in the log is never rewritten.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -69,6 +69,16 @@ def upcaster(name: str, *, from_version: int) -> Callable[[Upcaster], Upcaster]:
 def event_types() -> Mapping[str, type[Event]]:
     """All declared event types by stored name."""
     return _TYPES
+
+
+def readable_versions() -> Iterator[tuple[str, int]]:
+    """Each event type with each schema version that `decode` takes."""
+    for name, cls in _TYPES.items():
+        version = cls.SCHEMA_VERSION
+        yield name, version
+        while (name, version - 1) in _UPCASTERS:
+            version -= 1
+            yield name, version
 
 
 # Made once: json.dumps makes one for each call that asks for something unusual.

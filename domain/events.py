@@ -1,7 +1,7 @@
 """All event types, imported so that they are declared: who decodes events, or lists their types, does it from here."""
 
 from domain.blob import BlobCommitted
-from domain.event import decode, event_types
+from domain.event import decode, event_types, readable_versions
 from domain.link import BlobLinked, BlobUnlinked
 from domain.manifest import ManifestDeleted, ManifestPushed
 from domain.repository import RepositoryCreated
@@ -24,4 +24,10 @@ __all__ = [
     "UploadStarted",
     "decode",
     "event_types",
+    "readable_events",
 ]
+
+
+def readable_events() -> frozenset[str]:
+    """Names of what this program can read, such as `TagMoved.1`."""
+    return frozenset(f"{name}.{version}" for name, version in readable_versions())

@@ -1,18 +1,20 @@
 """The store's schema: checking that it is one to serve and safe, and knowing which cluster it lives in."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import psycopg
 
 from eventstore.connection import connect
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
-from eventstore.window import LEAST, Schema
+from eventstore.window import LEAST, REVISION, Schema
 
 APPEND_LOCK = 4711
 MIGRATION_LOCK = 4712
 CONNECT_TIMEOUT_S = 10
 _QUESTION_TIMEOUT_S = 30.0
+NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 _STANDING = "SELECT s.version_num, s.serves_from FROM log.es_schema AS s"
 _STANDING_BEFORE_WINDOWS = "SELECT v.version_num, v.version_num FROM log.alembic_version AS v"
 
@@ -55,10 +57,11 @@ def standing_of(connection: psycopg.Connection) -> Schema | None:
     return None if row is None else Schema(*row)
 
 
-def check(url: str) -> list[str]:
+def check(url: str, handled: Mapping[str, Collection[str]] = NOTHING) -> list[str]:
     """What makes it unsafe to serve with this connection, one sentence each; empty if nothing does.
 
-    Raises SchemaOutdated if this program does not serve the schema, or the schema not this program.
+    `handled` are the kinds of processes to start, each with its features. Raises SchemaOutdated if this program does
+    not serve the schema, the schema does not let it serve, or the log uses a feature that it does not have.
     """
     with connected(url, _QUESTION_TIMEOUT_S) as connection:
         stands = standing_of(connection)
@@ -69,6 +72,12 @@ def check(url: str) -> list[str]:
         refusal = stands.refusal()
         if refusal is not None:
             raise SchemaOutdated(refusal)
+        for kind, features in handled.items():
+            forbids = connection.execute(
+                "SELECT log.es_forbids(%s, %s, %s)", (kind, list(features), REVISION)
+            ).fetchall()
+            if forbids:
+                raise SchemaOutdated("; ".join(reason for (reason,) in forbids))
         return [*_unsafe_settings(connection), *_unsafe_rights(connection), *_disabled_guards(connection)]
 
 

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 
 import psycopg
@@ -21,6 +21,7 @@ from eventstore.codec import (
 )
 from eventstore.combiner import Combiner, Connect
 from eventstore.connection import connect
+from eventstore.features import LIVES_FOR_S, Feature, Features
 from eventstore.reader import Reader
 from eventstore.room import Room
 from eventstore.types import (
@@ -141,6 +142,7 @@ class Store:
         self._append_connect = append_connect or self._connect_to_append
         self._board = board
         self._room = Room()
+        self.features = Features(self._features_in_use, self._use_feature)
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
 
@@ -148,11 +150,13 @@ class Store:
         """Append the command or learn why not.
 
         Raises StoreUnavailable after the append's time limit (the outcome may be unknown; the same command may be
-        given again), AppendRejected if the command could never be appended.
+        given again), AppendRejected if the command could never be appended, FeatureNotInUse if not every live process
+        could read it yet.
         """
         opened = self._open()
         if opened.partitions is None:
             (opened.partitions,) = opened.reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
+        self.features.admit(command)
         cells = () if self._board is None else self._board.cells_changed(command)
         answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s, cells)
         return decode_outcome(answer)
@@ -319,7 +323,15 @@ class Store:
         combiner = Combiner(self._append_connect, self._room, allow_clock_skew=self._allow_clock_skew, writer=writer)
         return _Opened(os.getpid(), reader, combiner)
 
+    def _features_in_use(self) -> list[str]:
+        return [row[0] for row in self._reader.rows("SELECT f.name FROM log.es_feature AS f")]
+
+    def _use_feature(self, feature: Feature) -> list[str]:
+        parameters = (feature.name, sorted(feature.kinds), feature.serves_from, timedelta(seconds=LIVES_FOR_S))
+        return list(self._reader.row("SELECT log.es_use_feature(%s, %s, %s, %s)", parameters)[0])
+
     def _connect_to_append(self) -> psycopg.Connection:
+        self.features.forget()
         return connect(
             self._conninfo,
             name="tagtrail-append",

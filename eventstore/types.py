@@ -4,7 +4,7 @@ The store knows streams, events, refs and conditions; it knows nothing of contai
 Rules S1-S12 are described in docs/architecture.md, section "The store".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -310,6 +310,14 @@ class StoreUnavailable(StoreError):
 
 class AppendRejected(StoreError):
     """The append function refused the call itself (wrong isolation, clock too far ahead, malformed command)."""
+
+
+class FeatureNotInUse(StoreError):
+    """Some live processes would not understand what was to be written, so nothing was. Answer 503."""
+
+    def __init__(self, name: str, lacking: Sequence[str]) -> None:
+        super().__init__(f"{name} is used once every process has it; these do not: {', '.join(lacking)}")
+        self.name = name
 
 
 class SchemaOutdated(StoreError):

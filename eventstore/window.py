@@ -12,6 +12,8 @@ from dataclasses import dataclass
 REVISION = "0008"
 # The oldest revision that this program can serve. Raised with what the program begins to need of a newer one.
 LEAST = "0008"
+# Programs that know this one declare what they handle, and heed what is in use (eventstore/features.py).
+FIRST_WITH_FEATURES = "0006"
 # What a program knows that was built before there was a window: exactly this revision, which it reads in
 # `log.alembic_version`.
 BEFORE_WINDOWS = "0005"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from domain.events import event_types
+from domain.features import HANDLED
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import EVENTS_CONSUMED
 from eventstore.feed.settings import KafkaSettings
@@ -51,7 +51,7 @@ def run(
         from projections import kafka_feed
 
         wants = kafka_feed.wants(models)
-    member = Member("projector", frozenset(each.id for each in models), frozenset(event_types()))
+    member = Member("projector", frozenset(each.id for each in models), HANDLED["projector"])
     members = Membership(database_url, member, wants).start()
     house = housekeeping.Housekeeping(database_url, models, stop).start()
     retry_s = RETRY_S
@@ -63,7 +63,7 @@ def run(
                     _prepare(connection)
                     retry_s = RETRY_S
                     if kafka is None:
-                        _follow_store(connection, models, stop, batch)
+                        _follow_store(connection, models, members, stop, batch)
                     else:
                         kafka_feed.KafkaFeed(connection, models, kafka, members, batch).run(stop)
             except DBAPIError as problem:
@@ -83,12 +83,17 @@ def _prepare(connection: sa.Connection) -> None:
     connection.commit()
 
 
-def _follow_store(connection: sa.Connection, models: Sequence[Model], stop: threading.Event, batch: int) -> None:
+def _follow_store(
+    connection: sa.Connection, models: Sequence[Model], members: Membership, stop: threading.Event, batch: int
+) -> None:
     attempts = Attempts()
     positions: dict[str, int] = {}
     fed: list[Build] = []
     refresh_at, pause = 0.0, POLL_S
     while not stop.is_set():
+        if members.refusal is not None:
+            stop.wait(POLL_MAX_S)
+            continue
         if time.monotonic() >= refresh_at:
             fed = builds.listed(connection, models)
             refresh_at = time.monotonic() + REFRESH_S

@@ -1,6 +1,7 @@
 """GET /healthz and /readyz: whether the process lives, and whether it can serve; says what is not (design: Server)."""
 
 import json
+from collections.abc import Callable
 
 from blobstore.interface import BlobStore, BlobStoreError
 from eventstore.store import Store
@@ -11,8 +12,9 @@ from protocol.messages import Answer, json_answer
 class Health:
     """The checks of one API process."""
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, refusal: Callable[[], str | None]) -> None:
         self._store = store
+        self._refusal = refusal
         self._blobs = blobs
 
     def alive(self) -> Answer:
@@ -33,6 +35,9 @@ class Health:
         refusal = found.schema.refusal()
         if refusal is not None:
             return [f"schema: {refusal}"]
+        forbidden = self._refusal()
+        if forbidden is not None:
+            return [f"registration: {forbidden}"]
         if found.read_only:
             return ["database: takes no writes (it is read-only)"]
         refused = self._store.write_problem()

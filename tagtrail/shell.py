@@ -15,7 +15,7 @@ from flask import Flask
 
 from blobstore.interface import BlobStoreError, NoSpace
 from domain.event import UnknownEvent
-from eventstore.types import StoreUnavailable
+from eventstore.types import FeatureNotInUse, StoreUnavailable
 from projections.model import FoldFailed
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Handlers, Request, error_answer, storage_full, unknown_path
@@ -49,6 +49,7 @@ class Application:
         drain: Drain,
         proxies: TrustedProxies,
         downloads: Downloads,
+        refusal: Callable[[], str | None],
         access_log: bool,
     ) -> None:
         self._cache = cache
@@ -61,6 +62,7 @@ class Application:
         self._drain = drain
         self._proxies = proxies
         self._downloads = downloads
+        self._refusal = refusal
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -97,6 +99,10 @@ class Application:
             return self._admitted(environ, answer)
         except WireError as problem:
             return error_answer(problem)
+        except FeatureNotInUse as problem:
+            logs.refused(request_id, problem)
+            reason = f"{problem.name} is used once all processes of this registry know it; some do not, try again"
+            return _unavailable(reason, request_id)
         except StoreUnavailable as problem:
             logs.refused(request_id, problem)
             return _unavailable("the database does not answer, try again", request_id)
@@ -130,6 +136,8 @@ class Application:
         check = self._checks.get(path)
         if check is not None and method in ("GET", "HEAD"):
             return check()
+        if (refusal := self._refusal()) is not None:
+            raise _must_not_serve(refusal)
         route = parse_path(path)
         if route is None:
             return self._serve_flask(environ, None)
@@ -185,6 +193,10 @@ def _counted(body: Iterable[bytes], at_end: Callable[[int], None]) -> Iterator[b
     finally:
         close(body)
         at_end(sent)
+
+
+def _must_not_serve(refusal: str) -> WireError:
+    return error(Code.UNAVAILABLE, refusal, headers=[("Retry-After", _RETRY_AFTER_S)])
 
 
 def _unavailable(message: str, request_id: str) -> Answer:

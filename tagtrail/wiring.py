@@ -1,6 +1,7 @@
 """The composition root: one process's rooms, made from its settings and joined into one WSGI application."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from command_api import handlers as command_handlers
 from command_api.bodies import BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
-from domain.events import event_types
+from domain.features import HANDLED
 from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
@@ -96,13 +97,13 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
     return Rooms(settings, store, reader, commands, questions, board, proxies, downloads)
 
 
-def make_wsgi(rooms: Rooms) -> Application:
-    """The application of one API process."""
+def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) -> Application:
+    """The application of one API process; `refusal` says why it must not serve at the moment, if it must not."""
     commands = command_handlers.handlers(rooms.commands)
     lists = query_handlers.list_handlers(rooms.questions)
     pull = query_handlers.pull_handlers(rooms.questions)
     flask_app = create_app({**pull, **lists, **commands}, [api_v1.blueprint(rooms.questions)])
-    health = Health(rooms.store, rooms.commands.blobs)
+    health = Health(rooms.store, rooms.commands.blobs, refusal)
     checks = {
         "/healthz": health.alive,
         "/readyz": health.ready,
@@ -122,15 +123,20 @@ def make_wsgi(rooms: Rooms) -> Application:
         drain=Drain(rooms.commands.body_limits, gate),
         proxies=rooms.proxies,
         downloads=rooms.downloads,
+        refusal=refusal,
         access_log=rooms.settings.access_log,
     )
 
 
+def register(rooms: Rooms) -> Membership:
+    """Say that this process lives, which read models it asks for and what it handles; until then it must not serve."""
+    member = Member("api", frozenset(each.id for each in MODELS), HANDLED["api"])
+    return Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
+
+
 def start_beside(rooms: Rooms) -> threading.Event:
-    """Begin what goes on beside the requests: say which read models this process asks for; set the event to end it."""
+    """Begin what goes on beside the requests; set the event to end it."""
     stop = threading.Event()
-    member = Member("api", frozenset(each.id for each in MODELS), frozenset(event_types()))
-    Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
     if rooms.board is not None:
         threading.Thread(target=_open_store, args=(rooms.store, stop), name="open-store", daemon=True).start()
     return stop

@@ -7,7 +7,10 @@ from tagtrail.config import current_settings
 from tagtrail.server.limits import capacity
 from tagtrail.server.processes import board_path
 from tagtrail.shell import Application
-from tagtrail.wiring import make_rooms, make_wsgi, start_beside
+from tagtrail.wiring import make_rooms, make_wsgi, register, start_beside
+
+# Workers that listen before they are registered would answer 503 meanwhile. A database that is away is not waited for.
+FIRST_BEAT_S = 3.0
 
 
 def make_application() -> Application:
@@ -16,5 +19,7 @@ def make_application() -> Application:
     logs.configure(settings, "api")
     settings = replace(settings, downloads_total=capacity(settings).downloads)
     rooms = make_rooms(settings, board_path=board_path())
+    members = register(rooms)
     start_beside(rooms)
-    return make_wsgi(rooms)
+    members.wait_tried(FIRST_BEAT_S)
+    return make_wsgi(rooms, lambda: members.refusal)

@@ -1,7 +1,10 @@
 """Live processes and what each of them holds: heartbeats and leases in Postgres, by the database's clock.
 
 Leases spread the work; they are no proof. A process that was stopped may believe in a lease that another one has by
-now, so what it writes is guarded by the positions that it found (S21).
+now, so what it writes is guarded by the positions that it found.
+
+A process serves only while it is registered, for a time that by its own clock ends before others take it for dead. So
+whoever puts a feature to use asks all that serve (eventstore/features.py); who comes later, and lacks one, is told.
 """
 
 import contextlib
@@ -17,17 +20,21 @@ from dataclasses import dataclass
 import psycopg
 
 from eventstore.connection import connect
+from eventstore.features import LIVES_FOR_S
+from eventstore.window import REVISION
 
 LEASE_S = 6.0
 BEAT_S = 1.0
 STATEMENT_TIMEOUT_S = 3.0
+# A failed beat is tried again so soon: a database that is back is asked at once.
+RETRY_S = 0.5
+# Registered for so long after a beat began; the rest of LIVES_FOR_S is for requests under way, and clocks that drift.
+REGISTERED_S = LIVES_FOR_S - 20.0
+_NOT_YET = "this process has not registered with the database yet"
+_NO_MORE = "this process could not renew its registration with the database"
 _FORGET_S = 600.0
 
-_BEAT = """
-INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)
-VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())
-ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, shapes = excluded.shapes
-"""
+_BEAT = "SELECT log.es_beat(%s, %s, %s, %s, %s, %s, %s)"
 _ALIVE = """
 SELECT p.id, p.shapes FROM feed.process AS p
  WHERE p.kind = %s AND p.seen_at > clock_timestamp() - %s * interval '1 second' ORDER BY p.id
@@ -51,11 +58,12 @@ Wants = Callable[[Sequence[tuple[str, frozenset[str]]], str], Iterable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Who a process is: the read models (`shapes`) that it asks for or feeds, the event types that it can read."""
+    """Who a process is: the read models (`shapes`) that it asks for or feeds, what it handles, what it knows."""
 
     kind: str
     shapes: frozenset[str] = frozenset()
-    event_types: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
+    knows: str = REVISION
 
 
 class Membership:
@@ -78,6 +86,9 @@ class Membership:
         self._lease_s = lease_s
         self._held: frozenset[str] = frozenset()
         self._valid_until = 0.0
+        self._registered_until = 0.0
+        self._refusal = _NOT_YET
+        self._tried = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
 
@@ -91,6 +102,15 @@ class Membership:
         """The leases that nobody else has yet; none if the database was silent for too long."""
         return self._held if time.monotonic() < self._valid_until else frozenset()
 
+    @property
+    def refusal(self) -> str | None:
+        """Why this process must not serve, None if it may: it is registered, and nothing forbids it."""
+        return None if time.monotonic() < self._registered_until else self._refusal
+
+    def wait_tried(self, seconds: float) -> None:
+        """Wait until the first attempt to register has ended, well or not."""
+        self._tried.wait(seconds)
+
     def close(self) -> None:
         """Give everything back, so that nobody has to wait for it."""
         self._stop.set()
@@ -102,7 +122,8 @@ class Membership:
                 self._beat_until_stopped()
             except psycopg.Error as problem:
                 _log.warning("heartbeats fail, trying again: %s", problem)
-                self._stop.wait(self._beat_s)
+                self._tried.set()
+                self._stop.wait(min(self._beat_s, RETRY_S))
 
     def _beat_until_stopped(self) -> None:
         name = f"tagtrail-{self._member.kind}-heart"
@@ -119,14 +140,19 @@ class Membership:
     def _beat(self, connection: psycopg.Connection) -> None:
         began = time.monotonic()
         member = self._member
-        connection.execute(
+        (forbids,) = connection.execute(
             _BEAT,
             (
                 *(self.id, member.kind, socket.gethostname(), os.getpid()),
-                *(sorted(member.shapes), sorted(member.event_types)),
+                *(sorted(member.shapes), sorted(member.features), member.knows),
             ),
-        )
+        ).fetchone() or ([],)
+        self._note(began, forbids)
         connection.execute(_FORGET, (_FORGET_S,))
+        if forbids:
+            self._held = frozenset()
+            connection.execute(_GIVE_BACK, (self.id, []))
+            return
         if self._wants is None:
             return
         alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, self._lease_s))]
@@ -137,3 +163,14 @@ class Membership:
         self._held = frozenset(row[0] for row in taken)
         # Ours ends before that of the database does, whatever the answer took.
         self._valid_until = began + self._lease_s - self._beat_s / 2
+
+    def _note(self, began: float, forbids: Sequence[str]) -> None:
+        """What a beat that began then has answered; logged when it changes."""
+        refusal = "; ".join(forbids)
+        if refusal and refusal != self._refusal:
+            _log.error("this process must not serve: %s", refusal)
+        elif not refusal and self._refusal not in (_NOT_YET, _NO_MORE):
+            _log.warning("this process may serve again")
+        self._refusal = refusal or _NO_MORE
+        self._registered_until = 0.0 if refusal else began + REGISTERED_S
+        self._tried.set()

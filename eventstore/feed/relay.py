@@ -17,6 +17,7 @@ import psycopg
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from domain.features import HANDLED
 from domain.streams import UPLOAD_PREFIX
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
 from eventstore.connection import connect
@@ -76,7 +77,7 @@ class Replaced(Exception):
 
 def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
     """Relay until stopped, or stand by while another relay does; goes on by itself after whatever fails."""
-    members = Membership(database_url, Member("relay"), lambda alive, me: [LEASE]).start()
+    members = Membership(database_url, Member("relay", features=HANDLED["relay"]), lambda alive, me: [LEASE]).start()
     retry_s = RETRY_S
     try:
         while not stop.is_set():

@@ -14,6 +14,7 @@ VERSION_TABLE = "es_schema"
 SQL_FILES = (
     "window",
     "sets",
+    "features",
     "es_refusal",
     "es_write",
     "es_append",
@@ -48,6 +49,9 @@ PUBLIC_FUNCTIONS = (
     "es_erase_clients(smallint, timestamptz, integer)",
     "es_note_cluster(smallint)",
     "es_raise_epoch(smallint, integer)",
+    "es_beat(text, text, text, integer, text[], text[], text)",
+    "es_forbids(text, text[], text)",
+    "es_use_feature(text, text[], text, interval)",
 )
 
 

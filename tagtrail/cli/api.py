@@ -42,7 +42,7 @@ def _serve(settings: Settings, handed: Path) -> None:
     from tagtrail.cli.processes import checked
     from tagtrail.server import api as work
 
-    checked(settings)
+    checked(settings, "api")
     with shared(settings.data):
         hand_over(settings, handed)
         os.environ[HANDED_VARIABLE] = str(handed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from domain.features import HANDLED
 from eventstore import schema
 from eventstore.types import StoreError
 from projections.model import Model
@@ -54,7 +55,7 @@ def relay(metrics_listen: str | None, config_file: str | None, **values: Any) ->
     """
     from eventstore.feed import relay as work
 
-    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings)
+    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "relay")
     if settings.kafka_settings is None:
         raise click.UsageError("name the brokers: --kafka HOST:PORT or TAGTRAIL_KAFKA")
     with _standing(settings, "relay", metrics_listen) as stop:
@@ -72,7 +73,7 @@ def projector(only: str | None, metrics_listen: str | None, config_file: str | N
     """
     from projections import runner
 
-    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings)
+    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "projector")
     models = _models(only)
     with _standing(settings, "projector", metrics_listen) as stop:
         runner.run(settings.database_url, stop, models=models, kafka=settings.kafka_settings)
@@ -102,12 +103,12 @@ def _models(only: str | None) -> tuple[Model, ...]:
     return tuple(each for each in MODELS if any(each in found for found in chosen.values()))
 
 
-def checked(settings: Settings) -> Settings:
-    """The settings, if their database is there, current and safe."""
+def checked(settings: Settings, kind: str) -> Settings:
+    """The settings, if their database is there and safe, and lets a process of this kind serve."""
     if settings.database is None:
         raise click.UsageError("name the database: --database URL or TAGTRAIL_DATABASE")
     try:
-        problems = schema.check(settings.database)
+        problems = schema.check(settings.database, {kind: HANDLED[kind]})
         if problems:
             raise Problem("the database is not safe to serve with:\n  " + "\n  ".join(problems))
         schema.note_cluster(settings.database)

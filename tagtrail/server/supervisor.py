@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from blobstore.disk import DiskBlobStore
+from domain.features import HANDLED
 from eventstore import roles, schema
 from eventstore.board import cells, registrar
 from eventstore.board.registrar import Registrar
@@ -157,7 +158,7 @@ class Supervisor:
         told = False
         while True:
             try:
-                return schema.check(url)
+                return schema.check(url, HANDLED)
             except StoreUnavailable as problem:
                 if time.monotonic() > deadline or self._stopping:
                     raise

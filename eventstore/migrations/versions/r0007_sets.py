@@ -8,7 +8,7 @@ from eventstore.migrations.functions import SCHEMA
 
 revision = "0007"
 down_revision = "0006"
-functions = "8741b57ef1ef7d0f"
+functions = "a0299b266742e949"
 serves_from = "0005"
 
 NAME = sa.Text(collation="C")

@@ -1,0 +1,16 @@
+"""What each kind of process handles. A feature is used once every live process of the kinds that it concerns has it.
+
+A feature is an event type with its schema version (`TagMoved.1`), or the name of something that older processes would
+get wrong: a new kind of id, another place of data. Each kind declares only what it handles.
+"""
+
+from collections.abc import Mapping
+
+from domain.events import readable_events
+
+HANDLED: Mapping[str, frozenset[str]] = {
+    "api": readable_events(),
+    "projector": readable_events(),
+    # It carries events as they are.
+    "relay": frozenset(),
+}

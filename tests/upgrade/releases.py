@@ -1,0 +1,99 @@
+"""Programs of other releases, run from their commits: unpacked from the repository into a folder of their own."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LOCK_FILE = "requirements.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A commit whose program knows revisions up to `schema`."""
+
+    commit: str
+    schema: str
+
+
+def _named(kind: str) -> list[Release]:
+    entries = tomllib.loads((Path(__file__).parent / "releases.toml").read_text())[kind]
+    return [Release(each["commit"], each["schema"]) for each in entries]
+
+
+def previous_release() -> Release:
+    """The one that must work beside the present program."""
+    return _named("release")[-1]
+
+
+def makers_of_logs() -> list[Release]:
+    """The programs that made the stored logs, in order."""
+    return _named("log")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An unpacked release and the interpreter that has what it requires."""
+
+    tree: Path
+    python: str
+
+    def start(self, *arguments: str, log: Path, **variables: str) -> "subprocess.Popen[bytes]":
+        """Start `tagtrail` with these arguments and TAGTRAIL_ variables; what it says goes to the log."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [self.python, "-m", "tagtrail", *arguments],
+                env=self._environment(variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.tree,
+            )
+
+    def run(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        return subprocess.run(
+            [self.python, "-m", "tagtrail", *arguments],
+            env=self._environment(variables),
+            capture_output=True,
+            text=True,
+            cwd=self.tree,
+            timeout=120,
+            check=False,
+        )
+
+    def _environment(self, variables: dict[str, str]) -> dict[str, str]:
+        # Before what is installed: the present program, where that is installed as an editable package.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
+        return inherited | {"PYTHONPATH": str(self.tree)} | variables
+
+
+def unpack(release: Release, folder: Path) -> Program:
+    """The program of a release in a new folder.
+
+    Its requirements are those of the present one, or they are installed, into an environment of its own.
+    """
+    tree = folder / release.commit
+    tree.mkdir(parents=True)
+    archive = subprocess.run(["git", "archive", release.commit], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
+    # What an installation would leave: the program asks for its version there.
+    version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
+    installed = tree / f"tagtrail-{version}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tagtrail\nVersion: {version}\n")
+    if (tree / LOCK_FILE).read_text() == (ROOT / LOCK_FILE).read_text():
+        return Program(tree, sys.executable)
+    environment = folder / f"{release.commit}-environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = str(environment / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", tree / LOCK_FILE], check=True)
+    return Program(tree, python)
+
+
+def present() -> Program:
+    """The program of this checkout."""
+    return Program(ROOT, sys.executable)
