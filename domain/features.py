@@ -13,4 +13,6 @@ HANDLED: Mapping[str, frozenset[str]] = {
     "projector": readable_events(),
     # It carries events as they are.
     "relay": frozenset(),
+    # It reads what stands beside streams, not their events.
+    "keeper": frozenset(),
 }

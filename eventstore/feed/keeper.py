@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from domain.features import HANDLED
 from eventstore.connection import connect
 from eventstore.feed.members import Member, Membership
 from eventstore.upkeep import Step
@@ -70,9 +71,8 @@ class Keeper:
 
     def run(self, stop: threading.Event) -> None:
         """Keep the log until stopped, or stand by while another keeper does."""
-        members = Membership(
-            self._url, Member("keeper"), lambda alive, me: [LEASE], beat_s=BEAT_S, lease_s=LEASE_S
-        ).start()
+        member = Member("keeper", features=HANDLED["keeper"])
+        members = Membership(self._url, member, lambda alive, me: [LEASE], beat_s=BEAT_S, lease_s=LEASE_S).start()
         due = dict.fromkeys(self._tasks, 0.0)
         try:
             while not stop.is_set():

@@ -90,7 +90,7 @@ def keeper(metrics_listen: str | None, config_file: str | None, **values: Any) -
     from tagtrail.cli.api import shared
     from tagtrail.keeping import keep
 
-    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings)
+    settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "keeper")
     with shared(settings.data), _standing(settings, "keeper", metrics_listen) as stop:
         keep(settings, stop)
 

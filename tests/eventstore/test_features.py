@@ -1,7 +1,7 @@
 """Features: none is used before every live process of the kinds concerned has it, and who lacks one does not serve."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -24,9 +24,12 @@ NEW = Feature("collection", frozenset({"keeper", "api"}))
 
 
 @contextmanager
-def living(database: Database, member: Member, **options: float) -> Iterator[Membership]:
-    """A process of this kind that beats."""
-    made = Membership(database.app_url, member, **options).start()
+def living(
+    database: Database, member: Member, *, lease: str | None = None, beat_s: float = 0.05
+) -> Iterator[Membership]:
+    """A process of this kind that beats, and wants a lease."""
+    wants = None if lease is None else lambda _, __: [lease]
+    made = Membership(database.app_url, member, wants, beat_s=beat_s).start()
     try:
         made.wait_tried(10)
         yield made
@@ -45,7 +48,8 @@ def store(database: Database) -> Iterator[Store]:
 def alone(database: Database, statement: str) -> list[tuple[object, ...]]:
     """What a statement answers to a superuser."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
-        return connection.execute(statement).fetchall()
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +77,10 @@ def test_who_comes_later_and_lacks_a_used_feature_must_not_serve(database: Datab
     with pytest.raises(SchemaOutdated, match=told):
         schema.check(database.app_url, {"keeper": frozenset()})
     assert schema.check(database.app_url, {"relay": frozenset()}) == []
-    with living(database, Member("keeper"), wants=lambda _, __: ["lease"], beat_s=0.05) as old:
+    with living(database, Member("keeper"), lease="lease") as old:
         assert old.refusal == told
         assert old.held == frozenset()
-        with living(database, Member("relay"), wants=lambda _, __: ["lease"], beat_s=0.05) as other:
+        with living(database, Member("relay"), lease="lease") as other:
             assert other.refusal is None
             eventually(lambda: other.held == {"lease"})
         assert alone(database, "SELECT kind FROM feed.process") == []
@@ -87,12 +91,12 @@ def test_a_process_whose_beats_fail_for_long_stops_before_others_forget_it(
 ) -> None:
     """And serves again as soon as it is registered anew."""
     assert members.REGISTERED_S < features.LIVES_FOR_S
-    monkeypatch.setattr(members, "REGISTERED_S", 0.3)
-    with living(database, Member("relay"), beat_s=0.05) as member:
+    monkeypatch.setattr(members, "REGISTERED_S", 2.0)
+    with living(database, Member("relay")) as member:
         assert member.refusal is None
-        alone(database, "ALTER TABLE log.es_feature RENAME TO away; SELECT 1")
+        alone(database, "ALTER TABLE log.es_feature RENAME TO away")
         assert eventually(lambda: member.refusal) == "this process could not renew its registration with the database"
-        alone(database, "ALTER TABLE log.away RENAME TO es_feature; SELECT 1")
+        alone(database, "ALTER TABLE log.away RENAME TO es_feature")
         eventually(lambda: member.refusal is None)
 
 
@@ -100,9 +104,9 @@ def test_a_process_that_said_nothing_for_long_does_not_count(database: Database,
     """It was killed; it stopped serving by its own clock long before."""
     with living(database, Member("keeper"), beat_s=60) as killed:
         assert store.features.lacking(NEW) == [f"keeper {killed.id}"]
-        alone(database, "UPDATE feed.process SET seen_at = seen_at - interval '59 seconds' RETURNING 1")
+        alone(database, "UPDATE feed.process SET seen_at = seen_at - interval '59 seconds'")
         assert store.features.lacking(NEW) == [f"keeper {killed.id}"]
-        alone(database, "UPDATE feed.process SET seen_at = seen_at - interval '2 seconds' RETURNING 1")
+        alone(database, "UPDATE feed.process SET seen_at = seen_at - interval '2 seconds'")
         assert store.features.lacking(NEW) == []
 
 
@@ -134,10 +138,10 @@ def test_programs_from_before_the_window_live_too(database: Database, store: Sto
     alone(
         database,
         "INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)"
-        " VALUES ('old', 'api', 'h', 1, '{}', '{TagMoved}', now(), now()) RETURNING 1",
+        " VALUES ('old', 'api', 'h', 1, '{}', '{TagMoved}', now(), now())",
     )
     assert store.features.lacking(NEW) == ["api old"]
-    alone(database, "DELETE FROM feed.process RETURNING 1")
+    alone(database, "DELETE FROM feed.process")
     assert store.features.lacking(NEW) == []
     # They demand exactly 0005 here.
     assert alone(database, "SELECT version_num FROM log.alembic_version") == [("0006",)]
@@ -179,15 +183,15 @@ def test_starting_and_using_at_once_never_leaves_both(database: Database) -> Non
         lacking = store.features.lacking(feature)
         for each in threads:
             each.join()
-        refused = [each for each in found if each.refusal is not None]
+        refused = [member for member in found if member.refusal is not None]
         try:
             assert bool(lacking) is not bool(refused)
             assert len(refused) in (0, 2)
         finally:
-            for each in found:
-                each.close()
+            for member in found:
+                member.close()
             store.close()
-            alone(database, "DELETE FROM log.es_feature WHERE name LIKE 'f%' RETURNING 1")
+            alone(database, "DELETE FROM log.es_feature WHERE name LIKE 'f%'")
 
 
 def test_what_is_in_use_costs_no_question(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,28 @@
 """Programs of other releases, run from their commits: unpacked from the repository into a folder of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from eventstore.window import REVISION
+
 ROOT = Path(__file__).parents[2]
 LOCK_FILE = "requirements.lock"
+NEXT_REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "9999", "{before}"
+serves_from = "{serves_from}"
+
+
+def upgrade():
+    op.add_column("es_stream", sa.Column("more", sa.Text), schema="log")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +111,18 @@ def unpack(release: Release, folder: Path) -> Program:
 def present() -> Program:
     """The program of this checkout."""
     return Program(ROOT, sys.executable)
+
+
+def next_release(folder: Path, serves_from: str) -> Program:
+    """The present program with one more revision, 9999, which lets programs serve that know `serves_from`."""
+    tree = folder / "next"
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    for each in packages:
+        name = each.rstrip("*")
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    window = tree / "eventstore" / "window.py"
+    window.write_text(window.read_text() + '\nREVISION = "9999"\n')
+    (tree / "eventstore" / "migrations" / "versions" / "r9999_next.py").write_text(
+        NEXT_REVISION.format(before=REVISION, serves_from=serves_from)
+    )
+    return Program(tree, sys.executable)

@@ -37,7 +37,7 @@ def old(postgres_server: Server, revision: str) -> Iterator[Database]:
     """The stored log in a database of its own, as its program left it."""
     made = empty_database(postgres_server)
     dump = gzip.decompress((LOGS / f"{revision}.sql.gz").read_bytes())
-    command = [PROGRAMS / "psql", "-q", "-X", "-v", "ON_ERROR_STOP=1", made.admin_url]
+    command = [str(PROGRAMS / "psql"), "-q", "-X", "-v", "ON_ERROR_STOP=1", made.admin_url]
     restored = subprocess.run(command, input=dump, capture_output=True, check=False)
     assert restored.returncode == 0, restored.stderr.decode()
     yield made
@@ -98,7 +98,7 @@ def test_a_stored_log_is_brought_up_and_answers_as_it_did(old: Database, revisio
     assert verify.verify(old.app_url) == []
     if revision >= "0005":
         # Tables that were rewritten have another file. Those of before the rules were small.
-        now = dict((row[0], row) for row in asked(old, FILES))
+        now = {row[0]: row for row in asked(old, FILES)}
         assert [row for row in files if row[0] in now and now[row[0]] != row] == []
     with registry_over(old, tmp_path) as registry:
         assert answered(registry) == stored

@@ -1,0 +1,121 @@
+"""The release before beside the present one, and the present one beside the next: upgrades without an end.
+
+Those of the release before are real: unpacked from the repository, run by their own commands. The next release is the
+present one with one more revision, since nobody has a later program.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from eventstore import schema, verify
+from eventstore.features import READERS, Feature
+from eventstore.store import Store
+from eventstore.window import REVISION
+from projections import admin
+from projections.verify import verify as verify_models
+from tests.postgres import Database, Server, drop_database, empty_database
+from tests.upgrade.releases import Program, next_release, present, previous_release, unpack
+from tests.upgrade.rolling import Site, Storm, status
+from tests.waiting import eventually
+
+NEW_EVENT = Feature("TagMoved.2", READERS)
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """The program of the release before this one."""
+    return unpack(previous_release(), tmp_path_factory.mktemp("previous"))
+
+
+@pytest.fixture
+def empty(postgres_server: Server) -> Iterator[Database]:
+    """A database that no migration has seen."""
+    made = empty_database(postgres_server)
+    yield made
+    drop_database(postgres_server, made)
+
+
+@pytest.fixture
+def site(empty: Database) -> Iterator[Site]:
+    """Where all of them serve."""
+    made = Site(empty)
+    yield made
+    made.close()
+
+
+def roll(site: Site, old: Program, new: Program, newest: str) -> None:
+    """An upgrade and half a downgrade under load: migrate, add new servers, stop old ones, start old ones again."""
+    site.migrate(old)
+    first = site.api(old)
+    with Storm().blowing(first) as storm:
+        storm.wait()
+        assert site.migrate(new) == f"The schema is at {newest}.\n"
+        storm.wait()
+        assert status(first.host, "/readyz")[0] == 200
+        second = site.api(new)
+        storm.through(first, second)
+        storm.wait()
+        storm.through(second)
+        first.stop()
+        storm.wait()
+        third = site.api(old)
+        storm.through(second, third)
+        storm.wait()
+        assert status(second.host, "/readyz")[0] == 200
+
+
+def assert_verified(database: Database) -> None:
+    """The log, what stands beside it, and the read models when they are level with it."""
+    assert verify.verify(database.app_url) == []
+    store = Store(database.app_url)
+    assert admin.wait_until(database.app_url, store.head())
+    store.close()
+    assert [each.name for each in verify_models(database.app_url) if not each.equal] == []
+
+
+def test_no_request_fails_while_the_release_before_is_replaced(site: Site, empty: Database, previous: Program) -> None:
+    """And it goes back, until a new event type stands in the log: then the old program says so."""
+    roll(site, previous, present(), REVISION)
+    assert_verified(empty)
+    store = Store(empty.app_url)
+    assert any(each.startswith("api ") for each in store.features.lacking(NEW_EVENT))
+    site.stop()
+    with psycopg.connect(empty.admin_url) as connection:
+        # Workers that end do not say so; a minute later they count as gone.
+        connection.execute("UPDATE feed.process SET seen_at = seen_at - interval '1 minute'")
+    eventually(lambda: not store.features.lacking(NEW_EVENT), what="no live process lacks it")
+    store.close()
+    assert "stands at schema 0006, this program needs schema 0005" in site.refused(previous)
+    # The present program does not know it either.
+    assert "uses TagMoved.2, which this api does not know: install a newer version" in site.refused(present())
+
+
+def test_no_request_fails_while_the_present_release_is_replaced(site: Site, empty: Database, tmp_path: Path) -> None:
+    """Its window is open for a schema that it does not know."""
+    roll(site, present(), next_release(tmp_path, serves_from="0005"), "9999")
+    assert_verified(empty)
+    assert site.migrate(present()) == "The schema is at 9999.\n"
+    standing = schema.standing(empty.app_url)
+    assert standing is not None
+    assert standing.revision == "9999"
+
+
+def test_a_process_too_old_for_the_schema_says_which_it_needs(site: Site, tmp_path: Path) -> None:
+    """Running ones stop serving and say so at /readyz and in each answer; new ones do not start."""
+    needs = (
+        f"the database stands at schema 9999, which needs a program that knows schema 9999; this one knows {REVISION}"
+    )
+    site.migrate(present())
+    server = site.api(present())
+    site.migrate(next_release(tmp_path, serves_from="9999"))
+    code, body = status(server.host, "/readyz")
+    assert code == 503
+    assert needs in json.loads(body)["problems"][0]
+    eventually(lambda: status(server.host, "/v2/")[0] == 503)
+    assert needs in json.loads(status(server.host, "/v2/")[1])["errors"][0]["message"]
+    assert status(server.host, "/healthz")[0] == 200
+    assert needs in site.refused(present())
