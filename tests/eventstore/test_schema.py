@@ -65,25 +65,3 @@ def test_what_stands_beside_the_log_equals_its_events(registry: Registry, databa
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("UPDATE log.es_stream SET ref = 'wrong' WHERE stream = 'tag-u/app:t1'")
     assert any("tag-u/app:t1" in str(each) for each in verify.verify(database.app_url))
-
-
-def test_a_log_of_the_third_revision_is_brought_up_with_what_it_holds(registry: Registry, database: Database) -> None:
-    """Its facts were json text; the rewrite loses none of them, and the log is written and read on."""
-    registry.push("u/app", "old", b"layer")
-    facts = "SELECT digest, facts::jsonb FROM log.es_content ORDER BY digest"
-    with psycopg.connect(database.admin_url, autocommit=True) as connection:
-        before = connection.execute(facts).fetchall()
-        connection.execute("ALTER TABLE log.es_content ALTER COLUMN facts TYPE json USING facts::text::json")
-        connection.execute("DROP TABLE log.es_board, log.es_writer, log.es_set, log.es_set_member")
-        connection.execute("DROP TABLE log.es_content_new, log.es_command_ring, feed.task, feed.backfill")
-        connection.execute("DROP TABLE log.es_schema")
-        connection.execute("UPDATE log.alembic_version SET version_num = '0003'")
-        with pytest.raises(SchemaOutdated):
-            schema.check(database.app_url)
-        assert migrate(database.owner_url, app_role=APP_ROLE) == REVISION
-        assert connection.execute(facts).fetchall() == before != []
-        kind = connection.execute("SELECT DISTINCT pg_typeof(facts)::text FROM log.es_content").fetchone()
-        assert kind == ("jsonb",)
-    assert schema.check(database.app_url) == []
-    registry.push("u/app", "new", b"another layer")
-    assert verify.verify(database.app_url) == []
