@@ -60,7 +60,7 @@ def upgrade() -> None:
     op.execute("CREATE TABLE IF NOT EXISTS log.alembic_version (version_num varchar(32) PRIMARY KEY)")
     op.execute("DELETE FROM log.alembic_version")
     op.execute("INSERT INTO log.alembic_version VALUES ('0005')")
-    # Read models of the second revision: tables, named as the views of builds are now. They are filled anew from the log.
+    # Read models up to the second revision were tables, named as the views of builds are now: they are filled anew.
     role = op.get_bind().dialect.identifier_preparer.quote(context.config.attributes["app_role"])
     op.execute(f"SET LOCAL ROLE {role}")
     op.execute(FIRST_LAYOUT)
