@@ -1,6 +1,7 @@
 """What every command handler is given: the store, the bytes, the limits, the clock; and how it appends."""
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -56,6 +57,8 @@ class Context:
     work_gate: WorkGate
     new_upload_id: Callable[[], str] = new_upload_id
     sessions: Sessions = field(default_factory=Sessions)
+    # Held while a large manifest is parsed and stored: one takes tens of megabytes, and two would not be faster.
+    large_manifest: threading.Lock = field(default_factory=threading.Lock)
 
     def append(
         self,

@@ -1,5 +1,7 @@
 """PUT and DELETE of manifests and tags (protocol sections 3 and 6)."""
 
+from contextlib import nullcontext
+
 from command_api.context import Context, new_event
 from command_api.linking import repository_created
 from command_api.manifest_checks import check_stored, missing_blobs, read_config, standing_of
@@ -21,6 +23,8 @@ from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Headers, Request, digest_or_error, empty
 
 TAGS_PER_REQUEST_MAX = 100
+# Larger manifests are taken one at a time by each process.
+LARGE_BYTES = 512 * 1024
 # So many tags of a manifest are deleted by one append.
 UNTAGGED_MAX = 250
 _ATTEMPTS_MAX = 3
@@ -28,10 +32,14 @@ _ATTEMPTS_MAX = 3
 
 def put(context: Context, request: Request) -> Answer:
     """PUT …/manifests/<reference>: by tag, or by digest with any number of `tag` parameters (E7, E7b)."""
-    repository = request.repository
-    reference = request.route.reference
-    claimed, tags = _targets(request, reference)
+    claimed, tags = _targets(request, request.route.reference)
     body = read_manifest(context, request)
+    with context.large_manifest if len(body) > LARGE_BYTES else nullcontext():
+        return _put(context, request, claimed, tags, body)
+
+
+def _put(context: Context, request: Request, claimed: Digest | None, tags: tuple[TagName, ...], body: bytes) -> Answer:
+    repository = request.repository
     parsed = _parse(body, request.content_type)
     digest = digest_of(claimed.algorithm if claimed else DEFAULT_ALGORITHM, body)
     if claimed is not None and claimed != digest:

@@ -6,7 +6,7 @@ manifests that a page shows, and a page is cut, within the database, where it wo
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -14,7 +14,6 @@ from domain.facts import (
     ANNOTATIONS_BYTES_MAX,
     ANNOTATIONS_LEFT_OUT,
     Facts,
-    annotations_to_json,
     small_annotations_json,
 )
 from domain.manifest import ManifestDeleted, ManifestPushed
@@ -51,12 +50,6 @@ class ReferrerRow:
     size: int
     artifact_type: str | None
     annotations_json: str | None
-
-    @property
-    def annotations(self) -> Mapping[str, str]:
-        """All annotations of the manifest."""
-        made: dict[str, str] = json.loads(self.annotations_json or "{}")
-        return made
 
 
 def _touched(happened: Happened) -> Iterable[Key]:
@@ -150,10 +143,18 @@ _BODIES = "SELECT c.digest, c.body FROM log.es_content AS c WHERE c.digest = ANY
 
 
 @dataclass(frozen=True, slots=True)
-class Referrers:
-    """A page of referrers with all their annotations; `last` is where the next one begins, None if there is none."""
+class Referrer:
+    """A referrer as a list shows it, with all annotations of the manifest."""
 
-    rows: list[ReferrerRow]
+    row: ReferrerRow
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Referrers:
+    """A page of referrers; `last` is where the next one begins, None if there is none."""
+
+    listed: list[Referrer]
     last: str | None
 
 
@@ -193,13 +194,14 @@ def page(
     return Referrers(_whole(reader, wanted), edge)
 
 
-def _whole(reader: Reader, rows: list[ReferrerRow]) -> list[ReferrerRow]:
+def _whole(reader: Reader, rows: list[ReferrerRow]) -> list[Referrer]:
     """The rows with their annotations: those that are large are in the manifests, whose bytes never change."""
     large = [row.digest for row in rows if row.annotations_json is None]
     bodies = dict(reader.rows(_BODIES, {"digests": large})) if large else {}
     return [
-        replace(row, annotations_json=annotations_to_json(annotations_of(bodies[row.digest])))
-        if row.annotations_json is None
-        else row
+        Referrer(
+            row,
+            annotations_of(bodies[row.digest]) if row.annotations_json is None else json.loads(row.annotations_json),
+        )
         for row in rows
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from domain.media_types import OCI_INDEX
 from projections import catalog, referrers, tags
-from projections.referrers import ReferrerRow
+from projections.referrers import Referrer
 from protocol.errors import Code, error
 from protocol.messages import Answer, Headers, Request, json_answer
 from protocol.paging import next_link, parse_last, parse_page
@@ -57,16 +57,17 @@ def referrer_list(context: Context, request: Request) -> Answer:
         parameters = [("artifactType", each) for each in wanted]
         parameters.append(("last", found.last))
         headers += next_link(f"/v2/{repository}/referrers/{subject}", parameters)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(row) for row in found.rows]}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(each) for each in found.listed]}
     return _json(request, index, headers, media_type=OCI_INDEX)
 
 
-def _descriptor(row: ReferrerRow) -> dict[str, Any]:
+def _descriptor(listed: Referrer) -> dict[str, Any]:
+    row = listed.row
     descriptor: dict[str, Any] = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
     if row.artifact_type:
         descriptor["artifactType"] = row.artifact_type
-    if row.annotations:
-        descriptor["annotations"] = dict(row.annotations)
+    if listed.annotations:
+        descriptor["annotations"] = listed.annotations
     return descriptor
 
 

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+# mallopt's number of the option, and our value.
+_M_ARENA_MAX = -8
+_ARENAS_MAX = 2
 PARENT_VARIABLE = "TAGTRAIL_PARENT_PID"
 BOARD_VARIABLE = "TAGTRAIL_BOARD"
 
@@ -58,6 +61,16 @@ def end_with_parent(parent: int | None = None, number: int = signal.SIGTERM) -> 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
         sys.exit(1)
+
+
+def share_memory_pools() -> None:
+    """Let all threads take memory from few pools: glibc makes some for each core, and what one has freed no other uses.
+
+    Hundreds of threads, any of which may hold megabytes for a moment, would keep the sum of all those moments.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS_MAX)
 
 
 def supervisor_pid() -> int | None:

@@ -3,7 +3,7 @@
 import signal
 from typing import TYPE_CHECKING
 
-from tagtrail.server.processes import end_with_parent
+from tagtrail.server.processes import end_with_parent, share_memory_pools
 
 if TYPE_CHECKING:
     from tagtrail.shell import Application
@@ -15,6 +15,7 @@ def make_worker() -> "Application":
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     end_with_parent()
+    share_memory_pools()
     from tagtrail.config import current_settings
     from tagtrail.server.keepalive import keep_alive_when_listening
     from tagtrail.server.senders import hand_over_downloads
