@@ -66,6 +66,8 @@ class Settings:
     upload_grace_s: float
     downloads_per_address: int
     downloads_total: int
+    download_rate_min_bytes: int
+    download_stall_s: float
     trusted_proxy: tuple[str, ...]
     chunk_bytes_min: int
     list_page_max: int

@@ -296,6 +296,20 @@ OPTIONS: tuple[Option, ...] = (
     Option("downloads_per_address", whole(1, 100_000), _is(4096), "Downloads that one client may have at once.", "N"),
     Option("downloads_total", whole(1, 65536), _is(4096), "Downloads that one worker serves at once.", "N"),
     Option(
+        "download_rate_min_bytes",
+        size(0, _GIB),
+        _is(1024),
+        "Bytes a second below which a client that reads is cut off.",
+        "BYTES",
+    ),
+    Option(
+        "download_stall_s",
+        duration(1, 86400),
+        _is(300.0),
+        "How long a client may read nothing, or less than that rate, before it is cut off.",
+        "TIME",
+    ),
+    Option(
         "trusted_proxy",
         read_networks,
         _is(()),

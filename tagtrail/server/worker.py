@@ -17,10 +17,13 @@ def make_worker() -> "Application":
     end_with_parent()
     share_memory_pools()
     from tagtrail.config import current_settings
+    from tagtrail.server.connections import watch_connections
     from tagtrail.server.keepalive import keep_alive_when_listening
     from tagtrail.server.senders import hand_over_downloads
     from tagtrail.wsgi import make_application
 
     keep_alive_when_listening()
-    hand_over_downloads(current_settings().threads)
+    settings = current_settings()
+    hand_over_downloads(settings.threads)
+    watch_connections(settings)
     return make_application()

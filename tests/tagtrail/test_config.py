@@ -94,6 +94,7 @@ BAD_VALUES = [
     ("log_level", "loud", "debug, info, warning, error"),
     ("projector", "maybe", "true or false"),
     ("trusted_proxy", "10.0.0.1/8", "10.0.0.7,192.168.0.0/16"),
+    ("download_stall_s", "0", "from 1"),
     ("trusted_proxy", "nginx", "10.0.0.7,192.168.0.0/16"),
 ]
 

@@ -1,0 +1,133 @@
+"""Cuts off clients that do not take what they asked for: those that stall, and those that read too slowly.
+
+A thread in each worker looks at its connections every few seconds. What the kernel tells of them is enough, whatever is
+being answered: how many bytes the client has taken, and whether more wait for it.
+"""
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from tagtrail import logs
+from tagtrail.config import Settings
+from tagtrail.server import allocator, sockets
+from tagtrail.server.sockets import Connection
+
+CUT = Counter("tagtrail_connections_cut_total", "Connections cut off because their client reads too little", ["reason"])
+STALLED = "stalled"
+SLOW = "slow"
+# A connection is looked at four times within the time that it has, and not more often than this.
+_LOOKS = 4
+_PERIOD_MAX_S = 5.0
+# Others are to run in between: a look costs a few microseconds, and there may be thousands.
+_SLICE = 100
+_PAUSE_S = 0.002
+# So many readers may leave before their memory is worth asking back.
+_LEFT_MANY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A client must take `rate_min_bytes` a second, over any `stall_s` seconds in which something waits for it."""
+
+    stall_s: float
+    rate_min_bytes: int
+
+    @property
+    def least(self) -> float:
+        """The bytes to take in that time, one at least."""
+        return max(1.0, self.stall_s * self.rate_min_bytes)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """When a client was last seen to be fast enough, and what it had taken by then."""
+
+    since: float
+    acknowledged: int
+    seen: float
+
+
+class Watch:
+    """Remembers how fast the clients take what waits for them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._standings: dict[bytes, _Standing] = {}
+
+    def __len__(self) -> int:
+        """For how many clients something waited at the last look."""
+        return len(self._standings)
+
+    def judge(self, connection: Connection, now: float) -> str | None:
+        """Why the connection is to be cut off, None if it is not."""
+        if not connection.waiting:
+            self._standings.pop(connection.cookie, None)
+            return None
+        standing = self._standings.get(connection.cookie)
+        if standing is None:
+            self._standings[connection.cookie] = _Standing(now, connection.acknowledged, now)
+            return None
+        standing.seen = now
+        taken = connection.acknowledged - standing.acknowledged
+        if taken >= self._limits.least:
+            standing.since, standing.acknowledged = now, connection.acknowledged
+        elif now - standing.since >= self._limits.stall_s:
+            return SLOW if taken else STALLED
+        return None
+
+    def forget_unseen(self, since: float) -> None:
+        """Forget connections that were not looked at since a moment: they have ended."""
+        ended = [cookie for cookie, standing in self._standings.items() if standing.seen < since]
+        for cookie in ended:
+            del self._standings[cookie]
+
+
+def watch_connections(settings: Settings) -> None:
+    """Watch the connections of this process, in a thread of its own, for as long as it lives."""
+    limits = Limits(settings.download_stall_s, settings.download_rate_min_bytes)
+    if sys.platform == "linux":
+        threading.Thread(target=_run, args=(limits, settings.port), name="connections", daemon=True).start()
+
+
+def _run(limits: Limits, port: int) -> None:
+    watch = Watch(limits)
+    period_s = min(_PERIOD_MAX_S, limits.stall_s / _LOOKS)
+    most = 0
+    while True:
+        time.sleep(period_s)
+        look_at_all(watch, port)
+        most = max(most, len(watch))
+        if most - len(watch) >= _LEFT_MANY:
+            most = len(watch)
+            allocator.give_back()
+
+
+def look_at_all(watch: Watch, port: int) -> None:
+    """One look at each connection that arrived on a port; those of this process to others are not concerned."""
+    began = time.monotonic()
+    for number, file in enumerate(sockets.files()):
+        if number % _SLICE == _SLICE - 1:
+            time.sleep(_PAUSE_S)
+        connection = sockets.look(file)
+        if connection is None or sockets.local_port(file) != port:
+            continue
+        reason = watch.judge(connection, time.monotonic())
+        if reason is not None:
+            _cut_off(connection, reason)
+    watch.forget_unseen(began)
+
+
+def _cut_off(connection: Connection, reason: str) -> None:
+    address = sockets.cut_off(connection)
+    if address is not None:
+        CUT.labels(reason).inc()
+        logs.get_logger().warning(
+            "a client that does not take its answer was cut off",
+            address=address,
+            reason=reason,
+            bytes_taken=connection.acknowledged,
+        )
