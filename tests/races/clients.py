@@ -39,6 +39,10 @@ class Connection:
     def _connect(self) -> None:
         self._http.connect()
 
+    def __del__(self) -> None:
+        """Most are used for one request, where they are made: whoever lets go of one has closed it."""
+        self._http.close()
+
 
 class InProcess:
     """A registry in this process, asked without a server."""
