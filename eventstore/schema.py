@@ -64,21 +64,27 @@ def check(url: str, handled: Mapping[str, Collection[str]] = NOTHING) -> list[st
     not serve the schema, the schema does not let it serve, or the log uses a feature that it does not have.
     """
     with connected(url, _QUESTION_TIMEOUT_S) as connection:
-        stands = standing_of(connection)
-        if stands is None:
-            raise SchemaOutdated(
-                f"the database holds no event store, this program needs schema {LEAST}: run the migration"
-            )
-        refusal = stands.refusal()
-        if refusal is not None:
-            raise SchemaOutdated(refusal)
-        for kind, features in handled.items():
-            forbids = connection.execute(
-                "SELECT log.es_forbids(%s, %s, %s)", (kind, list(features), REVISION)
-            ).fetchall()
-            if forbids:
-                raise SchemaOutdated("; ".join(reason for (reason,) in forbids))
+        _require(connection, handled)
         return [*_unsafe_settings(connection), *_unsafe_rights(connection), *_disabled_guards(connection)]
+
+
+def require(url: str, handled: Mapping[str, Collection[str]]) -> None:
+    """Raises SchemaOutdated as `check` does, for a command that does the work of these kinds of processes."""
+    with connected(url, _QUESTION_TIMEOUT_S) as connection:
+        _require(connection, handled)
+
+
+def _require(connection: psycopg.Connection, handled: Mapping[str, Collection[str]]) -> None:
+    stands = standing_of(connection)
+    if stands is None:
+        raise SchemaOutdated(f"the database holds no event store, this program needs schema {LEAST}: run the migration")
+    refusal = stands.refusal()
+    if refusal is not None:
+        raise SchemaOutdated(refusal)
+    for kind, features in handled.items():
+        forbids = connection.execute("SELECT log.es_forbids(%s, %s, %s)", (kind, list(features), REVISION)).fetchall()
+        if forbids:
+            raise SchemaOutdated("; ".join(reason for (reason,) in forbids))
 
 
 def _unsafe_settings(connection: psycopg.Connection) -> list[str]:

@@ -9,6 +9,9 @@ import click
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
+from domain.features import HANDLED
+from eventstore import schema
+from eventstore.types import StoreError
 from projections import admin, parking, rebuild, verify
 from projections.compare import Difference
 from projections.models import UnknownModel, models_named
@@ -103,13 +106,23 @@ def _print_partitions(found: "Status") -> None:
     console().print(table)
 
 
+def _folded_by_us(values: dict[str, Any], config_file: str | None) -> str:
+    """The database, if this program can fold all that its log holds: an older one would leave events out."""
+    database = database_of(values, config_file)
+    try:
+        schema.require(database, {"projector": HANDLED["projector"]})
+    except StoreError as problem:
+        raise Problem(str(problem)) from problem
+    return database
+
+
 @projections.command("verify")
 @click.argument("name", default="all")
 @output_option
 @setting_options("data", "database")
 def verify_command(name: str, output: str, config_file: str | None, **values: Any) -> None:
     """Compare read models with a fold of the whole log, by 256 buckets; exit status 1 if one differs."""
-    database = database_of(values, config_file)
+    database = _folded_by_us(values, config_file)
     differs = False
     with _problems(), progress_bar() as bar:
         models_named(name)
@@ -144,7 +157,7 @@ def rebuild_command(name: str, keep_s: float, config_file: str | None, **values:
 
     Ctrl-C does no harm: the same command goes on where this one was broken off.
     """
-    database = database_of(values, config_file)
+    database = _folded_by_us(values, config_file)
     with _problems(), progress_bar() as bar:
         models = models_named(name)
         task = bar.add_task("folding the log", total=None)
@@ -173,7 +186,7 @@ def _advancing(bar: "Progress", task: "TaskID") -> Callable[[int, int], None]:
 @setting_options("data", "database")
 def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
     """Make the build that was live before the last rebuild live again, while it is kept."""
-    database = database_of(values, config_file)
+    database = _folded_by_us(values, config_file)
     with _problems():
         for model in models_named(name):
             click.echo(f"{model.name:<16} {rebuild.swap_back(database, model, keep_s=keep_s)} is live")
@@ -184,7 +197,7 @@ def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) 
 @setting_options("data", "database")
 def replay_parked(output: str, config_file: str | None, **values: Any) -> None:
     """Go on with every parked key, in order; exit status 1 if one cannot go on."""
-    database = database_of(values, config_file)
+    database = _folded_by_us(values, config_file)
     stuck = False
     with _problems():
         for each in parking.replay(database):

@@ -92,6 +92,10 @@ def test_no_request_fails_while_the_release_before_is_replaced(site: Site, empty
     assert "stands at schema 0006, this program needs schema 0005" in site.refused(previous)
     # The present program does not know it either.
     assert "uses TagMoved.2, which this api does not know: install a newer version" in site.refused(present())
+    for command in (("verify",), ("rebuild", "all"), ("swap-back", "all"), ("replay-parked",)):
+        told = present().run("projections", *command, TAGTRAIL_DATABASE=empty.app_url)
+        assert told.returncode == 1
+        assert "uses TagMoved.2, which this projector does not know" in told.stderr
 
 
 def test_no_request_fails_while_the_present_release_is_replaced(site: Site, empty: Database, tmp_path: Path) -> None:
