@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from eventstore.feed.bell import RING
 from projections.model import SCHEMA, Model
 from projections.statements import Names, statement
 
@@ -167,6 +168,7 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
     connection.execute(insert(checkpoint), rows)
     _release_superseded(connection, made.id)
     connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state))
+    connection.exec_driver_sql(RING)
     return replace(made, state=state, superseded=None)
 
 
@@ -206,6 +208,7 @@ def mark(connection: sa.Connection, made: Build, state: str, keep_s: float | Non
     """Note the build's state and, with `keep_s`, how many seconds it is to be kept."""
     until = None if keep_s is None else sa.func.clock_timestamp() + sa.cast(f"{keep_s} seconds", sa.Interval)
     connection.execute(sa.update(build).where(build.c.id == made.id).values(state=state, keep_until=until))
+    connection.exec_driver_sql(RING)
 
 
 def drop(connection: sa.Connection, build_id: str) -> None:

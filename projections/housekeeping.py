@@ -17,7 +17,7 @@ from projections.pauses import Pauses
 from projections.rebuild import RebuildRefused, fold, rebuild
 from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 
-EVERY_S = 1.0
+EVERY_S = 30.0
 # A fill that failed has read the whole log in vain.
 RETRY_S = 10.0
 RETRY_MAX_S = 600.0
@@ -51,6 +51,7 @@ class Housekeeping:
         self._models = models
         self._stop = stop
         self._pauses = Pauses(RETRY_S, RETRY_MAX_S, clock)
+        self._soon = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
     def start(self) -> "Housekeeping":
@@ -58,12 +59,21 @@ class Housekeeping:
         self._thread.start()
         return self
 
+    def look_soon(self) -> None:
+        """Look at once: the database may be another one than before, with nothing but the log."""
+        self._soon.set()
+
     def join(self) -> None:
         """Wait for its end, once `stop` is set; a rebuild that is under way is broken off with the process."""
+        self._soon.set()
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        while not self._stop.wait(EVERY_S):
+        while True:
+            self._soon.wait(EVERY_S)
+            self._soon.clear()
+            if self._stop.is_set():
+                return
             try:
                 self._fill_new()
                 remove_old(self._url, self._models)

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from domain.features import HANDLED
+from eventstore.feed.bell import QUIET_S, Bell
+from eventstore.feed.members import BEAT_S as SHARING_BEAT_S
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import EVENTS_CONSUMED
 from eventstore.feed.settings import KafkaSettings
@@ -19,7 +21,7 @@ from projections.feeding import Moved, apply, lock
 from projections.folding import reach, read_range
 from projections.model import Model
 from projections.models import MODELS
-from projections.setup import STATEMENT_TIMEOUT_S, engine_for, ensure_tables
+from projections.setup import STATEMENT_TIMEOUT_S, driver_of, engine_for, ensure_tables
 
 BATCH_EVENTS = 2000
 POLL_S = 0.005
@@ -30,8 +32,15 @@ GATHER_S = 0.2
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
 REFRESH_S = 0.5
+# Nothing moves a build back but a new epoch; should somebody have changed a checkpoint by hand, it is found so late.
+RECHECK_S = 60.0
+# Without Kafka there is nothing to share, and nobody waits for its heartbeat.
+BEAT_S = 5.0
 
-_HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
+_HEAD = """
+SELECT l.epoch, (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0)
+  FROM log.es_log AS l WHERE l.log_id = 0
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +61,7 @@ def run(
 
         wants = kafka_feed.wants(models)
     member = Member("projector", frozenset(each.id for each in models), HANDLED["projector"])
-    members = Membership(database_url, member, wants).start()
+    members = Membership(database_url, member, wants, beat_s=BEAT_S if wants is None else SHARING_BEAT_S).start()
     house = housekeeping.Housekeeping(database_url, models, stop).start()
     retry_s = RETRY_S
     try:
@@ -61,9 +70,10 @@ def run(
                 ensure_tables(database_url, models)
                 with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
                     _prepare(connection)
+                    house.look_soon()
                     retry_s = RETRY_S
                     if kafka is None:
-                        _follow_store(connection, models, members, stop, batch)
+                        _Follower(connection, models, members, batch).run(stop)
                     else:
                         kafka_feed.KafkaFeed(connection, models, kafka, members, batch).run(stop)
             except DBAPIError as problem:
@@ -83,39 +93,74 @@ def _prepare(connection: sa.Connection) -> None:
     connection.commit()
 
 
-def _follow_store(
-    connection: sa.Connection, models: Sequence[Model], members: Membership, stop: threading.Event, batch: int
-) -> None:
-    attempts = Attempts()
-    positions: dict[str, int] = {}
-    fed: list[Build] = []
-    refresh_at, pause = 0.0, POLL_S
-    while not stop.is_set():
-        if members.refusal is not None:
-            stop.wait(POLL_MAX_S)
-            continue
-        if time.monotonic() >= refresh_at:
-            fed = builds.listed(connection, models)
-            refresh_at = time.monotonic() + REFRESH_S
-            # An epoch that changed moves positions back.
-            positions.clear()
-        head = connection.exec_driver_sql(_HEAD).scalar_one()
-        connection.commit()
-        moved = False
-        for build in fed:
-            if positions.get(build.id, -1) < head and attempts.may(build):
+class _Follower:
+    """One stretch of following the log by the store alone, on one connection."""
 
-                def step(isolate: bool, build: Build = build, head: int = head) -> bool:
-                    positions[build.id] = advance(connection, build, head, batch, isolate=isolate)
+    def __init__(self, connection: sa.Connection, models: Sequence[Model], members: Membership, batch: int) -> None:
+        self._connection = connection
+        self._models = models
+        self._members = members
+        self._batch = batch
+        self._attempts = Attempts()
+        self._bell = Bell(driver_of(connection))
+        self._fed: list[Build] = []
+        self._positions: dict[str, int] = {}
+        self._refresh_at = self._recheck_at = 0.0
+        self._epoch = self._head = -1
+        self._changed_at = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the builds up until stopped: look often while there is something to do, else wait for a notification."""
+        pause = POLL_S
+        while not stop.is_set():
+            if self._members.refusal is not None:
+                stop.wait(POLL_MAX_S)
+                continue
+            self._look()
+            moved = self._advance()
+            level = all(self._positions.get(build.id, -1) >= self._head for build in self._fed)
+            if moved:
+                pause = POLL_S
+                if level:
+                    stop.wait(GATHER_S)
+            elif level and time.monotonic() - self._changed_at > QUIET_S:
+                self._bell.wait(stop)
+            else:
+                stop.wait(pause)
+                pause = min(2 * pause, POLL_MAX_S)
+
+    def _look(self) -> None:
+        """Learn which builds there are and how far the log is."""
+        now = time.monotonic()
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_S
+            found = builds.listed(self._connection, self._models)
+            if found != self._fed:
+                self._fed, self._changed_at = found, now
+                self._positions.clear()
+        epoch, head = self._connection.exec_driver_sql(_HEAD).one()
+        self._connection.commit()
+        if epoch != self._epoch or now >= self._recheck_at:
+            self._epoch, self._recheck_at = epoch, now + RECHECK_S
+            self._positions.clear()
+        if head != self._head:
+            self._head, self._changed_at = head, now
+            self._bell.leave()
+
+    def _advance(self) -> bool:
+        """A batch for each build that is behind; whether any moved."""
+        moved = False
+        for build in self._fed:
+            if self._positions.get(build.id, -1) < self._head and self._attempts.may(build):
+
+                def step(isolate: bool, build: Build = build) -> bool:
+                    self._positions[build.id] = advance(
+                        self._connection, build, self._head, self._batch, isolate=isolate
+                    )
                     return True
 
-                moved |= attempts.run(connection, build, step)
-        if not moved:
-            stop.wait(pause)
-            pause = min(2 * pause, POLL_MAX_S)
-        elif all(positions.get(build.id, head) >= head for build in fed):
-            stop.wait(GATHER_S)
-            pause = POLL_S
+                moved |= self._attempts.run(self._connection, build, step)
+        return moved
 
 
 def advance(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from eventstore.connection import BoundedConnection, connect
@@ -46,6 +47,13 @@ def engine_for(database_url: str, *, statement_timeout_s: float | None = None) -
         return connection
 
     return engine
+
+
+def driver_of(connection: sa.Connection) -> psycopg.Connection:
+    """The driver's own connection."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
 
 
 def ensure_tables(database_url: str, models: Iterable[Model] = MODELS) -> None:

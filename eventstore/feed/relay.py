@@ -22,6 +22,7 @@ from domain.streams import UPLOAD_PREFIX
 from eventstore.codec import EVENT_COLUMNS, recorded_from_row
 from eventstore.connection import connect
 from eventstore.feed import topics
+from eventstore.feed.bell import QUIET_S, Bell
 from eventstore.feed.consumer import last_records
 from eventstore.feed.kafka import make_admin, make_producer
 from eventstore.feed.members import Member, Membership
@@ -239,14 +240,20 @@ class _Publisher:
 
     def run(self, members: Membership, stop: threading.Event) -> None:
         """Publish what is appended, until stopped or the lease is lost. Raises Replaced, KafkaError."""
-        pause = POLL_S
+        pause, published_at = POLL_S, time.monotonic()
+        bell = Bell(self._connection)
         while not stop.is_set() and LEASE in members.held:
             rows = self._connection.execute(_LOG, (self._position, BATCH_EVENTS)).fetchall()
             if rows:
+                bell.leave()
                 self._publish([recorded_from_row(row) for row in rows], self._epoch())
-                pause = POLL_S
+                pause, published_at = POLL_S, time.monotonic()
+                continue
+            self._mark()
+            # The last watermarks come a while after the last event.
+            if time.monotonic() - published_at > QUIET_S + WATERMARK_S:
+                bell.wait(stop)
             else:
-                self._mark()
                 stop.wait(pause)
                 pause = min(2 * pause, POLL_MAX_S)
 

@@ -16,6 +16,7 @@ AS $$
 DECLARE
     head bigint;
     head_time timestamptz;
+    head_before bigint;
     command jsonb;
     result json;
     results json[] := '{}';
@@ -31,6 +32,7 @@ BEGIN
     SELECT e.position, e.recorded_at INTO head, head_time
       FROM es_event AS e WHERE e.log_id = in_log ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
+    head_before := head;
     FOR command IN SELECT c FROM jsonb_array_elements(batch) AS c LOOP
         SELECT k.result INTO result FROM es_command_ring AS k WHERE k.log_id = in_log AND k.id = command->>'id';
         IF NOT FOUND THEN
@@ -57,5 +59,9 @@ BEGIN
             head_time := (result->>'recorded_at')::timestamptz;
         END IF;
     END LOOP;
+    -- Wakes projectors and relays that have nothing to do (eventstore/feed/bell.py).
+    IF head > head_before THEN
+        PERFORM pg_notify('es_event', '');
+    END IF;
     RETURN array_to_json(results);
 END $$;

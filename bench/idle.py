@@ -1,0 +1,74 @@
+"""What an idle server takes of the processor: `python bench/idle.py [SECONDS] [--kafka HOST:PORT]`.
+
+Starts `tagtrail serve`, pushes something, waits until the read models are level and things have calmed down, then adds
+up the time of the processor that each process took within SECONDS (default 60), those that began and ended meanwhile
+included. The goal is less than 0.5 % of a core for all processes together.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.servers import RunningServer, command_of, serving, warm_up
+
+CALM_S = 12.0
+GOAL_PERCENT = 0.5
+_TICKS = os.sysconf("SC_CLK_TCK")
+# Of /proc/<pid>/stat behind the name of the program: own time in user and kernel mode, then that of ended children.
+_TIMES = slice(11, 15)
+
+
+def taken(server: RunningServer) -> dict[str, float]:
+    """Seconds of the processor so far by process; a backend of Postgres by what it does."""
+    seconds: dict[str, float] = {}
+    for pid in (server.process.pid, *server.descendants()):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        seconds[f"{pid:7} {name_of(pid)}"] = sum(int(each) for each in fields[_TIMES]) / _TICKS
+    return seconds
+
+
+def name_of(pid: int) -> str:
+    """What the process is, short."""
+    words = command_of(pid).split()
+    if words[:1] == ["postgres:"]:
+        return " ".join(words)
+    modules = [each for each in words if each.startswith("tagtrail")]
+    return modules[-1] if modules else " ".join(words)[:60]
+
+
+def changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, float]]:
+    """Seconds between the two by process, most first."""
+    found = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+    return sorted(((name, seconds) for name, seconds in found.items() if seconds > 0), key=lambda each: -each[1])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seconds", nargs="?", type=float, default=60.0)
+    parser.add_argument("--kafka", default=None)
+    given = parser.parse_args()
+    more = () if given.kafka is None else ("--kafka", given.kafka, "--kafka-topic-prefix", f"idle-{os.getpid()}")
+    with serving(None, *more) as server:
+        warm_up(server.host)
+        time.sleep(CALM_S)
+        before, began = taken(server), time.monotonic()
+        time.sleep(given.seconds)
+        passed = time.monotonic() - began
+        found = changes(before, taken(server))
+    total = 100 * sum(seconds for _, seconds in found) / passed
+    for name, seconds in found:
+        print(f"{100 * seconds / passed:6.2f} %  {name}")
+    judged = "reached" if total < GOAL_PERCENT else "MISSED"
+    print(f"{total:6.2f} %  all processes; the goal is below {GOAL_PERCENT:g} %: {judged}")
+
+
+if __name__ == "__main__":
+    main()

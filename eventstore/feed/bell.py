@@ -1,0 +1,67 @@
+"""Waiting for something to happen to the log or to read models: by a notification, with a slow look behind it.
+
+Whoever has something to do looks often and does not listen, so that a busy log wakes nobody. Whoever has found nothing
+for a while listens, looks once more, because something may have come before it listened, and sleeps until it is told.
+"""
+
+import select
+import threading
+import time
+
+import psycopg
+
+CHANNEL = "es_event"
+# For so long nothing must have come before it is worth listening.
+QUIET_S = 1.0
+# Should a notification be lost, as with a proxy that shares connections, what it would have told is found so late.
+LOOK_S = 5.0
+# `stop` is looked at so often.
+_SLICE_S = 0.5
+RING = f"NOTIFY {CHANNEL}"
+
+
+class Bell:
+    """One connection that listens while there is nothing to do. Used by one thread, outside of transactions."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._listens = False
+        self._rang = False
+        # Notices that come with the answers of other statements count too.
+        connection.add_notify_handler(self._note)
+
+    def wait(self, stop: threading.Event, timeout_s: float = LOOK_S) -> None:
+        """Return when it rings, after the timeout, or soon after `stop` was set; at once if it did not listen yet."""
+        if not self._listens:
+            self._run(f"LISTEN {CHANNEL}")
+            self._listens = True
+            return
+        until = time.monotonic() + timeout_s
+        while not (self._rang or stop.is_set()) and (left := until - time.monotonic()) > 0:
+            if select.select([self._connection.fileno()], [], [], min(left, _SLICE_S))[0]:
+                self._take()
+        self._rang = False
+
+    def leave(self) -> None:
+        """Listen no more: there is something to do."""
+        if self._listens:
+            self._listens = False
+            self._run(f"UNLISTEN {CHANNEL}")
+        self._rang = False
+
+    def _take(self) -> None:
+        """Take what has arrived. A connection that was lost is noticed by its next statement, which says why."""
+        try:
+            self._connection.pgconn.consume_input()
+            while self._connection.pgconn.notifies() is not None:
+                self._rang = True
+        except psycopg.Error:
+            self._rang = True
+
+    def _note(self, notice: psycopg.Notify) -> None:
+        self._rang = True
+
+    def _run(self, statement: str) -> None:
+        self._connection.execute(statement)
+        if not self._connection.autocommit:
+            self._connection.commit()

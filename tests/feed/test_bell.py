@@ -1,0 +1,115 @@
+"""Waiting for the log: what rings, what does not, and that nothing is missed between a look and the sleep."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from eventstore.feed.bell import Bell
+from projections import admin, runner
+from tests.api import Registry
+from tests.eventstore.making import append_batch, command, event
+from tests.postgres import Database
+from tests.waiting import eventually
+
+FOR_EVER_S = 60.0
+
+
+@pytest.fixture
+def listener(database: Database) -> Iterator[psycopg.Connection]:
+    """A connection that waits."""
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def writer(database: Database) -> Iterator[psycopg.Connection]:
+    """A connection that appends."""
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        yield connection
+
+
+def waiting(made: Bell, stop: threading.Event, timeout_s: float = FOR_EVER_S) -> threading.Thread:
+    """A thread that waits with it."""
+    thread = threading.Thread(target=made.wait, args=(stop, timeout_s))
+    thread.start()
+    return thread
+
+
+def test_an_append_rings(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
+    """Also one that comes between the last look and the sleep."""
+    made, stop = Bell(listener), threading.Event()
+    made.wait(stop, FOR_EVER_S)  # it begins to listen, so that the caller looks once more
+    append_batch(writer, [command(event("a"))])
+    made.wait(stop, FOR_EVER_S)
+    thread = waiting(made, stop)
+    append_batch(writer, [command(event("b"))])
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+def test_what_appends_nothing_rings_no_bell(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
+    """A command that is repeated; and who has something to do does not listen."""
+    given = command(event("a"))
+    append_batch(writer, [given])
+    made, stop = Bell(listener), threading.Event()
+    made.wait(stop)
+    append_batch(writer, [given])
+    began = time.monotonic()
+    made.wait(stop, 0.7)
+    assert time.monotonic() - began >= 0.7
+    made.leave()
+    assert listener.execute("SELECT pg_listening_channels()").fetchall() == []
+
+
+def test_a_stop_ends_the_wait_soon(listener: psycopg.Connection) -> None:
+    """Within a second, though nothing rings."""
+    made, stop = Bell(listener), threading.Event()
+    made.wait(stop)
+    thread = waiting(made, stop)
+    stop.set()
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+def test_a_lost_connection_ends_the_wait(listener: psycopg.Connection, database: Database) -> None:
+    """The next statement says what is wrong with it."""
+    made, stop = Bell(listener), threading.Event()
+    made.wait(stop)
+    thread = waiting(made, stop)
+    with psycopg.connect(database.admin_url, autocommit=True) as admin_connection:
+        admin_connection.execute("SELECT pg_terminate_backend(%s)", (listener.info.backend_pid,))
+    thread.join(10.0)
+    assert not thread.is_alive()
+    with pytest.raises(psycopg.OperationalError):
+        listener.execute("SELECT 1")
+
+
+def test_an_idle_projector_sleeps_and_is_woken(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks nothing for as long as nothing happens, and has folded the next push long before its slow look."""
+    monkeypatch.setattr(runner, "QUIET_S", 0.1)
+    monkeypatch.setattr(Bell.wait, "__defaults__", (FOR_EVER_S,))
+    looks: list[float] = []
+    look = runner._Follower._look
+
+    def counted(follower: runner._Follower) -> None:
+        looks.append(time.monotonic())
+        look(follower)
+
+    monkeypatch.setattr(runner._Follower, "_look", counted)
+    stop = threading.Event()
+    thread = threading.Thread(target=runner.run, args=(database.app_url, stop))
+    thread.start()
+    try:
+        for number in range(3):
+            eventually(lambda: bool(looks) and time.monotonic() - looks[-1] > 1.0, what="it never slept")
+            registry.push("u/app", f"t{number}", b"layer")
+            assert admin.wait_until(database.app_url, registry.head_position(), timeout_s=FOR_EVER_S / 3)
+    finally:
+        stop.set()
+        thread.join(10.0)
+    assert not thread.is_alive()
