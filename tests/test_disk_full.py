@@ -150,7 +150,10 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
             ready = registry.get("/readyz")
             assert ready.status_code == 503
             assert "No space left on device" in ready.get_json()["problems"][0], ready.json
-        assert registry.delete(f"/v2/u/app/manifests/{kept.pop()}").status_code in (202, 503)
+        # An event may still find room in that page. What was refused changed nothing, what was not is done.
+        path = f"/v2/u/app/manifests/{kept.pop()}"
+        stands = {202: 404, 503: 200}[registry.delete(path).status_code]
+        assert registry.get(path).status_code == stands
         for tag in kept:
             assert registry.get(f"/v2/u/app/manifests/{tag}").data == small
         filler.unlink()
