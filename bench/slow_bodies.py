@@ -127,7 +127,7 @@ class SlowClients:
         with selectors.DefaultSelector() as selector:
             for _ in range(self.clients):
                 made = socket.create_connection(("127.0.0.1", self.port), timeout=5)
-                made.sendall(b"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000000\r\n\r\n")
+                made.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
                 selector.register(made, selectors.EVENT_READ)
                 connections.add(made)
             while not self._stop.is_set():

@@ -51,7 +51,7 @@ def slow(host: str, ended: Event) -> None:
 
         def begin(path: str) -> None:
             made = socket.create_connection(where)
-            made.sendall(f"PATCH {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000000\r\n\r\n".encode())
+            made.sendall(f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode())
             selector.register(made, selectors.EVENT_READ, (made, path))
 
         while not ended.is_set():

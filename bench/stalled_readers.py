@@ -44,7 +44,7 @@ def begin(host: str, path: str, number: int) -> socket.socket:
     """A client that asked for the blob, from an address that it shares with few."""
     address, _, port = host.rpartition(":")
     made = socket.create_connection((address, int(port)), source_address=(address_of(number), 0))
-    made.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+    made.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return made
 
 

@@ -154,7 +154,7 @@ def storage_full(headers: Sequence[tuple[str, str]] = ()) -> WireError:
     )
 
 
-def not_allowed(kind: Kind, handlers: Handlers) -> WireError:
-    """405 with the methods that the path does take (E21)."""
-    allow = ", ".join(sorted({method for each, method in handlers if each is kind}))
+def not_allowed(methods: Iterable[str]) -> WireError:
+    """405 with the methods that the path does take."""
+    allow = ", ".join(sorted(set(methods)))
     return error(Code.UNSUPPORTED, f"this path takes {allow}", headers=[("Allow", allow)])

@@ -54,6 +54,9 @@ class Settings:
     connections: int
     idle_timeout_s: float
     insecure_open: bool
+    public_url: str | None
+    allow_host: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     log_format: str
     log_level: str
     access_log: bool

@@ -10,11 +10,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
 from protocol.errors import Code, error
-from protocol.messages import Answer, Handlers, Request, not_allowed, unknown_path
+from protocol.messages import Answer, Handlers, Request, unknown_path
 
 WIRE_PATH = "/v2/"
 REQUEST_KEY = "tagtrail.request"
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 class _Application(Flask):
@@ -45,7 +44,7 @@ def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
     """An application that serves the wire by `handlers` and /api/v1 by blueprints.
 
     The shell has parsed the path already (names may hold `blobs` or `tags`, which Flask's rules cannot tell apart)
-    and sends everything of the wire to WIRE_PATH.
+    and sends everything of the wire that has a handler to WIRE_PATH.
     """
     app = _Application("tagtrail", static_folder=None)
     app.url_map.strict_slashes = False
@@ -55,12 +54,10 @@ def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
 
     def wire() -> Response:
         request: Request = flask_request.environ[REQUEST_KEY]
-        handler = handlers.get((request.route.kind, request.method))
-        if handler is None:
-            raise not_allowed(request.route.kind, handlers)
-        return _WireResponse(handler(request))
+        return _WireResponse(handlers[request.route.kind, request.method](request))
 
-    app.add_url_rule(WIRE_PATH, "wire", wire, methods=_METHODS, provide_automatic_options=False)
+    methods = sorted({method for _, method in handlers})
+    app.add_url_rule(WIRE_PATH, "wire", wire, methods=methods, provide_automatic_options=False)
     for each in blueprints:
         app.register_blueprint(each)
 

@@ -126,6 +126,43 @@ def read_file(given: object) -> Path | None:
     return path
 
 
+def read_hosts(given: object) -> tuple[str, ...]:
+    """Names and addresses without ports, in lower case; empty means none."""
+    names = tuple(each.lower().strip("[]").removesuffix(".") for each in _several(given))
+    for each in names:
+        if not re.fullmatch(r"[a-z0-9._-]{1,255}|[0-9a-f:.]+", each) or (":" in each and not _is_address(each)):
+            raise InvalidValue("must be names or addresses without a port, for example registry.test,192.0.2.7")
+    return names
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_origins(given: object) -> tuple[str, ...]:
+    """Origins of pages, or `*`; empty means none."""
+    origins = tuple(each.lower() for each in _several(given))
+    for each in origins:
+        if each != "*" and not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", each):
+            raise InvalidValue("must be origins such as https://ui.example.com or http://localhost:3000, or *")
+    return origins
+
+
+def read_public_url(given: object) -> str | None:
+    """The root that clients know the server by, without a slash at its end; empty means none."""
+    text = str(given)
+    if not text:
+        return None
+    found = re.fullmatch(r"(https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)/?", text.lower())
+    if found is None:
+        raise InvalidValue("must be a URL without a path, for example https://registry.example.com")
+    return found[1]
+
+
 def read_text(given: object) -> str | None:
     """Some text; empty means none."""
     return str(given) or None
@@ -258,6 +295,29 @@ OPTIONS: tuple[Option, ...] = (
         "Serve on an address that others can reach although nobody has to log in.",
         "",
         switch=True,
+    ),
+    Option(
+        "public_url",
+        read_public_url,
+        _is(None),
+        "The URL by which clients know the server; the addresses in `Location` then begin with it.",
+        "URL",
+    ),
+    Option(
+        "allow_host",
+        read_hosts,
+        _is(()),
+        "More names to which a server on loopback answers, besides localhost and the host of --public-url.",
+        "HOST",
+        many=True,
+    ),
+    Option(
+        "cors_origins",
+        read_origins,
+        _is(()),
+        "Origins whose pages may call the registry from a browser; * for all.",
+        "ORIGIN",
+        many=True,
     ),
     Option("log_format", choice("text", "json"), _is("text"), "text or json.", "FORMAT"),
     Option("log_level", choice("debug", "info", "warning", "error"), _is("info"), "Least level to log.", "LEVEL"),

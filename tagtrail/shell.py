@@ -18,13 +18,24 @@ from domain.event import UnknownEvent
 from eventstore.types import FeatureNotInUse, StoreUnavailable
 from projections.model import FoldFailed
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Handlers, Request, error_answer, storage_full, unknown_path
+from protocol.messages import (
+    Answer,
+    Handlers,
+    Headers,
+    Request,
+    error_answer,
+    not_allowed,
+    storage_full,
+    unknown_path,
+)
 from protocol.routes import parse_path
 from query_api.cache import AnswerCache
 from tagtrail import logs
+from tagtrail.cross_origin import CrossOrigin
 from tagtrail.downloads import Downloads, close
 from tagtrail.draining import Drain, take_body
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
+from tagtrail.hosts import Hosts
 from tagtrail.proxies import TrustedProxies
 
 Environ = dict[str, Any]
@@ -43,6 +54,7 @@ class Application:
         self,
         cache: AnswerCache,
         pull: Handlers,
+        wire: Handlers,
         flask_app: Flask,
         checks: Mapping[str, Callable[[], Answer]],
         *,
@@ -50,6 +62,9 @@ class Application:
         proxies: TrustedProxies,
         downloads: Downloads,
         refusal: Callable[[], str | None],
+        hosts: Hosts,
+        cross_origin: CrossOrigin,
+        public_url: str | None,
         access_log: bool,
     ) -> None:
         self._cache = cache
@@ -57,12 +72,16 @@ class Application:
         self._name = secrets.token_hex(5)
         self._numbers = itertools.count()
         self._pull = pull
+        self._wire = wire
         self._flask = flask_app
         self._checks = checks
         self._drain = drain
         self._proxies = proxies
         self._downloads = downloads
         self._refusal = refusal
+        self._hosts = hosts
+        self._cross_origin = cross_origin
+        self._public_url = public_url
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -75,10 +94,11 @@ class Application:
         sent = take_body(environ)
         answer = self._answer(environ, request_id)
         headers = [
-            *answer.headers,
+            *self._located(answer.headers),
             ("Docker-Distribution-API-Version", "registry/2.0"),
             ("X-Content-Type-Options", "nosniff"),
             ("X-Request-Id", request_id),
+            *self._cross_origin.headers(environ),
         ]
         body: Iterable[bytes] = [answer.body] if isinstance(answer.body, bytes) else answer.body
         if environ["REQUEST_METHOD"] == "HEAD":
@@ -92,6 +112,15 @@ class Application:
                 headers.append(_CLOSE)
         start_response(f"{answer.status} {_REASONS.get(answer.status, 'Status')}", headers)
         return body
+
+    def _located(self, headers: Headers) -> Headers:
+        """The headers, with addresses of this server made absolute where it was told its own."""
+        if self._public_url is None:
+            return headers
+        return [
+            (name, f"{self._public_url}{value}" if name == "Location" and value.startswith("/") else value)
+            for name, value in headers
+        ]
 
     def _answer(self, environ: Environ, request_id: str) -> Answer:
         try:
@@ -128,13 +157,19 @@ class Application:
         return self._downloads.admit(answer, environ.get("REMOTE_ADDR", ""))
 
     def _serve(self, environ: Environ, request_id: str) -> Answer:
+        self._hosts.check(environ)
         path: str = environ["PATH_INFO"]
         method: str = environ["REQUEST_METHOD"]
         standing = self._cache.find(path)
         if standing is not None and method in ("GET", "HEAD"):
             return standing.answer(environ)
+        preflight = self._cross_origin.preflight(environ)
+        if preflight is not None:
+            return preflight
         check = self._checks.get(path)
-        if check is not None and method in ("GET", "HEAD"):
+        if check is not None:
+            if method not in ("GET", "HEAD"):
+                raise not_allowed(("GET", "HEAD"))
             return check()
         if (refusal := self._refusal()) is not None:
             raise _must_not_serve(refusal)
@@ -145,6 +180,8 @@ class Application:
         handler = self._pull.get((route.kind, method))
         if handler is not None:
             return handler(request)
+        if (route.kind, method) not in self._wire:
+            raise not_allowed(each for kind, each in self._wire if kind is route.kind)
         return self._serve_flask(environ, request)
 
     def _serve_flask(self, environ: Environ, request: Request | None) -> Answer:

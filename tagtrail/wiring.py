@@ -27,10 +27,12 @@ from query_api.cache import AnswerCache
 from query_api.context import Context as QueryContext
 from tagtrail.clock import make_clock
 from tagtrail.config import Settings
+from tagtrail.cross_origin import CrossOrigin
 from tagtrail.downloads import Downloads
 from tagtrail.draining import Drain
 from tagtrail.flask_app import create_app
 from tagtrail.health import Health
+from tagtrail.hosts import hosts_of
 from tagtrail.metrics import Metrics
 from tagtrail.proxies import TrustedProxies
 from tagtrail.shell import Application
@@ -102,7 +104,8 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
     commands = command_handlers.handlers(rooms.commands)
     lists = query_handlers.list_handlers(rooms.questions)
     pull = query_handlers.pull_handlers(rooms.questions)
-    flask_app = create_app({**pull, **lists, **commands}, [api_v1.blueprint(rooms.questions)])
+    wire = {**pull, **lists, **commands}
+    flask_app = create_app(wire, [api_v1.blueprint(rooms.questions)])
     health = Health(rooms.store, rooms.commands.blobs, refusal)
     checks = {
         "/healthz": health.alive,
@@ -118,9 +121,13 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
     return Application(
         rooms.questions.cache,
         pull,
+        wire,
         flask_app,
         checks,
         drain=Drain(rooms.commands.body_limits, gate),
+        hosts=hosts_of(rooms.settings),
+        cross_origin=CrossOrigin(frozenset(rooms.settings.cors_origins)),
+        public_url=rooms.settings.public_url,
         proxies=rooms.proxies,
         downloads=rooms.downloads,
         refusal=refusal,

@@ -22,6 +22,7 @@ from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 from projections.setup import ensure_tables
 from tagtrail import logs
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
+from tagtrail.hosts import names_given
 from tagtrail.server import embedded
 from tagtrail.server.allocator import ALLOCATOR_SETTINGS, ALLOCATOR_VARIABLE
 from tagtrail.server.children import Child, Watchdog
@@ -326,8 +327,16 @@ def _greeting(settings: Settings) -> str:
     )
     return f"""
 tagtrail listens on {settings.listen}. Its data is in {settings.data.resolve()} (database: {database}).
-
+{_names(settings)}
   push:     docker tag IMAGE {address}/you/IMAGE:1 && docker push {address}/you/IMAGE:1
   history:  tagtrail history you/IMAGE:1
   stop:     Ctrl-C
 """
+
+
+def _names(settings: Settings) -> str:
+    """To which names the server answers, and how to add some, where it refuses others."""
+    if not settings.loopback:
+        return ""
+    names = ", ".join(["localhost", *names_given(settings)])
+    return f"It answers to loopback addresses and {names}; more names: --allow-host NAME.\n"

@@ -12,7 +12,7 @@ def begin(server: RunningServer, path: str, address: str = "127.0.0.1", *headers
     """A connection on which a GET was sent and of whose answer nothing was read."""
     host, _, port = server.host.rpartition(":")
     made = socket.create_connection((host, int(port)), timeout=WAIT_S, source_address=(address, 0))
-    made.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: abuse", *headers, "", ""]).encode())
+    made.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode())
     return made
 
 

@@ -341,7 +341,7 @@ def test_blobs_are_never_pages(registry: Registry) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Host": "evil.example"},
+        {"Host": "another.localhost:99"},
         {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"},
         {"Forwarded": "host=evil"},
     ],
@@ -354,7 +354,7 @@ def test_no_header_says_where_the_registry_is(registry: Registry, headers: dict[
     assert opened.headers["Location"].startswith("/v2/u/app/blobs/uploads/")
     listed = registry.get("/v2/u/app/tags/list?n=1&ns=evil.example", headers=headers)
     assert listed.headers["Link"].startswith("</v2/u/app/tags/list?")
-    assert "evil" not in f"{opened.headers}{listed.headers}"
+    assert not any(each in f"{opened.headers}{listed.headers}" for each in ("evil", "another"))
 
 
 @pytest.mark.parametrize(

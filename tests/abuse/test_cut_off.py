@@ -70,7 +70,7 @@ def test_a_client_that_reads_too_slowly_is_cut_off(server: RunningServer) -> Non
     host, _, port = server.host.rpartition(":")
     reader.connect((host, int(port)))
     with reader:
-        reader.sendall(f"GET {PATH} HTTP/1.1\r\nHost: abuse\r\n\r\n".encode())
+        reader.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
         deadline = time.monotonic() + WAIT_S
         while not is_told(server, "127.6.0.2", "slow") and time.monotonic() < deadline:

@@ -39,8 +39,8 @@ OPTIONS = {
 UNFINISHED = {
     "silent": b"",
     "half a line": b"GET /v2/ HT",
-    "half a head": b"GET /v2/ HTTP/1.1\r\nHost: abuse\r\nX-Endless: " + b"x" * 100,
-    "kept open": b"GET /v2/ HTTP/1.1\r\nHost: abuse\r\n\r\n",
+    "half a head": b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Endless: " + b"x" * 100,
+    "kept open": b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
 
@@ -74,7 +74,7 @@ def session(server: RunningServer) -> str:
 def begin(server: RunningServer, path: str, *headers: str) -> socket.socket:
     """A connection on which an upload's head was sent, and nothing of its body."""
     made = connect(server)
-    head = [f"PATCH {path} HTTP/1.1", "Host: abuse", f"Content-Length: {len(DATA)}", *headers, "", ""]
+    head = [f"PATCH {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(DATA)}", *headers, "", ""]
     made.sendall("\r\n".join(head).encode())
     return made
 

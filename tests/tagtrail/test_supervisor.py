@@ -164,7 +164,7 @@ def test_an_endless_request_does_not_hold_up_the_end() -> None:
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
             path = _url(server, location).removeprefix(server.url)
-            head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+            head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
             connection.sendall(head.encode() + b"x" * 5000)
             below = server.descendants()
             assert ended_by(server, signal.SIGTERM) < STOP_MAX_S
@@ -177,7 +177,7 @@ def test_a_second_signal_makes_it_quick() -> None:
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
             path = _url(server, location).removeprefix(server.url)
-            connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
+            connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode())
             server.process.send_signal(signal.SIGINT)
             eventually("it says that it stops", lambda: "stopping" in server.log.read_text())
             assert ended_by(server, signal.SIGINT) < 4.0
@@ -268,7 +268,7 @@ def test_when_the_supervisor_is_killed_an_upload_that_goes_on_does_not_hold_up_t
         path = _url(server, start_upload(server, "held")).removeprefix(server.url)
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx".encode())
+            connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx".encode())
             below = server.descendants()
             began = time.monotonic()
             server.process.kill()

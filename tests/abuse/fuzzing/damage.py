@@ -107,16 +107,16 @@ WRITES = (
 
 
 def _line(chance: Random, _: Sent) -> bytes:
-    return chance.choice(LINES) + b"\r\nHost: registry" + END
+    return chance.choice(LINES) + b"\r\nHost: localhost" + END
 
 
 def _header(chance: Random, _: Sent) -> bytes:
     line = chance.choice((GET, *WRITES))
-    return line + b"\r\nHost: registry\r\n" + chance.choice(HEADERS) + END + chance.choice((b"", b"hello", IMAGE))
+    return line + b"\r\nHost: localhost\r\n" + chance.choice(HEADERS) + END + chance.choice((b"", b"hello", IMAGE))
 
 
 def _chunks(chance: Random, _: Sent) -> bytes:
-    return chance.choice(WRITES) + b"\r\nHost: registry\r\nTransfer-Encoding: chunked" + END + chance.choice(CHUNKS)
+    return chance.choice(WRITES) + b"\r\nHost: localhost\r\nTransfer-Encoding: chunked" + END + chance.choice(CHUNKS)
 
 
 def _cut(chance: Random, sent: Sent) -> bytes:

@@ -56,7 +56,7 @@ class Sent:
 
     def raw(self) -> bytes:
         """As it goes over a connection."""
-        lines = [f"{self.method} {self.target} HTTP/1.1", "Host: registry", *(f"{n}: {v}" for n, v in self.headers)]
+        lines = [f"{self.method} {self.target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in self.headers)]
         body = self.body
         if self.chunked:
             lines.append("Transfer-Encoding: chunked")
