@@ -14,8 +14,8 @@ WHOLE_BYTES_MAX = 128 * 1024
 SMALL_BYTES = 8 * 1024
 STARTING_BYTES = 256 * 1024
 FAST_BYTES = 1024 * 1024
-# So many readers a process hold six large blocks at most: 48 MiB of either kind.
-STARTING_TOKENS = 32
+# So many readers a process hold six large blocks at most: 24 MiB of the first kind, 48 of the other.
+STARTING_TOKENS = 16
 FAST_TOKENS = 8
 # More than connections take in at once, at a rate at which the size of blocks begins to matter.
 _PROOF_BYTES = 2 * 1024 * 1024
