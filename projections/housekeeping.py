@@ -42,7 +42,11 @@ _log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """The thread of one projector that keeps house; several do no harm to each other."""
+    """The thread of one projector that keeps house; several do no harm to each other.
+
+    What it cannot bear, such as a lack of memory, stands in `failure` and stops the projector: a thread that is
+    silently gone would look like a house in order.
+    """
 
     def __init__(
         self, database_url: str, models: Sequence[Model], stop: threading.Event, clock: Callable[[], float] = monotonic
@@ -52,6 +56,7 @@ class Housekeeping:
         self._stop = stop
         self._pauses = Pauses(RETRY_S, RETRY_MAX_S, clock)
         self._soon = threading.Event()
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
     def start(self) -> "Housekeeping":
@@ -69,6 +74,14 @@ class Housekeeping:
         self._thread.join(1.0)
 
     def _run(self) -> None:
+        try:
+            self._keep()
+        except Exception as problem:
+            self.failure = problem
+            self._stop.set()
+            raise
+
+    def _keep(self) -> None:
         while True:
             self._soon.wait(EVERY_S)
             self._soon.clear()

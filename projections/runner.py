@@ -52,7 +52,10 @@ def run(
     kafka: KafkaSettings | None = None,
     batch: int = BATCH_EVENTS,
 ) -> None:
-    """Project until stopped; reconnects by itself while the database is away."""
+    """Project until stopped; reconnects by itself while the database is away.
+
+    Raises what tells of a machine in trouble.
+    """
     models = tuple(models)
     wants = None
     if kafka is not None:
@@ -83,6 +86,9 @@ def run(
     finally:
         members.close()
         house.join()
+    if house.failure is not None:
+        # Whoever supervises this process must see that it failed, and starts it again.
+        raise house.failure
 
 
 def _prepare(connection: sa.Connection) -> None:

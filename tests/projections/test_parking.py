@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from domain.tag import TagMoved
-from projections import admin, folding, parking, runner, tags
+from projections import admin, folding, housekeeping, parking, runner, tags
 from projections.feeding import TRIES
 from projections.model import Happened, Model, Rows
 from projections.setup import engine_for
@@ -165,6 +165,20 @@ def test_a_fault_of_the_machine_stops_the_projector_and_parks_nothing(
     assert admin.status(database.app_url).parked == ()
     registry.project()
     assert [each.rows for each in verify(database.app_url)] == [0] * 7
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_machine_beside_the_folding_stops_the_projector_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that goes on without its housekeeping would look healthy."""
+    fault = MemoryError("no room")
+
+    def out_of_memory(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(housekeeping, "remove_old", out_of_memory)
+    assert ended_by(database.app_url) is fault
 
 
 def only_behind(database: Database) -> list[str]:
