@@ -29,7 +29,7 @@ from eventstore.types import (
     RefIs,
     RefIsNot,
     Refused,
-    StoreError,
+    StoreUnavailable,
     Unreferenced,
 )
 from tests.eventstore.making import command, event
@@ -201,8 +201,9 @@ def test_the_log_cannot_be_changed(store: Store, database: Database, table: str,
         with psycopg.connect(url, autocommit=True) as connection:
             if role == "replica":
                 connection.execute("SET session_replication_role = replica")
-            with pytest.raises(psycopg.errors.DatabaseError):
+            with pytest.raises(psycopg.DatabaseError, match=r"append-only|named by an event") as guarded:
                 connection.execute(statement)
+            assert guarded.value.sqlstate == "TT003"
     assert positions(store) == [1]
 
 
@@ -308,7 +309,7 @@ def test_an_unreachable_database_is_told(database: Database) -> None:
     """StoreUnavailable within the time limit, not a hang."""
     absent = Store("postgresql://nobody@127.0.0.1:1/none", append_timeout_s=1, read_timeout_s=1)
     started = time.monotonic()
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreUnavailable):
         absent.append(command(event("a")))
     assert time.monotonic() - started < 10
     absent.close()
