@@ -71,18 +71,22 @@ class Features:
 
     def lacking(self, feature: Feature) -> list[str]:
         """The live processes that keep the feature from being used; empty if it is in use from now on, for good."""
+        # The database is asked without the lock: while it says nothing, each caller waits for its own answer alone, and
+        # not for those of all before it.
         seen = self._seen
+        if seen.used is None:
+            used = frozenset(self._listed())
+            with seen.lock:
+                seen.used = used | (seen.used or frozenset())
+        if feature.name in seen.used:
+            return []
+        asked_at, lacking = seen.refused.get(feature.name, (0.0, []))
+        if lacking and time.monotonic() < asked_at + ASK_AGAIN_S:
+            return lacking
+        lacking = self._use(feature)
         with seen.lock:
-            if seen.used is None:
-                seen.used = frozenset(self._listed())
-            if feature.name in seen.used:
-                return []
-            asked_at, lacking = seen.refused.get(feature.name, (0.0, []))
-            if lacking and time.monotonic() < asked_at + ASK_AGAIN_S:
-                return lacking
-            lacking = self._use(feature)
             if lacking:
                 seen.refused[feature.name] = (time.monotonic(), lacking)
             else:
                 seen.used |= {feature.name}
-            return lacking
+        return lacking

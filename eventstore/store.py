@@ -331,10 +331,11 @@ class Store:
         return list(self._reader.row("SELECT log.es_use_feature(%s, %s, %s, %s)", parameters)[0])
 
     def _connect_to_append(self) -> psycopg.Connection:
-        self.features.forget()
-        return connect(
+        connection = connect(
             self._conninfo,
             name="tagtrail-append",
             statement_timeout_s=self._append_timeout_s,
             lock_timeout_s=self._append_timeout_s,
         )
+        self.features.forget()
+        return connection

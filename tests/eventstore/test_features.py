@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -10,7 +11,7 @@ import pytest
 from domain.features import HANDLED
 from domain.tag import TagMoved
 from eventstore import features, schema
-from eventstore.features import READERS, Feature
+from eventstore.features import READERS, Feature, Features
 from eventstore.feed import members
 from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
@@ -206,3 +207,17 @@ def test_what_is_in_use_costs_no_question(registry: Registry, monkeypatch: pytes
     monkeypatch.setattr(store.features, "_listed", never)
     monkeypatch.setattr(store.features, "_use", never)
     registry.push("u/app", "v1", b"a third layer")
+
+
+def test_callers_ask_beside_each_other() -> None:
+    """A database that says nothing makes each of them wait for its own answer, and not for those of all before it."""
+    together = threading.Barrier(8)
+
+    def listed() -> list[str]:
+        together.wait(10)
+        return ["known"]
+
+    features = Features(listed, lambda _: [])
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(features.lacking, [Feature("known", READERS)] * 8))
+    assert answers == [[]] * 8

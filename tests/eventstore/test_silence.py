@@ -36,9 +36,10 @@ def proxy(database: Database) -> Iterator[Proxy]:
 
 @pytest.fixture
 def store(proxy: Proxy) -> Iterator[Store]:
-    """A store behind it, whose connections stand: it has appended once."""
+    """A store behind it, whose connections stand: it has appended once, and has asked what may be appended."""
     made = Store(proxy.url, append_timeout_s=LIMIT_S, read_timeout_s=LIMIT_S)
     assert isinstance(made.append(command(event("first"))), Appended)
+    made.features.admit(command(event("first")))
     yield made
     proxy.flow()
     made.close()
