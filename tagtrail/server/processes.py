@@ -1,9 +1,13 @@
 """What is asked of the kernel about processes (Linux's /proc), and the promise of a child to end with its parent."""
 
 import ctypes
+import multiprocessing
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -61,6 +65,28 @@ def end_with_parent(parent: int | None = None, number: int = signal.SIGTERM) -> 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
         sys.exit(1)
+
+
+def never_outlive_parent(grace_s: float) -> None:
+    """Kill this process, a forked one of multiprocessing, once its parent has been gone for so many seconds.
+
+    The signal of `end_with_parent` comes once for each thread of the parent. granian's handler of it can wait for
+    itself when a second one comes before the first is done, and such a worker would keep the port for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        file = os.pidfd_open(parent.pid)
+    except ProcessLookupError:
+        sys.exit(1)
+    threading.Thread(target=_kill_after, args=(file, grace_s), name="parent", daemon=True).start()
+
+
+def _kill_after(parent_file: int, grace_s: float) -> None:
+    select.select([parent_file], [], [])
+    time.sleep(grace_s)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def share_memory_pools() -> None:

@@ -3,10 +3,13 @@
 import signal
 from typing import TYPE_CHECKING
 
-from tagtrail.server.processes import end_with_parent, share_memory_pools
+from tagtrail.server.processes import end_with_parent, never_outlive_parent, share_memory_pools
 
 if TYPE_CHECKING:
     from tagtrail.shell import Application
+
+# As long as requests in flight get when the server is told to stop.
+ORPHAN_GRACE_S = 7.0
 
 
 def make_worker() -> "Application":
@@ -15,6 +18,7 @@ def make_worker() -> "Application":
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     end_with_parent()
+    never_outlive_parent(ORPHAN_GRACE_S)
     share_memory_pools()
     from tagtrail.config import current_settings
     from tagtrail.server.connections import watch_connections
