@@ -1,6 +1,7 @@
 """What the server's worker processes load."""
 
 from dataclasses import replace
+from multiprocessing.util import Finalize
 
 from tagtrail import logs
 from tagtrail.config import current_settings
@@ -11,6 +12,8 @@ from tagtrail.wiring import make_rooms, make_wsgi, register, start_beside
 
 # Workers that listen before they are registered would answer 503 meanwhile. A database that is away is not waited for.
 FIRST_BEAT_S = 3.0
+# A worker that ends says so, and does not wait longer for a database that is away.
+LAST_BEAT_S = 3.0
 
 
 def make_application() -> Application:
@@ -20,6 +23,8 @@ def make_application() -> Application:
     settings = replace(settings, downloads_total=capacity(settings).downloads)
     rooms = make_rooms(settings, board_path=board_path())
     members = register(rooms)
+    # Workers are processes of multiprocessing, which calls this once granian has served its last request.
+    Finalize(None, members.close, args=(LAST_BEAT_S,), exitpriority=0)
     start_beside(rooms)
     members.wait_tried(FIRST_BEAT_S)
     return make_wsgi(rooms, lambda: members.refusal)

@@ -111,10 +111,10 @@ class Membership:
         """Wait until the first attempt to register has ended, well or not."""
         self._tried.wait(seconds)
 
-    def close(self) -> None:
-        """Give everything back, so that nobody has to wait for it."""
+    def close(self, wait_s: float = LEASE_S) -> None:
+        """Give everything back and sign off, so that nobody has to wait for it; call it when serving has ended."""
         self._stop.set()
-        self._thread.join(LEASE_S)
+        self._thread.join(wait_s)
 
     def _run(self) -> None:
         while not self._stop.is_set():

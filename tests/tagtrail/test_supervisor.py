@@ -74,6 +74,12 @@ def ready(server: RunningServer) -> bool:
         return False
 
 
+def registered(server: RunningServer) -> set[int]:
+    """The pids of processes that are taken to live."""
+    with psycopg.connect(server.database_url) as connection:
+        return {row[0] for row in connection.execute("SELECT pid FROM feed.process")}
+
+
 def start_upload(server: RunningServer, repository: str) -> str:
     """Open an upload and answer where it goes on."""
     answer = requests.post(f"{server.url}/v2/{repository}/blobs/uploads/", timeout=30)
@@ -240,6 +246,18 @@ def test_a_worker_that_is_killed_is_started_again(victim: RunningServer) -> None
     eventually("the worker is replaced", lambda: len(set(victim.workers()) - {before[0]}) == len(before))
     eventually("it serves", lambda: ready(victim))
     assert before[1] in victim.workers()
+
+
+@pytest.mark.parametrize("name", ["api", "projector"])
+def test_a_process_that_ends_in_order_signs_off(victim: RunningServer, name: str) -> None:
+    """So that what it does not know need not wait until it is taken for dead."""
+    child = victim.children()[name]
+    ending = set(victim.workers()) if name == "api" else {child}
+    eventually("all are registered", lambda: ending <= registered(victim))
+    os.kill(child, signal.SIGTERM)
+    eventually("it has ended", lambda: not any(is_alive(each) for each in (child, *ending)))
+    assert ending & registered(victim) == set()
+    eventually("it serves again", lambda: ready(victim) and len(victim.children()) == 4)
 
 
 def test_what_was_pushed_survives_a_killed_database(victim: RunningServer) -> None:
