@@ -22,7 +22,7 @@ NAMED_DIRECTLY_MAX = 100
 class Naming:
     """What one manifest of a repository names.
 
-    A child of an index may be a manifest or, as in build caches, a blob (M2): either of two streams does.
+    A child of an index may be a manifest or, as in build caches, a blob: either of two streams does.
     """
 
     def __init__(self, repository: RepositoryName, facts: Facts) -> None:

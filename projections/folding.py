@@ -98,7 +98,7 @@ def reach(connection: sa.Connection, model: Model, after: int, upto: int) -> int
 
 
 def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: Sequence[Recorded]) -> None:
-    """Fold the events over the rows that stand in `table` and write what changed, in key order (S21).
+    """Fold the events over the rows that stand in `table` and write what changed, in key order.
 
     What the log keeps beside them, their facts, is brought a bounded part at a time.
     """

@@ -38,7 +38,7 @@ sa.Index("referrers_s3_subject", table.c.repository, table.c.subject, table.c.di
 
 @dataclass(frozen=True, slots=True)
 class ReferrerRow:
-    """A manifest that names a subject; `artifact_type` as the API lists it (R2).
+    """A manifest that names a subject; `artifact_type` as the API lists it.
 
     `annotations_json` is None while they must be read from the manifest itself.
     """
