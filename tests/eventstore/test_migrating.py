@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from eventstore import schema
-from eventstore.migrating import migrate, migrations_folder, upgrade_tables
+from eventstore.migrating import LOCK_TIMEOUT_S, migrate, migrations_folder, upgrade_tables
 from eventstore.migrations import functions
 from eventstore.types import StoreUnavailable
 from eventstore.window import LEAST, REVISION, Schema
@@ -35,10 +35,14 @@ def scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(config)
 
 
+def as_owner(database: Database) -> sa.Engine:
+    """Connections as a migration has them."""
+    return sa.create_engine(database.owner_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+
+
 def tables(database: Database, upto: str) -> None:
     """Bring the tables to a revision, and no function."""
-    engine = sa.create_engine(database.owner_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
-    with engine.begin() as connection:
+    with as_owner(database).begin() as connection:
         upgrade_tables(connection, APP_ROLE, upto)
 
 
@@ -146,6 +150,26 @@ def test_a_migration_waits_for_locks_in_small_pieces(empty: Database) -> None:
         holder.rollback()
         thread.join(30)
     assert outcome == [REVISION]
+
+
+def test_functions_are_installed_beside_a_vacuum(database: Database) -> None:
+    """That of a large table takes hours, and Postgres ends one only for who has waited a second."""
+    with psycopg.connect(database.admin_url) as vacuum, as_owner(database).begin() as connection:
+        vacuum.execute("LOCK TABLE log.es_event, log.es_content IN SHARE UPDATE EXCLUSIVE MODE")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * LOCK_TIMEOUT_S)}")
+        functions.install(connection, APP_ROLE)
+    assert schema.check(database.app_url) == []
+
+
+def test_a_guard_that_was_switched_off_is_on_again_with_the_functions(database: Database) -> None:
+    """It is made again only where it is not as it must be."""
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE log.es_event DISABLE TRIGGER es_event_append_only")
+        connection.execute("DROP TRIGGER es_content_named ON log.es_content")
+    assert len(schema.check(database.app_url)) == 2
+    with as_owner(database).begin() as connection:
+        functions.install(connection, APP_ROLE)
+    assert schema.check(database.app_url) == []
 
 
 def test_a_migration_that_gets_no_lock_says_so_and_changes_nothing(empty: Database) -> None:

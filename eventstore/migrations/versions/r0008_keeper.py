@@ -11,7 +11,7 @@ from eventstore.migrations.functions import SCHEMA
 
 revision = "0008"
 down_revision = "0007"
-functions = "26da20cb838947d0"
+functions = "993076e5bb1fdcea"
 serves_from = "0005"
 
 FEED = "feed"
