@@ -1,9 +1,9 @@
 """The keeper's rounds with nothing to do, on a log that grew: `python bench/keeper.py [ROWS]`.
 
-ROWS contents, each named by an event, as many idempotency keys, and the addresses of as many commands (default
-1,000,000), made in SQL. Prints the milliseconds of a round of each task that asks the log, the work and the count of
-what waits, and of all of them together: the median and the worst of RUNS. The goal is 50 ms for all. Then the pages
-that each statement of a round touches: the same at any number of rows.
+ROWS contents, each named by an event, as many sets that are referred to, idempotency keys, and addresses of commands
+(default 1,000,000), made in SQL. Prints the milliseconds of a round of each task that asks the log, the work and the
+count of what waits, and of all of them together: the median and the worst of RUNS. The goal is 50 ms for all. Then the
+pages that each statement of a round touches: the same at any number of rows.
 """
 
 import statistics
@@ -41,7 +41,7 @@ def main(rows: int) -> None:
         database = new_database(server)
         began = time.perf_counter()
         make_large(database, rows)
-        print(f"{rows:,} contents, events, keys and addresses made in {time.perf_counter() - began:.0f} s")
+        print(f"{rows:,} contents, events, sets, keys and addresses made in {time.perf_counter() - began:.0f} s")
         kept = Upkeep(database.app_url, now)
         began = time.perf_counter()
         while kept.backfill().more:
@@ -56,6 +56,7 @@ def measure(kept: Upkeep) -> None:
     """Print what the rounds take."""
     rounds: dict[str, tuple[Callable[[], Step], Callable[[], int]]] = {
         "sweep-content": (lambda: kept.sweep_content(DAY), lambda: kept.content_to_sweep(DAY)),
+        "sweep-sets": (lambda: kept.sweep_sets(DAY), lambda: kept.sets_to_sweep(DAY)),
         "forget-commands": (lambda: kept.forget_commands(KEPT), lambda: kept.commands_to_forget(KEPT)),
         "erase-addresses": (
             lambda: kept.erase_clients(now() - ADDRESSES),
@@ -83,6 +84,8 @@ def show_pages(database: Database) -> None:
         for name, parameters in {
             "SWEEP_CONTENT": (now() - DAY, upkeep.CONTENT_SLICE),
             "NEW_CONTENT": (now() - DAY, upkeep.COUNTED_MAX),
+            "SWEEP_SETS": (now() - DAY, upkeep.MEMBERS_SLICE),
+            "IDLE_SETS": (now() - DAY, upkeep.COUNTED_MAX),
             "FORGET_COMMANDS": (KEPT, now()),
             "COMMANDS_OVER": (KEPT, now()),
             "ERASE_CLIENTS": (now() - ADDRESSES, upkeep.CLIENTS_SLICE),

@@ -41,7 +41,6 @@ from eventstore.validating import Mark
 APPEND_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
-SWEEP_ROWS_MAX = 1000
 SET_SLICE = 1000
 _SET_TRIES = 3
 
@@ -189,22 +188,16 @@ class Store:
         raise StoreUnavailable(f"the set {digest} could not be stored")
 
     def judge_set(self, digest: str) -> JudgedSet:
-        """Which needs of a stored set do not hold, and up to which position that was judged; without any lock."""
+        """Which needs of a stored set do not hold, and up to which position that was judged; without any lock.
+
+        Raises StoreUnavailable if the set is not there whole: it was swept since, and is to be stored again.
+        """
         seen, failed = self._reader.row(
             "SELECT j.seen, j.failed FROM log.es_judge_set(0::smallint, %s) AS j", (digest,)
         )
+        if seen is None:
+            raise StoreUnavailable(f"the set {digest} is not stored, or not whole")
         return JudgedSet(seen, tuple(failed or ()))
-
-    def sweep_sets(self, before: datetime) -> int:
-        """Delete sets stored before a moment to which no stream refers, in short steps; answers how many steps."""
-        steps = 0
-        while self._reader.row("SELECT log.es_sweep_sets(0::smallint, %s, %s)", (before, SWEEP_ROWS_MAX))[0]:
-            steps += 1
-        return steps
-
-    def sets_let_go(self) -> int:
-        """How many sets are being deleted."""
-        return int(self._reader.row("SELECT count(*) FROM log.es_set AS s WHERE s.digest IS NULL")[0])
 
     def get_content(self, digest: str) -> Content | None:
         """The content of this digest, None if there is none."""

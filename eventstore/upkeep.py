@@ -8,6 +8,7 @@ from eventstore.types import Clock
 
 CONTENT_SLICE = 200
 CLIENTS_SLICE = 2000
+MEMBERS_SLICE = 1000
 COUNTED_MAX = 10_000
 # Of one answer: a slice takes milliseconds.
 TIMEOUT_S = 10.0
@@ -15,6 +16,12 @@ TIMEOUT_S = 10.0
 SWEEP_CONTENT = "SELECT s.looked_at, s.swept FROM log.es_sweep_new_content(%s, %s) AS s"
 NEW_CONTENT = """
 SELECT count(*) FROM (SELECT FROM log.es_content_new AS n WHERE n.stored_at < %s ORDER BY n.stored_at LIMIT %s) AS due
+"""
+SWEEP_SETS = "SELECT s.removed, s.more FROM log.es_sweep_sets(0::smallint, %s, %s) AS s"
+IDLE_SETS = """
+SELECT (SELECT count(*) FROM log.es_set AS s WHERE s.digest IS NULL)
+     + (SELECT count(*) FROM (SELECT FROM log.es_set AS s
+                               WHERE s.idle_since < %s ORDER BY s.idle_since LIMIT %s) AS due)
 """
 FORGET_COMMANDS = "SELECT log.es_forget_commands(0::smallint, %s::interval, %s)"
 COMMANDS_OVER = "SELECT cardinality(log.es_ring_over(0::smallint, %s::interval, %s))"
@@ -57,6 +64,15 @@ class Upkeep:
     def content_to_sweep(self, kept: timedelta) -> int:
         """How much content waits to be looked at; no more than COUNTED_MAX are counted."""
         return int(self._reader.row(NEW_CONTENT, (self._clock() - kept, COUNTED_MAX))[0])
+
+    def sweep_sets(self, kept: timedelta) -> Step:
+        """Delete sets to which no stream has referred for so long; each is looked at when that may have become so."""
+        removed, more = self._reader.row(SWEEP_SETS, (self._clock() - kept, MEMBERS_SLICE))
+        return Step(int(removed), bool(more))
+
+    def sets_to_sweep(self, kept: timedelta) -> int:
+        """How many sets wait to be looked at, or are being deleted; no more than COUNTED_MAX are counted."""
+        return int(self._reader.row(IDLE_SETS, (self._clock() - kept, COUNTED_MAX))[0])
 
     def forget_commands(self, kept: timedelta) -> Step:
         """Forget idempotency keys that are older, a partition of them at a time."""

@@ -118,3 +118,7 @@ def rebuild(owner_url: str, *, log_id: int = 0) -> None:
             " SELECT r.log_id, r.target, r.from_stream FROM log.es_ref_rebuilt AS r WHERE r.log_id = %s",
             (log_id,),
         )
+        # Which sets are referred to is known anew, so the next sweep looks at each once.
+        connection.execute(
+            "UPDATE log.es_set SET idle_since = clock_timestamp() WHERE digest IS NOT NULL AND idle_since IS NULL"
+        )

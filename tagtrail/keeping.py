@@ -10,7 +10,7 @@ from blobstore.disk import DiskBlobStore
 from command_api.upkeep import ORPHANS_KEPT, UploadUpkeep
 from eventstore.feed.keeper import Keeper, Task
 from eventstore.store import Store
-from eventstore.upkeep import Step, Upkeep
+from eventstore.upkeep import Upkeep
 from tagtrail.clock import make_clock
 from tagtrail.config import Settings
 from tagtrail.storing import make_store, open_board
@@ -35,7 +35,12 @@ def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
             lambda: upkeep.sweep_content(ORPHANS_KEPT),
             lambda: upkeep.content_to_sweep(ORPHANS_KEPT),
         ),
-        Task("sweep-sets", HOUR_S, lambda: Step(store.sweep_sets(clock() - ORPHANS_KEPT)), store.sets_let_go),
+        Task(
+            "sweep-sets",
+            HOUR_S,
+            lambda: upkeep.sweep_sets(ORPHANS_KEPT),
+            lambda: upkeep.sets_to_sweep(ORPHANS_KEPT),
+        ),
         Task(
             "forget-commands",
             HOUR_S,

@@ -1,12 +1,14 @@
-"""The keeper's tasks in a test's own process: all of them, each to its end, once."""
+"""The keeper's tasks in a test's own process: all of them, or one, to its end."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 from eventstore.feed.keeper import Keeper
 from eventstore.upkeep import Upkeep
 from tagtrail.clock import make_clock
 from tagtrail.keeping import tasks
 from tagtrail.wiring import Rooms
+from tests.postgres import Database
 
 
 def keep_once(rooms: Rooms) -> dict[str, int]:
@@ -25,3 +27,17 @@ def keep_once(rooms: Rooms) -> dict[str, int]:
     finally:
         upkeep.close()
     return removed
+
+
+def sweep_sets(database: Database, after: timedelta = timedelta(hours=1)) -> int:
+    """How many sets go when what is idle now is swept after a while."""
+    upkeep = Upkeep(database.app_url, lambda: datetime.now(UTC) + after)
+    gone, more = 0, True
+    try:
+        while more:
+            step = upkeep.sweep_sets(timedelta())
+            gone, more = gone + step.removed, step.more
+        assert upkeep.sets_to_sweep(timedelta()) == 0
+    finally:
+        upkeep.close()
+    return gone

@@ -17,6 +17,7 @@ DECLARE
     targets text[];
     standing text[];
     gone text[];
+    idle text[];
     moved text[] := '{}';
     moved_from text[] := '{}';
     previous jsonb;
@@ -82,6 +83,11 @@ BEGIN
                     EXECUTE 'DELETE FROM log.es_ref AS r'
                             ' WHERE r.log_id = $1 AND r.target = ANY ($3) AND r.from_stream = $2'
                       USING in_log, name, gone;
+                    idle := ARRAY(SELECT substr(g, 5) FROM unnest(gone) AS g WHERE starts_with(g, 'set-'));
+                    IF cardinality(idle) > 0 THEN
+                        -- Perhaps nothing refers to such a set any more: the next sweep looks.
+                        UPDATE log.es_set AS s SET idle_since = moment WHERE s.digest = ANY (idle);
+                    END IF;
                 END IF;
                 INSERT INTO log.es_ref (log_id, target, from_stream) SELECT in_log, t, name FROM unnest(targets) AS t
                     ON CONFLICT DO NOTHING;

@@ -1,12 +1,20 @@
 -- Long lists of what an event refers to and needs: stored in slices before the append, as content is, and named by it. An
--- event refers to a set by the target 'set-<digest>'; a set that no stream refers to may be swept.
+-- event refers to a set by the target 'set-<digest>'. A set to which perhaps no stream refers is listed by `idle_since`: from
+-- its beginning, and again when a reference to it goes (see es_write). So a sweep looks at no other.
 CREATE OR REPLACE FUNCTION log.es_begin_set(in_digest text, moment timestamptz) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 DECLARE
     found_set record;
 BEGIN
-    INSERT INTO es_set (digest, stored_at) VALUES (in_digest, moment) ON CONFLICT (digest) DO NOTHING;
-    SELECT s.id, s.complete INTO found_set FROM es_set AS s WHERE s.digest = in_digest;
+    LOOP
+        INSERT INTO es_set (digest, idle_since) VALUES (in_digest, moment) ON CONFLICT (digest) DO NOTHING;
+        -- One that has stood idle is wanted again: no sweep shall take it before it is named.
+        UPDATE es_set AS s SET idle_since = moment
+         WHERE s.digest = in_digest AND s.idle_since < moment - interval '1 hour';
+        SELECT s.id, s.complete INTO found_set FROM es_set AS s WHERE s.digest = in_digest;
+        -- If not, it was let go of this moment.
+        EXIT WHEN FOUND;
+    END LOOP;
     RETURN CASE WHEN found_set.complete THEN NULL ELSE found_set.id END;
 END $$;
 
@@ -38,14 +46,22 @@ BEGIN
 END $$;
 
 -- Which needs of a set do not hold, and the position of the log up to which that was judged: what comes later is judged by
--- es_set_holds. The position is read first, by a statement of its own, so nothing up to it is overlooked.
+-- es_set_holds. The position is read first, by a statement of its own, so nothing up to it is overlooked. It is null if the
+-- set is not there whole, as after a sweep: by one statement, so that no part of a set is taken for it.
 CREATE OR REPLACE FUNCTION log.es_judge_set(in_log smallint, of_digest text, OUT seen bigint, OUT failed integer[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
+DECLARE
+    members bigint;
 BEGIN
     SELECT coalesce(max(e.position), 0) INTO seen FROM es_event AS e WHERE e.log_id = in_log;
-    SELECT array_agg(DISTINCT m.need) INTO failed
+    SELECT count(*), array_agg(DISTINCT m.need) FILTER (
+               WHERE m.need IS NOT NULL AND NOT es_member_holds(in_log, m.target, m.ref, m.or_target, m.or_ref))
+      INTO members, failed
       FROM es_set AS s JOIN es_set_member AS m ON m.set_id = s.id
-     WHERE s.digest = of_digest AND m.need IS NOT NULL AND NOT es_member_holds(in_log, m.target, m.ref, m.or_target, m.or_ref);
+     WHERE s.digest = of_digest AND s.complete;
+    IF members = 0 THEN
+        seen := NULL;
+    END IF;
 END $$;
 
 -- One of the two streams that would do has the ref that it must have.
@@ -83,35 +99,47 @@ BEGIN
     RETURN NOT broken;
 END $$;
 
--- Lets go of a set stored before a moment to which no stream refers, and deletes up to `most` members of such sets; answers
--- how many. Appends wait only for the moment in which it is let go of: its digest is free for another then.
-CREATE OR REPLACE FUNCTION log.es_sweep_sets(in_log smallint, before timestamptz, most integer) RETURNS integer
+-- One step of sweeping sets: deletes up to `most` members of one that was let go of; or else looks at the one that was
+-- listed as idle for longest, since before `before`. It is let go of if no stream refers to it, and else taken off the list.
+-- Appends wait only for the moment in which it is let go of: its digest is free for another then. Answers how many sets
+-- are gone, and whether there may be more to do.
+CREATE OR REPLACE FUNCTION log.es_sweep_sets(
+    in_log smallint, before timestamptz, most integer, OUT removed integer, OUT more boolean
+)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     own bigint;
-    swept integer;
+    listed_at timestamptz;
+    deleted integer;
 BEGIN
+    removed := 0;
+    more := true;
     SELECT s.id INTO own FROM es_set AS s WHERE s.digest IS NULL LIMIT 1;
-    IF NOT FOUND THEN
-        SELECT s.id INTO own FROM es_set AS s
-         WHERE s.stored_at < before AND s.digest IS NOT NULL
-           AND NOT EXISTS (SELECT FROM es_ref AS r WHERE r.log_id = in_log AND r.target = 'set-' || s.digest)
-         LIMIT 1;
-        IF NOT FOUND THEN
-            RETURN 0;
+    IF FOUND THEN
+        DELETE FROM es_set_member AS m
+         WHERE m.set_id = own AND m.target IN (SELECT n.target FROM es_set_member AS n WHERE n.set_id = own LIMIT most);
+        GET DIAGNOSTICS deleted = ROW_COUNT;
+        IF deleted < most THEN
+            DELETE FROM es_set AS s WHERE s.id = own;
+            removed := 1;
         END IF;
+        RETURN;
+    END IF;
+    SELECT s.id, s.idle_since INTO own, listed_at
+      FROM es_set AS s WHERE s.idle_since < before ORDER BY s.idle_since LIMIT 1;
+    IF NOT FOUND THEN
+        more := false;
+        RETURN;
+    END IF;
+    -- Whoever has listed it anew meanwhile is right: it is looked at again later.
+    UPDATE es_set AS s SET idle_since = NULL
+     WHERE s.id = own AND s.idle_since = listed_at
+       AND EXISTS (SELECT FROM es_ref AS r WHERE r.log_id = in_log AND r.target = 'set-' || s.digest);
+    IF NOT FOUND THEN
         PERFORM pg_advisory_xact_lock(4711, in_log);
-        UPDATE es_set AS s SET digest = NULL
-         WHERE s.id = own AND s.digest IS NOT NULL
+        UPDATE es_set AS s SET digest = NULL, idle_since = NULL
+         WHERE s.id = own AND s.idle_since = listed_at
            AND NOT EXISTS (SELECT FROM es_ref AS r WHERE r.log_id = in_log AND r.target = 'set-' || s.digest);
-        RETURN FOUND::integer;
     END IF;
-    DELETE FROM es_set_member AS m
-     WHERE m.set_id = own AND m.target IN (SELECT n.target FROM es_set_member AS n WHERE n.set_id = own LIMIT most);
-    GET DIAGNOSTICS swept = ROW_COUNT;
-    IF swept < most THEN
-        DELETE FROM es_set AS s WHERE s.id = own;
-    END IF;
-    RETURN swept + 1;
 END $$;

@@ -27,15 +27,22 @@ INSERT INTO log.es_client (first_position, last_position, recorded_at, log_id, a
 SELECT n, n, clock_timestamp() - (%(rows)s - n) * interval '30 days' / %(rows)s, 0, '192.0.2.1'
   FROM generate_series(1, %(rows)s) AS n
 """
+_SETS = """
+INSERT INTO log.es_set (digest, complete) SELECT md5(n::text), true FROM generate_series(1, %(rows)s) AS n
+"""
+_REFERENCES = """
+INSERT INTO log.es_ref (log_id, target, from_stream)
+SELECT 0, 'set-' || md5(n::text), 'manifest-r@' || n FROM generate_series(1, %(rows)s) AS n
+"""
 
 
 def make_large(database: Database, rows: int) -> None:
     """So many of each, of which nothing is to be removed.
 
     Contents that events name, and addresses, of the last 30 days; idempotency keys (the MD5 of their number) of the
-    last 60 hours.
+    last 60 hours; sets that streams refer to.
     """
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
-        for statement in (_CONTENTS, _EVENTS, _KEYS, _CLIENTS):
+        for statement in (_CONTENTS, _EVENTS, _KEYS, _CLIENTS, _SETS, _REFERENCES):
             admin.execute(statement, {"rows": rows})
         admin.execute("VACUUM ANALYZE")

@@ -17,11 +17,13 @@ from eventstore.types import (
     Outcome,
     Refused,
     SetHolds,
+    StoreUnavailable,
     Unreferenced,
     set_target,
 )
 from tests.eventstore.making import command, event
 from tests.postgres import Database
+from tests.upkeep import sweep_sets
 
 SET = "sha256:abc"
 MEMBERS = (
@@ -46,6 +48,12 @@ def push(store: Store, seen: int, *, digest: str = SET) -> Outcome:
     """Append an event that refers to the set, if it holds."""
     pushed = event("pusher", ref="present", refers_to=(set_target(digest),))
     return store.append(command(pushed, needs=(SetHolds(digest, "key", seen),)))
+
+
+def listed(database: Database) -> set[str]:
+    """The sets that the next sweep looks at."""
+    with psycopg.connect(database.app_url) as connection:
+        return {row[0] for row in connection.execute("SELECT digest FROM log.es_set WHERE idle_since IS NOT NULL")}
 
 
 @pytest.mark.parametrize(
@@ -118,18 +126,64 @@ def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Data
     many = [Member(f"m{number}", refers=True) for number in range(2 * SET_SLICE + 7)]
     store.put_set("sha256:many", many)
     push(store, store.head())
-    later = datetime.now(UTC) + timedelta(hours=1)
-    assert store.sweep_sets(datetime.now(UTC) - timedelta(hours=1)) == 0
-    assert store.sweep_sets(later) > 2
+    assert sweep_sets(database, timedelta(hours=-1)) == 0
+    assert sweep_sets(database) == 1
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         assert connection.execute("SELECT digest FROM log.es_set").fetchall() == [(SET,)]
         assert connection.execute("SELECT count(*) FROM log.es_set_member").fetchone() == (len(MEMBERS),)
     assert isinstance(push(store, store.head(), digest="sha256:many"), Refused)
     store.put_set("sha256:many", many)
     assert isinstance(push(store, store.head(), digest="sha256:many"), Appended)
-    assert store.sweep_sets(later) > 0
+    assert sweep_sets(database) == 1
     assert store.referring_streams(f"m{SET_SLICE}", 10) == ["pusher"]
     assert verify.verify(database.app_url) == []
+
+
+def test_a_set_is_looked_at_only_when_perhaps_no_stream_refers_to_it(store: Store, database: Database) -> None:
+    """From its beginning, and from the moment at which a reference goes."""
+    push(store, store.head())
+    store.append(command(event("second", refers_to=(set_target(SET),)), needs=(SetHolds(SET, "key", store.head()),)))
+    assert listed(database) == {SET}
+    assert sweep_sets(database) == 0
+    assert listed(database) == set()
+    store.put_set(SET, MEMBERS)
+    assert listed(database) == set()
+    for stream, removed in (("second", 0), ("pusher", 1)):
+        store.append(command(event(stream, ref=None, refers_to=())))
+        assert listed(database) == {SET}
+        assert sweep_sets(database) == removed
+    assert listed(database) == set()
+
+
+def test_a_set_that_is_stored_again_after_a_while_is_not_swept_before_it_is_named(
+    store: Store, database: Database
+) -> None:
+    """Idle means since it was last wanted."""
+    later = Store(database.app_url, clock=lambda: datetime.now(UTC) + timedelta(hours=2), allow_clock_skew=True)
+    later.put_set(SET, MEMBERS)
+    later.close()
+    assert sweep_sets(database) == 0
+    assert isinstance(push(store, store.head()), Appended)
+
+
+def test_a_part_of_a_set_is_not_judged_for_it(store: Store, database: Database) -> None:
+    """Another process may be storing it anew at that moment, after a sweep: what is not there yet may be missing."""
+    store.append(command(event("link-1", ref=None)))
+    assert sweep_sets(database) == 1
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        begun = connection.execute("SELECT log.es_begin_set(%s, now())", (SET,)).fetchone()
+        assert begun is not None
+        for number in (1, 0):
+            with pytest.raises(StoreUnavailable, match="not whole"):
+                store.judge_set(SET)
+            member = MEMBERS[number]
+            columns = ([member.target], [member.ref], [member.or_target], [member.or_ref], [member.need])
+            connection.execute(
+                "SELECT log.es_put_members(%s, %s::text[], '{t}', %s::text[], %s::text[], %s::text[], %s::integer[])",
+                (*begun, *columns),
+            )
+        assert connection.execute("SELECT log.es_finish_set(%s, 2)", begun).fetchone() == (True,)
+    assert store.judge_set(SET).failed == (0,)
 
 
 def test_verify_misses_a_set_and_rebuild_keeps_what_refers_to_it(store: Store, database: Database) -> None:
@@ -138,6 +192,7 @@ def test_verify_misses_a_set_and_rebuild_keeps_what_refers_to_it(store: Store, d
     verify.rebuild(database.owner_url)
     assert verify.verify(database.app_url) == []
     assert store.referring_streams("foreign", 10) == ["pusher"]
+    assert listed(database) == {SET}
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("UPDATE log.es_set SET complete = false")
     assert [each.about for each in verify.verify(database.app_url)] == [f"reference from pusher to {set_target(SET)}"]

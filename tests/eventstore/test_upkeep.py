@@ -58,7 +58,7 @@ def store(database: Database, clock: Clock) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def large(postgres_server: Server) -> Iterator[Database]:
-    """A log in which nothing is to be removed: contents and addresses of 30 days, keys of 60 hours."""
+    """A log in which nothing is to be removed: contents and addresses of 30 days, keys of 60 hours, sets."""
     made = new_database(postgres_server)
     make_large(made, ROWS)
     yield made
@@ -82,6 +82,8 @@ def test_a_round_that_finds_nothing_costs_the_same_on_a_large_log(large: Databas
             for name, parameters in {
                 "SWEEP_CONTENT": (now - timedelta(days=1), upkeep.CONTENT_SLICE),
                 "NEW_CONTENT": (now - timedelta(days=1), upkeep.COUNTED_MAX),
+                "SWEEP_SETS": (now, upkeep.MEMBERS_SLICE),
+                "IDLE_SETS": (now, upkeep.COUNTED_MAX),
                 "FORGET_COMMANDS": (KEPT, now),
                 "COMMANDS_OVER": (KEPT, now),
                 "ERASE_CLIENTS": (old, upkeep.CLIENTS_SLICE),

@@ -21,9 +21,13 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
         # None: it was let go of, and its members are being deleted.
         sa.Column("digest", NAME, unique=True),
-        sa.Column("stored_at", TIMESTAMP(timezone=True), nullable=False),
+        # Listed for the sweep since then, because perhaps no stream refers to it. None: it is not listed.
+        sa.Column("idle_since", TIMESTAMP(timezone=True)),
         sa.Column("complete", sa.Boolean, nullable=False, server_default=sa.false()),
         schema=SCHEMA,
+    )
+    op.create_index(
+        "es_set_idle", "es_set", ["idle_since"], schema=SCHEMA, postgresql_where=sa.text("idle_since IS NOT NULL")
     )
     op.create_table(
         "es_set_member",

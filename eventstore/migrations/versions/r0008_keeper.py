@@ -11,7 +11,7 @@ from eventstore.migrations.functions import SCHEMA
 
 revision = "0008"
 down_revision = "0007"
-functions = "993076e5bb1fdcea"
+functions = "b2ebea835de887d1"
 serves_from = "0005"
 
 FEED = "feed"
