@@ -5,12 +5,15 @@ from collections.abc import Iterable
 
 from blobstore.errors import translated
 from blobstore.interface import BlobStoreError
-from blobstore.pace import WHOLE_BYTES_MAX, Allowance, Pace
+from blobstore.pace import Allowance, Pace
 
 
 def blocks_of(descriptor: int, start: int, length: int, allowance: Allowance) -> Iterable[bytes]:
-    """A list of one piece if that is small, else an iterator. The file is closed when all is read or it is given up."""
-    if length > WHOLE_BYTES_MAX:
+    """A list of one piece if a first block may be as large, else an iterator.
+
+    The file is closed when all is read or it is given up.
+    """
+    if length > allowance.first_bytes:
         return FileBlocks(descriptor, start, length, Pace(allowance))
     try:
         return [_read(descriptor, start, length)]

@@ -75,9 +75,11 @@ def test_a_small_blob_comes_in_one_piece_and_a_large_one_in_bounded_blocks(store
     assert max(len(block) for block in blocks) <= FAST_BYTES
 
 
-def test_blocks_are_small_where_no_large_ones_are_wanted(store: DiskBlobStore) -> None:
-    blocks = list(store.read(put(store, LARGE), 0, len(LARGE), large_blocks=False))
-    assert b"".join(blocks) == LARGE
+@pytest.mark.parametrize("length", [SMALL_BYTES, SMALL_BYTES + 1, WHOLE_BYTES_MAX, len(LARGE)])
+def test_blocks_are_small_where_no_large_ones_are_wanted(store: DiskBlobStore, length: int) -> None:
+    """Also of what would otherwise come in one piece: of an answer with many parts several pieces are held."""
+    blocks = list(store.read(put(store, LARGE), 0, length, large_blocks=False))
+    assert b"".join(blocks) == LARGE[:length]
     assert max(len(block) for block in blocks) == SMALL_BYTES
 
 
