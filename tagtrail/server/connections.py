@@ -44,10 +44,13 @@ class Limits:
 
 @dataclass(slots=True)
 class _Standing:
-    """When a client was last seen to be fast enough, and what it had taken by then."""
+    """When a client was last seen to be fast enough, and what it had taken by then; and what `waited` at the last look,
+    as what it has taken once it took that too.
+    """
 
     since: float
     acknowledged: int
+    waited: int
     seen: float
 
 
@@ -68,12 +71,15 @@ class Watch:
             self._standings.pop(connection.cookie, None)
             return None
         standing = self._standings.get(connection.cookie)
+        waited = connection.acknowledged + connection.waiting
         if standing is None:
-            self._standings[connection.cookie] = _Standing(now, connection.acknowledged, now)
+            self._standings[connection.cookie] = _Standing(now, connection.acknowledged, waited, now)
             return None
-        standing.seen = now
+        # Who asks for small things from far away has one under way at each look, and is not slow.
+        all_taken = connection.acknowledged >= standing.waited
+        standing.seen, standing.waited = now, waited
         taken = connection.acknowledged - standing.acknowledged
-        if taken >= self._limits.least:
+        if all_taken or taken >= self._limits.least:
             standing.since, standing.acknowledged = now, connection.acknowledged
         elif now - standing.since >= self._limits.stall_s:
             return SLOW if taken else STALLED
@@ -109,7 +115,13 @@ def _run(limits: Limits, port: int) -> None:
 def look_at_all(watch: Watch, port: int) -> None:
     """One look at each connection that arrived on a port; those of this process to others are not concerned."""
     began = time.monotonic()
-    for number, file in enumerate(sockets.files()):
+    try:
+        files = sockets.files()
+    except OSError as problem:
+        # No descriptor is free, perhaps because of those who are to be cut off: this thread must not end by it.
+        logs.get_logger().warning("connections cannot be looked at", problem=str(problem))
+        return
+    for number, file in enumerate(files):
         if number % _SLICE == _SLICE - 1:
             time.sleep(_PAUSE_S)
         connection = sockets.look(file)

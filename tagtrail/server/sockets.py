@@ -1,8 +1,10 @@
 """The TCP connections of this process as the kernel sees them. The server owns them: they are borrowed for a look."""
 
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,19 +12,20 @@ from dataclasses import dataclass
 # Linux: a number that no other socket has or will have until the next start of the machine.
 _SO_COOKIE = 57
 _COOKIE_BYTES = 8
-# Of struct tcp_info (linux/tcp.h): state, packets not acknowledged, bytes acknowledged, bytes not sent. Linux 4.6.
-_INFO = struct.Struct("=B 23x I 92x Q 16x I")
+# Of struct tcp_info (linux/tcp.h): state and bytes acknowledged. Linux 4.1.
+_INFO = struct.Struct("=B 119x Q")
 _LISTENING = 10
+_NUMBER = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One look at a connection: `acknowledged` bytes were taken by the peer; `waiting` says that more are to go out."""
+    """One look at a connection: `acknowledged` bytes were taken by the peer, `waiting` more are to be."""
 
     file: int
     cookie: bytes
     acknowledged: int
-    waiting: bool
+    waiting: int
 
 
 def files() -> list[int]:
@@ -36,14 +39,16 @@ def look(file: int) -> Connection | None:
         with _borrowed(file) as held:
             cookie = _cookie(held)
             info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-            if len(info) < _INFO.size or _cookie(held) != cookie:
+            if len(info) < _INFO.size or info[0] == _LISTENING:
+                return None
+            # Named as if for terminals: of a connection it is what was not acknowledged, sent or not (tcp(7), SIOCOUTQ).
+            queued = fcntl.ioctl(held, termios.TIOCOUTQ, bytes(_NUMBER.size))
+            if _cookie(held) != cookie:
                 return None
     except OSError:
         return None  # no socket, no TCP, or closed meanwhile
-    state, unacknowledged, acknowledged, unsent = _INFO.unpack(info)
-    if state == _LISTENING:
-        return None
-    return Connection(file, cookie, acknowledged, waiting=bool(unacknowledged or unsent))
+    _, acknowledged = _INFO.unpack(info)
+    return Connection(file, cookie, acknowledged, *_NUMBER.unpack(queued))
 
 
 def local_port(file: int) -> int | None:
@@ -61,8 +66,8 @@ def cut_off(connection: Connection) -> str | None:
     What waits for the peer is thrown away when the server closes its file, which it does as soon as it notices.
     """
     try:
-        with socket.socket(fileno=os.dup(connection.file)) as held:
-            # From here on this is one connection whatever becomes of the file's number.
+        # From here on this is one connection whatever becomes of the file's number.
+        with _duplicate(connection.file) as held:
             if _cookie(held) != connection.cookie:
                 return None
             peer = str(held.getpeername()[0])
@@ -71,6 +76,16 @@ def cut_off(connection: Connection) -> str | None:
             return peer
     except OSError:
         return None
+
+
+def _duplicate(file: int) -> socket.socket:
+    duplicate = os.dup(file)
+    try:
+        return socket.socket(fileno=duplicate)
+    except OSError:
+        # It is no socket any more.
+        os.close(duplicate)
+        raise
 
 
 def _cookie(held: socket.socket) -> bytes:

@@ -1,6 +1,7 @@
 """When a connection is cut off, and that the right one is."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from tagtrail.server.sockets import Connection
 LIMITS = Limits(stall_s=100, rate_min_bytes=10)
 
 
-def at(acknowledged: int, *, waiting: bool = True, cookie: bytes = b"c") -> Connection:
+def at(acknowledged: int, *, waiting: int = 10_000, cookie: bytes = b"c") -> Connection:
     """What one look finds."""
     return Connection(5, cookie, acknowledged, waiting)
 
@@ -49,11 +50,19 @@ def test_without_a_rate_one_byte_is_enough() -> None:
 def test_a_connection_for_which_nothing_waits_has_its_time_anew() -> None:
     watch = Watch(LIMITS)
     assert watch.judge(at(7), 0) is None
-    assert watch.judge(at(7, waiting=False), 90) is None
+    assert watch.judge(at(7, waiting=0), 90) is None
     assert len(watch) == 0
     assert watch.judge(at(7), 110) is None
     assert watch.judge(at(7), 209) is None
     assert watch.judge(at(7), 210) is STALLED
+
+
+def test_who_takes_by_each_look_what_waited_at_the_last_one_is_not_slow() -> None:
+    """It asks for one small thing after the other, and is so far away that something is always under way."""
+    watch = Watch(LIMITS)
+    assert [watch.judge(at(taken, waiting=30), 5 * taken / 30) for taken in range(0, 3000, 30)] == [None] * 100
+    assert watch.judge(at(2970, waiting=30), 594) is None
+    assert watch.judge(at(2970, waiting=30), 595) is STALLED
 
 
 def test_a_connection_that_has_ended_is_forgotten() -> None:
@@ -74,26 +83,30 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
             yield served, client
 
 
-def fill(served: socket.socket) -> None:
-    """Send until the kernel takes no more."""
+def fill(served: socket.socket) -> int:
+    """Send until the kernel takes no more; answers how many bytes."""
     served.setblocking(False)
+    sent = 0
     try:
         while True:
-            served.send(bytes(1 << 20))
+            sent += served.send(bytes(1 << 20))
     except BlockingIOError:
         served.setblocking(True)
+    return sent
 
 
 def test_the_kernel_tells_what_waits_and_what_was_taken(pair: tuple[socket.socket, socket.socket]) -> None:
     served, client = pair
     before = sockets.look(served.fileno())
     assert before is not None
-    assert not before.waiting
-    fill(served)
+    assert before.waiting == 0
+    sent = fill(served)
     after = sockets.look(served.fileno())
     assert after is not None
-    assert after.waiting
+    assert after.waiting > 0
     assert after.acknowledged > before.acknowledged
+    # They are two questions to the kernel, between which the peer may take some.
+    assert after.acknowledged + after.waiting <= before.acknowledged + sent
     assert after.cookie == before.cookie
     other = sockets.look(client.fileno())
     assert other is not None
@@ -112,7 +125,7 @@ def test_a_connection_is_cut_off_unless_its_number_is_another_ones_by_now(
     served, client = pair
     seen = sockets.look(served.fileno())
     assert seen is not None
-    mistaken = Connection(client.fileno(), seen.cookie, 0, waiting=True)
+    mistaken = Connection(client.fileno(), seen.cookie, 0, waiting=1)
     assert sockets.cut_off(mistaken) is None
     client.sendall(b"still there")
     assert served.recv(100) == b"still there"
@@ -140,3 +153,21 @@ def test_only_connections_that_arrived_on_the_port_are_cut_off_and_no_file_is_le
         served.sendall(b"gone")
     assert len(sockets.files()) == before
     assert client.fileno() > 0
+
+
+def test_the_watch_goes_on_where_no_descriptor_is_free(pair: tuple[socket.socket, socket.socket]) -> None:
+    served, _ = pair
+    fill(served)
+    port = served.getsockname()[1]
+    watch = Watch(Limits(0, 0))
+    look_at_all(watch, port)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        look_at_all(watch, port)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(watch) == 1
+    look_at_all(watch, port)
+    with pytest.raises(OSError, match=r"pipe|reset"):
+        served.sendall(b"gone")
