@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 from protocol.errors import Code, error
 from tagtrail.config import Settings
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,255}):?[0-9]{0,5}")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,255})(:[0-9]{0,5})?")
+# A longer one is malformed, and is not kept: a head has room for 64 KiB of it.
+_BYTES_MAX = 300
 _KEPT = 1024
 
 
@@ -36,7 +38,7 @@ class Hosts:
     def check(self, environ: Mapping[str, Any]) -> None:
         """Raises 400 for a Host that is missing, there twice or malformed, and 403 for one that is not ours."""
         host = environ.get("HTTP_HOST", "")
-        verdict = self._judged(host)
+        verdict = self._judged(host) if len(host) <= _BYTES_MAX else _Verdict.MALFORMED
         if verdict is _Verdict.GOOD:
             return
         if verdict is _Verdict.STRANGE:

@@ -15,6 +15,7 @@ from blobstore.disk import DiskBlobStore
 from blobstore.interface import BlobStoreError
 from tagtrail.cli.common import Problem, resolved, setting_options
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over
+from tagtrail.server.allocator import ALLOCATOR_SETTINGS, ALLOCATOR_VARIABLE
 from tagtrail.server.counting import FOLDER_VARIABLE, fresh_folder
 from tagtrail.server.lock import LOCK_FILE
 
@@ -38,7 +39,8 @@ def api(config_file: str | None, **values: Any) -> None:
 
 
 def _serve(settings: Settings, handed: Path) -> None:
-    # Loaded once the folder of the counters is known.
+    os.environ.setdefault(ALLOCATOR_VARIABLE, ALLOCATOR_SETTINGS)
+    # Loaded once the folder of the counters is known, and the settings of the server's allocator.
     from tagtrail.cli.processes import checked
     from tagtrail.server import api as work
 

@@ -48,7 +48,10 @@ MALFORMED = [
     "http://localhost",
     "localhost:port",
     "[::1",
+    "[::1]5000",
     "a/b",
+    "a" * 256,
+    "a" * 60_000,
 ]
 ORIGIN = "https://ui.example.com"
 
