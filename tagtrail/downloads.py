@@ -94,8 +94,10 @@ class _Held:
         """Close the body and give the place back; may be called any number of times."""
         leave, self._leave = self._leave, None
         if leave is not None:
-            close(self._body)
-            leave()
+            try:
+                close(self._body)
+            finally:
+                leave()
 
     def __del__(self) -> None:
         # A body that the server never began to read is closed by nobody else.

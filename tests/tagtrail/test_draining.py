@@ -162,3 +162,13 @@ def test_one_too_many_is_not_read() -> None:
     assert client.left == 0
     again, _ = only.after(given, body_of(Client(100), 100), ADDRESS)
     assert again is not given
+
+
+def test_an_answer_that_nobody_sends_gives_its_place_back() -> None:
+    client = Client(100)
+    only = drain(client)
+    given = Answer()
+    only.after(given, body_of(client, 100), ADDRESS)
+    again, _ = only.after(given, body_of(client, 100), ADDRESS)
+    assert again is not given
+    assert client.left == 100
