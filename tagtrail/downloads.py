@@ -5,6 +5,7 @@ its way, and its client decides when that is: so their number is bounded, for ea
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from blobstore.pace import WHOLE_BYTES_MAX, Allowance, Pace
@@ -25,6 +26,7 @@ class Downloads:
     def __init__(self, gate: AddressGate, allowance: Allowance) -> None:
         self._gate = gate
         self._allowance = allowance
+        self._setting = threading.Lock()
 
     def admit(self, answer: Answer, address: str) -> Answer:
         """The answer to a GET as it may go out: a large one holds a place until it ends. Raises 429 if none is free."""
@@ -52,7 +54,9 @@ class Downloads:
         self._set_interval()
 
     def _set_interval(self) -> None:
-        sys.setswitchinterval(_SWITCH_INTERVAL_S + self._gate.total * _SWITCH_INTERVAL_S_EACH)
+        # One at a time, so that the last one to set it has counted all.
+        with self._setting:
+            sys.setswitchinterval(_SWITCH_INTERVAL_S + self._gate.total * _SWITCH_INTERVAL_S_EACH)
 
 
 class MemoryBlocks:

@@ -1,5 +1,7 @@
 """Long answers hold a place and go out in blocks; short ones do neither."""
 
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -77,3 +79,26 @@ def test_one_too_many_is_refused_and_its_body_closed() -> None:
     assert "Retry-After" in dict(refused.value.headers)
     assert body.closed == 1
     assert list(held.body) == [b"a", b"b"]
+
+
+def test_of_downloads_that_end_at_once_the_last_one_sets_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one has counted and is held up; the second one counts none any more."""
+    serving, _ = downloads(2)
+    first, second = (serving.admit(Answer(200, [], Body()), "a").body for _ in range(2))
+    found: list[float] = []
+    counted, passed = threading.Event(), threading.Event()
+
+    def held_up(interval: float) -> None:
+        if not counted.is_set():
+            counted.set()
+            passed.wait(0.5)
+        found.append(interval)
+        passed.set()
+
+    monkeypatch.setattr(sys, "setswitchinterval", held_up)
+    ending = threading.Thread(target=first.close)  # type: ignore[union-attr]
+    ending.start()
+    assert counted.wait(10)
+    second.close()  # type: ignore[union-attr]
+    ending.join()
+    assert found == [pytest.approx(0.00505), pytest.approx(0.005)]
