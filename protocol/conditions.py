@@ -17,7 +17,7 @@ def not_modified(if_none_match: str | None, etag: str) -> bool:
 
 
 def range_applies(if_range: str | None, etag: str) -> bool:
-    """Whether the Range of a GET counts (RFC 9110 section 13.1.5); if not, the whole is the answer.
+    """True if the Range of a GET counts (RFC 9110 section 13.1.5); otherwise the whole is the answer.
 
     The comparison is strong: a weak entity tag never matches. Nor does a date: no answer carries Last-Modified.
     """

@@ -20,7 +20,7 @@ def _new_boundary() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """What stands around the parts of a blob of `size` bytes, each of them of type `part_type`."""
+    """The lines around the parts of a blob of `size` bytes, each of them of type `part_type`."""
 
     parts: tuple[ByteRange, ...]
     size: int
@@ -38,7 +38,7 @@ class Framing:
         return sum(len(self.head(each)) + each.length for each in self.parts) + len(self.end)
 
     def head(self, part: ByteRange) -> bytes:
-        """What stands before the bytes of a part."""
+        """The lines before the bytes of a part."""
         line_end = "\r\n" if part is not self.parts[0] else ""
         return (
             f"{line_end}--{self.boundary}\r\n"
@@ -48,7 +48,7 @@ class Framing:
 
     @property
     def end(self) -> bytes:
-        """What stands behind the last part."""
+        """The lines behind the last part."""
         return f"\r\n--{self.boundary}--\r\n".encode()
 
 

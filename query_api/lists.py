@@ -11,7 +11,7 @@ from protocol.messages import Answer, Headers, Request, json_answer
 from protocol.paging import next_link, parse_last, parse_page
 from query_api.context import Context
 
-# Some clients stop reading an index at 4 MiB (R5).
+# Some clients stop reading an index at 4 MiB.
 _REFERRERS_BYTES_MAX = 3 * 1024 * 1024
 
 

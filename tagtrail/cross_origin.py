@@ -45,7 +45,7 @@ class CrossOrigin:
         self._origins = origins
 
     def headers(self, environ: Mapping[str, Any]) -> Headers:
-        """What goes with an answer."""
+        """Headers that go with an answer."""
         if not self._origins:
             return []
         # The answer to one origin is not that to another, also for caches on the way.

@@ -1,4 +1,4 @@
-"""What a client still sends when its answer is there already: it is read and thrown away, for every answer alike.
+"""The rest of a body whose answer is there already: it is read and thrown away, for every answer alike.
 
 A connection that is closed with bytes unread is reset by the kernel, and a reset overtakes the answer: the client would
 see "broken pipe" and no status. So an answer that is given before the body was read keeps its thread until the rest
@@ -51,7 +51,7 @@ class RequestBody:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to read."""
+        """True if nothing is left to read."""
         return self._ended or self._received == self._length
 
     @property
@@ -61,11 +61,11 @@ class RequestBody:
 
     @property
     def asking(self) -> bool:
-        """Whether the client waits to be told to send the body, which the first read does."""
+        """True if the client waits to be told to send the body, which the first read does."""
         return self._asks and not self._received
 
     def rest(self) -> Environ:
-        """What is left, as the environment of a request of its own."""
+        """The rest, as the environment of a request of its own."""
         left = self.left
         length = {"HTTP_TRANSFER_ENCODING": "chunked"} if left is None else {"CONTENT_LENGTH": str(left)}
         return {"wsgi.input": self, **length}

@@ -76,7 +76,7 @@ def names_given(settings: Settings) -> list[str]:
 
 
 def _is_of_this_machine(name: str) -> bool:
-    """Whether a name is of loopback by its spelling, whatever a name server says (RFC 6761 section 6.3)."""
+    """True if a name is of loopback by its spelling, whatever a name server says (RFC 6761 section 6.3)."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""What /metrics says of the keeper: from the database, so that every API process and every keeper says the same."""
+"""The keeper at /metrics: told from the database, so that every API process and every keeper says the same."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from eventstore.feed.keeper import LEASE, STANDINGS
 
 
 class Keeping(Collector):
-    """Whether there is a keeper, and where each of its tasks stands; nothing while the database is away."""
+    """One gauge for a keeper that is there, and where each of its tasks stands; nothing while the database is away."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine

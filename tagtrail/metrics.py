@@ -80,7 +80,7 @@ class Standings(Collector):
         yield from _of_models(found)
 
     def _ask(self) -> tuple[bool, Status | None]:
-        """Whether the database answers, and where things stand if it could tell in time."""
+        """True if the database answers, and where things stand if it could tell in time."""
         up = False
         try:
             with self._engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Whose request it is behind proxies that are trusted: the address that the last of them vouches for."""
+"""The client of a request behind trusted proxies: the address that the last of them vouches for."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence

@@ -44,8 +44,9 @@ class Limits:
 
 @dataclass(slots=True)
 class _Standing:
-    """When a client was last seen to be fast enough, and what it had taken by then; and what `waited` at the last look,
-    as what it has taken once it took that too.
+    """When a client was last seen to be fast enough, and what it had taken by then.
+
+    `waited` is what it will have taken once it has all that waited for it at the last look.
     """
 
     since: float

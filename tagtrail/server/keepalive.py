@@ -1,5 +1,5 @@
-"""What the kernel does for connections: those whose client vanished without a word are found by TCP keep-alive and end,
-and for those whose client reads nothing it holds little.
+"""Options of the kernel for connections: those whose client vanished without a word are found by TCP keep-alive and
+end, and for a client that reads nothing little is held.
 
 granian has no option for it. What a listening socket has, its connections inherit; so it is set on that one.
 """

@@ -26,7 +26,7 @@ Runner = Callable[[Any, dict[str, Any]], Any]
 
 
 class Body(Protocol):
-    """What granian makes of a body of blocks."""
+    """A body of blocks as granian wraps it."""
 
     @property
     def inner(self) -> Iterable[bytes]:

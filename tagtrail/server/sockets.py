@@ -41,7 +41,7 @@ def look(file: int) -> Connection | None:
             info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
             if len(info) < _INFO.size or info[0] == _LISTENING:
                 return None
-            # Named as if for terminals: of a connection it is what was not acknowledged, sent or not (tcp(7), SIOCOUTQ).
+            # Of a connection it is the number of bytes that were not acknowledged, sent or not (SIOCOUTQ in tcp(7)).
             queued = fcntl.ioctl(held, termios.TIOCOUTQ, bytes(_NUMBER.size))
             if _cookie(held) != cookie:
                 return None
