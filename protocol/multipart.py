@@ -1,7 +1,8 @@
 """Several parts of one blob in one answer: multipart/byteranges (RFC 9110 section 14.6)."""
 
 import secrets
-from collections.abc import Callable, Generator, Iterable
+from array import array
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from protocol.ranges import ByteRange
@@ -20,9 +21,8 @@ def _new_boundary() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """The lines around the parts of a blob of `size` bytes, each of them of type `part_type`."""
+    """The lines around parts of a blob of `size` bytes, each of them of type `part_type`."""
 
-    parts: tuple[ByteRange, ...]
     size: int
     part_type: str
     boundary: str = field(default_factory=_new_boundary)
@@ -32,14 +32,14 @@ class Framing:
         """The type of the whole answer."""
         return f"multipart/byteranges; boundary={self.boundary}"
 
-    @property
-    def length(self) -> int:
+    def length(self, parts: Sequence[ByteRange]) -> int:
         """The length of the whole answer in bytes."""
-        return sum(len(self.head(each)) + each.length for each in self.parts) + len(self.end)
+        heads = sum(len(self.head(each, first=number == 0)) for number, each in enumerate(parts))
+        return heads + sum(each.length for each in parts) + len(self.end)
 
-    def head(self, part: ByteRange) -> bytes:
+    def head(self, part: ByteRange, *, first: bool) -> bytes:
         """The lines before the bytes of a part."""
-        line_end = "\r\n" if part is not self.parts[0] else ""
+        line_end = "" if first else "\r\n"
         return (
             f"{line_end}--{self.boundary}\r\n"
             f"Content-Type: {self.part_type}\r\n"
@@ -60,11 +60,13 @@ def content_range(part: ByteRange, size: int) -> str:
 class MultipartBody:
     """The bytes of such an answer, in blocks. One part is open at a time, and what `read` gave is closed."""
 
-    def __init__(self, framing: Framing, read: Read) -> None:
+    def __init__(self, framing: Framing, parts: Sequence[ByteRange], read: Read) -> None:
         """Open the first part, so that what `read` raises for a missing blob is raised here."""
-        first = framing.parts[0]
-        self._blocks = read(first.start, first.length)
-        self._pieces = self._all(framing, read)
+        self._blocks = read(parts[0].start, parts[0].length)
+        # As bare numbers: two thousand objects would take a quarter of a megabyte for as long as nobody reads on.
+        starts = array("Q", [each.start for each in parts])
+        lengths = array("Q", [each.length for each in parts])
+        self._pieces = self._all(framing, starts, lengths, read)
 
     def __iter__(self) -> "MultipartBody":
         return self
@@ -88,10 +90,12 @@ class MultipartBody:
         if close is not None:
             close()
 
-    def _all(self, framing: Framing, read: Read) -> Generator[bytes, None, None]:
-        for part in framing.parts:
-            yield framing.head(part)
-            if part is not framing.parts[0]:
+    def _all(
+        self, framing: Framing, starts: Sequence[int], lengths: Sequence[int], read: Read
+    ) -> Generator[bytes, None, None]:
+        for number, part in enumerate(map(ByteRange, starts, lengths)):
+            yield framing.head(part, first=number == 0)
+            if number:
                 self._blocks = read(part.start, part.length)
             yield from self._blocks
         yield framing.end

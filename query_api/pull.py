@@ -139,9 +139,9 @@ class StandingBlob:
 
     def _partial(self, headers: Headers, parts: tuple[ByteRange, ...]) -> Answer:
         if len(parts) > 1:
-            framing = Framing(parts, self._size, _BLOB_TYPE)
-            body = MultipartBody(framing, self._read_in_small_blocks)
-            return Answer(206, [*headers, *_entity(framing.content_type, framing.length)], body)
+            framing = Framing(self._size, _BLOB_TYPE)
+            body = MultipartBody(framing, parts, self._read_in_small_blocks)
+            return Answer(206, [*headers, *_entity(framing.content_type, framing.length(parts))], body)
         (part,) = parts
         headers = [*headers, ("Content-Range", content_range(part, self._size)), *_entity(_BLOB_TYPE, part.length)]
         return Answer(206, headers, self._read(part.start, part.length))

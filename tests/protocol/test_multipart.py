@@ -1,5 +1,6 @@
 """Several parts in one answer: the length is known before, the bytes are those asked for, little is held at once."""
 
+import tracemalloc
 from collections.abc import Iterator
 from random import Random
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.multipart import GATHERED_BYTES, Framing, MultipartBody
-from protocol.ranges import ByteRange
+from protocol.ranges import RANGES_MAX, ByteRange
 from tests import multipart
 
 KIND = "application/octet-stream"
@@ -66,9 +67,9 @@ def test_the_body_has_the_announced_length_and_the_parts(
     asked: tuple[ByteRange, ...], chance: Random, block: int
 ) -> None:
     source = Source(chance.randbytes(asked[-1].last + 5), block)
-    framing = Framing(asked, len(source.data), KIND)
-    body = b"".join(MultipartBody(framing, source.read))
-    assert len(body) == framing.length
+    framing = Framing(len(source.data), KIND)
+    body = b"".join(MultipartBody(framing, asked, source.read))
+    assert len(body) == framing.length(asked)
     assert multipart.split(framing.content_type, body) == [
         (
             {"Content-Type": KIND, "Content-Range": f"bytes {each.start}-{each.last}/{len(source.data)}"},
@@ -81,8 +82,7 @@ def test_the_body_has_the_announced_length_and_the_parts(
 
 def test_each_answer_has_a_boundary_of_its_own() -> None:
     """Whoever pushed the blob cannot have put it there."""
-    asked = (ByteRange(0, 1), ByteRange(5, 1))
-    boundaries = {Framing(asked, 10, KIND).boundary for _ in range(100)}
+    boundaries = {Framing(10, KIND).boundary for _ in range(100)}
     assert len(boundaries) == 100
     assert all(len(each) == 32 and each.isalnum() and each.isascii() for each in boundaries)
 
@@ -90,11 +90,11 @@ def test_each_answer_has_a_boundary_of_its_own() -> None:
 def test_small_pieces_go_out_together_and_large_ones_are_not_gathered() -> None:
     small = Source(bytes(100_000), block=100)
     asked = tuple(ByteRange(each * 100, 50) for each in range(1000))
-    blocks = list(MultipartBody(Framing(asked, 100_000, KIND), small.read))
+    blocks = list(MultipartBody(Framing(100_000, KIND), asked, small.read))
     assert len(blocks) == sum(map(len, blocks)) // GATHERED_BYTES + 1
     large = Source(bytes(10_000_000), block=1_000_000)
     asked = (ByteRange(0, 4_000_000), ByteRange(5_000_000, 4_000_000))
-    assert max(map(len, MultipartBody(Framing(asked, 10_000_000, KIND), large.read))) < 1_000_000 + 1000
+    assert max(map(len, MultipartBody(Framing(10_000_000, KIND), asked, large.read))) < 1_000_000 + 1000
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
@@ -102,7 +102,7 @@ def test_who_gives_up_leaves_nothing_open(taken: int) -> None:
     """Also before the first block was taken."""
     source = Source(bytes(1_000_000), block=GATHERED_BYTES)
     asked = (ByteRange(0, 10), ByteRange(1000, 500_000))
-    body = MultipartBody(Framing(asked, 1_000_000, KIND), source.read)
+    body = MultipartBody(Framing(1_000_000, KIND), asked, source.read)
     for _ in range(taken):
         next(body)
     assert source.open == 1
@@ -116,4 +116,20 @@ def test_a_blob_that_is_gone_is_told_before_the_answer_begins() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        MultipartBody(Framing((ByteRange(0, 1), ByteRange(5, 1)), 10, KIND), gone)
+        MultipartBody(Framing(10, KIND), (ByteRange(0, 1), ByteRange(5, 1)), gone)
+
+
+def test_the_most_parts_take_little_while_nobody_reads_on() -> None:
+    """A quarter of a megabyte for each of thousands of readers who stall would be too much."""
+    source = Source(bytes(10), block=1)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        many = tuple(ByteRange(10**9 + each * 1000, 500) for each in range(RANGES_MAX))
+        body = MultipartBody(Framing(10**10, KIND), many, source.read)
+        del many
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert next(body)
+    assert held - before < 64 * 1024
