@@ -54,8 +54,8 @@ def migrate(owner_url: str, *, app_role: str, locks_within_s: float = LOCKS_WITH
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
                     f"the migration did not get its locks within {locks_within_s:g} s, and changed nothing: "
-                    f"{problem.diag.message_primary}; end long transactions (pg_stat_activity shows them), then try "
-                    "again"
+                    f"{problem.diag.message_primary}; end long transactions and vacuums (pg_stat_activity shows them), "
+                    "then try again"
                 ) from error
             _log.warning("the migration waits for locks, trying again: %s", problem.diag.message_primary)
         time.sleep(pause)
