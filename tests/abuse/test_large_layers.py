@@ -10,6 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -59,7 +60,7 @@ def send(server: RunningServer, method: str, path: str, layer: Layer, start: int
     if (start, end) == (0, layer.size):
         del headers["Content-Range"]
     connection.request(method, path, body=layer.blocks(start, end), headers=headers)
-    with connection.getresponse() as answer:
+    with closing(connection), connection.getresponse() as answer:
         assert answer.status == (202 if method == "PATCH" else 201), (answer.status, answer.read())
         return str(answer.headers["Location"])
 
@@ -88,7 +89,7 @@ def pull(server: RunningServer, layer: Layer, digest: str, start: int, end: int)
     whole = (start, end) == (0, layer.size)
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
     connection.request("GET", f"/v2/{REPOSITORY}/blobs/{digest}", headers=headers)
-    with connection.getresponse() as answer:
+    with closing(connection), connection.getresponse() as answer:
         assert (answer.status, answer.length) == (200 if whole else 206, end - start)
         for block in layer.blocks(start, end):
             assert answer.read(len(block)) == block

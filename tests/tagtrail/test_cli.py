@@ -256,6 +256,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(pushed: Pushed) -> None:
         stop.set()
         appender.join()
         process.kill()
+        process.stderr.close()
 
 
 def test_projections_status_names_every_model_and_the_head(pushed: Pushed) -> None:

