@@ -10,13 +10,15 @@ from command_api.receiving import read_manifest
 from domain import manifest as manifests
 from domain.digests import DEFAULT_ALGORITHM, Digest, digest_of
 from domain.event import to_json
-from domain.facts import Facts, facts_to_json
+from domain.facts import Facts, facts_to_json, small_annotations_json
+from domain.features import SMALL_FACTS
 from domain.image_config import with_config
 from domain.manifest import Manifest, ManifestDeleted, ManifestPushed
 from domain.manifest_parser import InvalidManifest, InvalidManifestDigest, ParsedManifest, parse_manifest
 from domain.names import InvalidName, RepositoryName, TagName, parse_tag
 from domain.streams import PRESENT, manifest_stream, tag_prefix, tag_stream
 from domain.tag import TagDeleted, TagMoved
+from eventstore.features import READERS, Feature
 from eventstore.types import Appended, AtMost, Condition, Content, Expand, NewEvent, RefIs, RefIsNot, Refused
 from protocol.conditions import etags
 from protocol.errors import Code, WireError, error
@@ -114,7 +116,7 @@ def _append(
     naming = Naming(repository, facts)
     preconditions = _preconditions(request, repository, digest, tags)
     pushed = _pushed_events(repository, digest, len(body), parsed.media_type, facts, naming, tags)
-    content = Content(str(digest), body, facts_to_json(facts))
+    content = Content(str(digest), body, facts_to_json(facts, whole=_must_be_whole(context, facts)))
     for _ in range(_ATTEMPTS_MAX):
         context.store.put_content(content)
         needs = naming.conditions(context.store)
@@ -126,6 +128,13 @@ def _append(
         if missing := naming.missing(outcome.failed_conditions):
             raise missing_blobs(missing)
     raise error(Code.UNAVAILABLE, "the manifest could not be stored, try again", headers=[("Retry-After", "1")])
+
+
+def _must_be_whole(context: Context, facts: Facts) -> bool:
+    """Whether older processes live that would list a referrer without its large annotations."""
+    if facts.subject is None or small_annotations_json(facts) is not None:
+        return False
+    return bool(context.store.features.lacking(Feature(SMALL_FACTS, READERS)))
 
 
 def _pushed_events(

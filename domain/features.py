@@ -8,9 +8,12 @@ from collections.abc import Mapping
 
 from domain.events import readable_events
 
+# Facts of a manifest may lack large annotations, which are read from the manifest itself then.
+SMALL_FACTS = "small-facts"
+
 HANDLED: Mapping[str, frozenset[str]] = {
-    "api": readable_events(),
-    "projector": readable_events(),
+    "api": readable_events() | {SMALL_FACTS},
+    "projector": readable_events() | {SMALL_FACTS},
     # It carries events as they are.
     "relay": frozenset(),
     # It reads what stands beside streams, not their events.

@@ -1,5 +1,6 @@
 """Features: none is used before every live process of the kinds concerned has it, and who lacks one does not serve."""
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from domain.features import HANDLED
+from domain.facts import ANNOTATIONS_BYTES_MAX
+from domain.features import HANDLED, SMALL_FACTS
+from domain.media_types import OCI_MANIFEST
 from domain.tag import TagMoved
 from eventstore import features, schema
 from eventstore.features import READERS, Feature, Features
@@ -17,7 +20,7 @@ from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
 from eventstore.types import FeatureNotInUse, SchemaOutdated
 from eventstore.window import REVISION
-from tests.api import Registry
+from tests.api import Registry, sha256
 from tests.postgres import Database
 from tests.waiting import eventually
 
@@ -132,6 +135,31 @@ def test_an_event_type_is_appended_once_all_readers_know_it(
         assert registry.manifest("u/app", "v2", manifest.data).status_code == 201
     with pytest.raises(SchemaOutdated, match=r"the log uses TagMoved.2, which this api does not know"):
         schema.check(database.app_url, HANDLED)
+
+
+def test_older_processes_are_given_facts_with_all_annotations(registry: Registry, database: Database) -> None:
+    """They list what facts say; those that know better are given facts without the large ones, once all do."""
+    registry.push("u/app", "v1", b"layer")
+    subject = registry.get("/v2/u/app/manifests/v1")
+    kept = "SELECT octet_length((facts->'annotations')::text) FROM log.es_content ORDER BY stored_at DESC LIMIT 1"
+    large = {"note": "x" * (ANNOTATIONS_BYTES_MAX + 1)}
+
+    def push(name: str) -> None:
+        described = {"mediaType": OCI_MANIFEST, "digest": sha256(subject.data), "size": len(subject.data)}
+        manifest = json.loads(subject.data) | {"subject": described, "annotations": large | {"name": name}}
+        assert registry.manifest("u/app", name, json.dumps(manifest).encode()).status_code == 201
+
+    with living(database, Member("projector", features=HANDLED["projector"] - {SMALL_FACTS})) as old:
+        push("old")
+        assert alone(database, kept) > [(ANNOTATIONS_BYTES_MAX,)]
+        assert old.refusal is None
+    push("new")
+    assert alone(database, kept) < [(100,)]
+    listed = json.loads(registry.get(f"/v2/u/app/referrers/{sha256(subject.data)}").data)["manifests"]
+    assert sorted(each["annotations"]["name"] for each in listed) == ["new", "old"]
+    assert {each["annotations"]["note"] for each in listed} == {large["note"]}
+    with pytest.raises(SchemaOutdated, match="the log uses small-facts, which this api does not know"):
+        schema.check(database.app_url, {"api": HANDLED["api"] - {SMALL_FACTS}})
 
 
 def test_programs_from_before_the_window_live_too(database: Database, store: Store) -> None:
