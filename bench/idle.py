@@ -1,4 +1,4 @@
-"""What an idle server takes of the processor: `python bench/idle.py [SECONDS] [--kafka HOST:PORT]`.
+"""Measures the processor time of an idle server: `python bench/idle.py [SECONDS] [--kafka HOST:PORT]`.
 
 Starts `tagtrail serve`, pushes something, waits until the read models are level and things have calmed down, then adds
 up the time of the processor that each process took within SECONDS (default 60), those that began and ended meanwhile
@@ -35,7 +35,7 @@ def taken(server: RunningServer) -> dict[str, float]:
 
 
 def name_of(pid: int) -> str:
-    """What the process is, short."""
+    """A short name for the process."""
     words = command_of(pid).split()
     if words[:1] == ["postgres:"]:
         return " ".join(words)

@@ -1,4 +1,4 @@
-"""What readers who stall or crawl do to others: `python bench/stalled_readers.py`, about two minutes.
+"""Measures how readers who stall or crawl slow down others: `python bench/stalled_readers.py`, about two minutes.
 
 A server as people start it, and a blob of 256 MiB; 2,000 clients that ask for it and read nothing, and 2,000 that read
 10 KiB a second, from many addresses. Meanwhile a reader asks for a manifest. Then memory: what each client takes in our

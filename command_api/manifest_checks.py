@@ -1,4 +1,4 @@
-"""Whether everything that a manifest names is there: before the append by a look (see naming for its lock)."""
+"""Looks, before the append, whether everything that a manifest names is there; `naming` judges it under the lock."""
 
 from collections.abc import Mapping, Sequence
 

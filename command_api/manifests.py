@@ -131,7 +131,7 @@ def _append(
 
 
 def _must_be_whole(context: Context, facts: Facts) -> bool:
-    """Whether older processes live that would list a referrer without its large annotations."""
+    """True while older processes live that would list a referrer without its large annotations."""
     if facts.subject is None or small_annotations_json(facts) is not None:
         return False
     return bool(context.store.features.lacking(Feature(SMALL_FACTS, READERS)))

@@ -1,4 +1,4 @@
-"""What a manifest names, as the store takes it: the streams that it refers to, and what must stand when it is appended.
+"""The things a manifest names, as the store takes them: streams it refers to, and what must stand at the append.
 
 A manifest that names few things brings them along with its command. What names many is stored as a set beforehand and
 judged outside of the append's lock, under which only what changed since then is looked at: others wait for that lock.
@@ -20,7 +20,7 @@ NAMED_DIRECTLY_MAX = 100
 
 
 class Naming:
-    """What one manifest of a repository names.
+    """The things that one manifest of a repository names.
 
     A child of an index may be a manifest or, as in build caches, a blob: either of two streams does.
     """
@@ -56,11 +56,11 @@ class Naming:
 
     @property
     def refers_to(self) -> tuple[str, ...]:
-        """What the manifest's stream refers to."""
+        """The targets that the manifest's stream refers to."""
         return (set_target(self._digest),) if self._members else self._named
 
     def conditions(self, store: Store) -> list[Condition]:
-        """What must hold when the manifest is appended; stores and judges the set where there is one.
+        """The conditions that must hold when the manifest is appended; stores and judges the set where there is one.
 
         Raises 404 MANIFEST_BLOB_UNKNOWN if it does not hold now.
         """

@@ -1,4 +1,4 @@
-"""What a registry does by itself with uploads: expire idle sessions, sweep staging files that crashes left."""
+"""The upkeep of uploads: expire idle sessions, sweep staging files that crashes left."""
 
 import logging
 import secrets

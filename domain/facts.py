@@ -31,7 +31,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a manifest: enough for every page and list without its bytes, but for large annotations.
+    """The known facts of a manifest: enough for every page and list without its bytes, but for large annotations.
 
     `kind` is "manifest" or "index"; `artifact_type` is the one that the referrers API lists (R2); `platform`,
     `created` (as the config says it), `labels` and `history` come best effort from the config blob (M5);

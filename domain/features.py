@@ -1,4 +1,4 @@
-"""What each kind of process handles. A feature is used once every live process of the kinds that it concerns has it.
+"""The features that each kind of process handles. One is used once every live process of the kinds concerned has it.
 
 A feature is an event type with its schema version (`TagMoved.1`), or the name of something that older processes would
 get wrong: a new kind of id, another place of data. Each kind declares only what it handles.

@@ -30,7 +30,7 @@ class Feature:
 
 
 class _Seen:
-    """What was seen on one database. Another one is begun anew, so that no answer of the old one is taken for it."""
+    """The features that were seen on one database. For another one this begins anew, so that no old answer is taken."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -40,7 +40,7 @@ class _Seen:
 
 
 class Features:
-    """What one process knows of the features in use; for any number of threads.
+    """The knowledge that one process has of the features in use; for any number of threads.
 
     `listed` names those in use; `use` puts one to use, or answers which processes do not have it.
     """

@@ -58,7 +58,7 @@ def standing_of(connection: psycopg.Connection) -> Schema | None:
 
 
 def check(url: str, handled: Mapping[str, Collection[str]] = NOTHING) -> list[str]:
-    """What makes it unsafe to serve with this connection, one sentence each; empty if nothing does.
+    """List what makes it unsafe to serve with this connection, one sentence each; empty if nothing does.
 
     `handled` are the kinds of processes to start, each with its features. Raises SchemaOutdated if this program does
     not serve the schema, the schema does not let it serve, or the log uses a feature that it does not have.

@@ -131,7 +131,7 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What a set holds of one stream: whether it `refers` to it, and what it needs of it, as need number `need`.
+    """One stream in a set: whether it `refers` to it, and what it needs of it, as need number `need`.
 
     The need holds if the stream has `ref`, or if `or_target` has `or_ref`. Without a number nothing is needed.
     """
@@ -169,13 +169,13 @@ Condition = RefIs | RefIsNot | Unreferenced | AtMost | SetHolds
 
 
 def set_target(digest: str) -> str:
-    """What an event refers to that refers to all streams of a set."""
+    """The target of an event that refers to all streams of a set."""
     return f"set-{digest}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Who asked and through which request; becomes the metadata of every event of the command.
+    """The actor that asked, and through which request; becomes the metadata of every event of the command.
 
     `correlation_id` is the trace that the request is a part of, where its sender keeps one.
     """

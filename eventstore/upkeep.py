@@ -1,4 +1,4 @@
-"""What keeps a log's tables from growing without need: each task in slices, at a cost in proportion to what goes."""
+"""Tasks that keep a log's tables from growing without need: each in slices, at a cost in proportion to what goes."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -75,7 +75,7 @@ model = Model(
 
 @dataclass(frozen=True, slots=True)
 class BlobReferences:
-    """Who uses a blob: `count` manifests in all; a page of them as (repository, manifest, role); repositories.
+    """The users of a blob: `count` manifests in all; a page of them as (repository, manifest, role); repositories.
 
     There are more manifests than `count` if it is not exact, more behind the page if `more`, and more repositories
     than those if `more_repositories`.

@@ -1,4 +1,4 @@
-"""What folds are told of a manifest's facts, as SQL: the little that they need, whatever the facts hold.
+"""The part of a manifest's facts that folds are told, as SQL: the little that they need, whatever the facts hold.
 
 Facts name everything that a manifest names, up to 50,000 things, and those of older versions hold annotations of
 megabytes. What is left out here never leaves the database. `content` is the alias of a row of log.es_content.

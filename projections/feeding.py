@@ -156,7 +156,7 @@ def apply(
 
 
 def is_poison(problem: Exception) -> bool:
-    """Whether an event is to blame: its fold failed, or the database does not take what the fold made of it.
+    """True if an event is to blame: its fold failed, or the database does not take what the fold made of it.
 
     All else speaks of the machine, the database or the program, and no repository is parked for it.
     """

@@ -21,7 +21,7 @@ class Pauses:
         self._pauses: dict[str, _Pause] = {}
 
     def over(self, name: str) -> bool:
-        """Whether the work may be tried."""
+        """True if the work may be tried now."""
         pause = self._pauses.get(name)
         return pause is None or self._clock() >= pause.until
 

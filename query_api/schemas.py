@@ -67,7 +67,7 @@ class ManifestReference(Schema):
 
 
 class BlobReferences(Schema):
-    """Who uses a blob: repositories that link it, manifests that name it, and how many those are.
+    """The users of a blob: repositories that link it, manifests that name it, and how many those are.
 
     `count` is at most 10,000; `count_exact` is false if there are more. At most 1,000 repositories are listed;
     `more_repositories` says whether there are others.

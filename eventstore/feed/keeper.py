@@ -55,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of a task did; `more` says that it was broken off."""
+    """The result of one round of a task; `more` says that it was broken off."""
 
     removed: int
     more: bool

@@ -58,7 +58,7 @@ Wants = Callable[[Sequence[tuple[str, frozenset[str]]], str], Iterable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Who a process is: the read models (`shapes`) that it asks for or feeds, what it handles, what it knows."""
+    """A process as others see it: read models (`shapes`) that it asks for or feeds, what it handles, what it knows."""
 
     kind: str
     shapes: frozenset[str] = frozenset()
@@ -165,7 +165,7 @@ class Membership:
         self._valid_until = began + self._lease_s - self._beat_s / 2
 
     def _note(self, began: float, forbids: Sequence[str]) -> None:
-        """What a beat that began then has answered; logged when it changes."""
+        """Keep the answer of a beat that began then; logged when it changes."""
         refusal = "; ".join(forbids)
         if refusal and refusal != self._refusal:
             _log.error("this process must not serve: %s", refusal)

@@ -28,7 +28,7 @@ def now() -> Iterator[FrozenDateTimeFactory]:
 
 
 def test_a_session_expires_by_inactivity_not_by_age(registry: Registry, now: FrozenDateTimeFactory) -> None:
-    """U10: each chunk starts the time anew; then 404, the bytes gone, an event in the log."""
+    """Each chunk starts the time anew; then 404, the bytes gone, an event in the log."""
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
     for _ in range(3):
         now.tick(timedelta(hours=23))

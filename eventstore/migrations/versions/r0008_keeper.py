@@ -1,4 +1,4 @@
-"""What the keeper needs: tables whose upkeep costs what it removes, and where its tasks stand.
+"""Tables for the keeper: tables whose upkeep costs what it removes, and where its tasks stand.
 
 The release before goes on beside it: the functions that it calls use the new tables too.
 """
