@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def test_broken_requests_and_restarts_leave_no_open_files(requests: int, restart
         # The first workers lack the pipes of those that were forked after them; their successors have all.
         for _ in range(2 * len(server.workers())):
             replace_worker(server)
+        # The keeper connects once it has its lease, which takes some seconds.
+        eventually(lambda: all(kept(server).values()), what=lambda: kept(server))
         first = open_files(server)
         for _ in range(restarts):
             replace_worker(server)
@@ -67,6 +70,14 @@ def test_broken_requests_and_restarts_leave_no_open_files(requests: int, restart
         assert {name: files["lock"] for name, files in found.items()} == dict.fromkeys(found, 1)
         # Compared again until it fits: a connection to the database may be renewed at this moment.
         eventually(lambda: not grown(first, open_files(server)), what=lambda: grown(first, open_files(server)))
+
+
+def kept(server: RunningServer) -> dict[str, bool]:
+    """The keeper's tasks that run soon after the start, and whether each has been done."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
+        told = answer.read().decode()
+    name = "tagtrail_keeper_last_success_timestamp_seconds"
+    return {task: f'{name}{{task="{task}"}}' in told for task in ("expire-uploads", "sweep-content", "backfill")}
 
 
 def grown(before: dict[str, Counter[str]], now: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
