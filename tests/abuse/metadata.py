@@ -38,7 +38,7 @@ class Amount:
 
 @dataclass
 class Pages:
-    """What a client got that read a list to its end, and how long each page took, in seconds."""
+    """The result of a client that read a list to its end, and how long each page took, in seconds."""
 
     digests: list[str] = field(default_factory=list)
     took: list[float] = field(default_factory=list)

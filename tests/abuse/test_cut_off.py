@@ -34,7 +34,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def is_told(server: RunningServer, address: str, reason: str) -> bool:
-    """Whether the log tells that a client was cut off, and why."""
+    """True if the log tells that a client was cut off, and why."""
     lines = [line for line in server.log.read_text().splitlines() if "was cut off" in line]
     return any(f"address={address} " in line and f"reason={reason} " in line for line in lines)
 

@@ -228,7 +228,7 @@ def test_a_database_that_does_not_answer_is_told_of(server: RunningServer) -> No
 
 
 def each_of(parent: int, pid: int) -> bool:
-    """Whether a process is a child of another."""
+    """True if a process is a child of another."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         return int(file.read().rpartition(")")[2].split()[1]) == parent
 

@@ -31,7 +31,7 @@ def filled(registry: Registry) -> Registry:
 
 
 def refs(database: Database) -> list[tuple[Any, ...]]:
-    """What manifests refer to, with the transactions that wrote it."""
+    """The targets of manifests, with the transactions that wrote it."""
     with psycopg.connect(database.admin_url) as connection:
         query = (
             "SELECT from_stream, target, xmin::text FROM log.es_ref WHERE starts_with(from_stream, 'manifest-')"

@@ -50,7 +50,7 @@ def store(database: Database) -> Iterator[Store]:
 
 
 def alone(database: Database, statement: str) -> list[tuple[object, ...]]:
-    """What a statement answers to a superuser."""
+    """The answer of a statement to a superuser."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []

@@ -153,7 +153,7 @@ def test_a_migration_waits_for_locks_in_small_pieces(empty: Database) -> None:
 
 
 def test_functions_are_installed_beside_a_vacuum(database: Database) -> None:
-    """That of a large table takes hours, and Postgres ends one only for who has waited a second."""
+    """A vacuum of a large table takes hours, and Postgres ends one only for who has waited a second."""
     with psycopg.connect(database.admin_url) as vacuum, as_owner(database).begin() as connection:
         vacuum.execute("LOCK TABLE log.es_event, log.es_content IN SHARE UPDATE EXCLUSIVE MODE")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * LOCK_TIMEOUT_S)}")

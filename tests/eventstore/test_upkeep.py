@@ -66,7 +66,7 @@ def large(postgres_server: Server) -> Iterator[Database]:
 
 
 def is_known(store: Store, given: Command) -> bool:
-    """Whether its idempotency key stands; appends it otherwise."""
+    """True if its idempotency key stands; appends it otherwise."""
     outcome = store.append(given)
     assert isinstance(outcome, Appended)
     return outcome.repeated
@@ -133,7 +133,7 @@ def test_new_content_is_looked_at_once(store: Store, kept: Upkeep, clock: Clock)
 def test_content_from_before_the_list_is_swept_too(
     database: Database, store: Store, kept: Upkeep, clock: Clock
 ) -> None:
-    """What an older schema holds is listed in slices that go on where they were broken off."""
+    """Content of an older schema is listed in slices that go on where they were broken off."""
     total = 2 * upkeep.CONTENT_SLICE + 10
     for number in range(total):
         store.put_content(Content(f"d{number:04d}", b"x", "{}"))

@@ -1,4 +1,4 @@
-"""What manifests say of themselves at length: pages are complete and bounded, and so is what is folded at a time."""
+"""Manifests that say much of themselves: pages are complete and bounded, and so is what is folded at a time."""
 
 import json
 from typing import Any
@@ -67,7 +67,7 @@ def paged(registry: Registry, query: str = "") -> tuple[list[dict[str, Any]], li
 
 
 def expected(*, kind: str | None = None, without: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """What a client must be given."""
+    """The entries that a client must be given."""
     made = []
     for digest, body in sorted(REFERRERS.items()):
         document = json.loads(body)
@@ -150,7 +150,7 @@ def test_facts_of_an_older_version_hold_all_annotations(registry: Registry, data
 
 
 def test_facts_stay_small_whatever_a_manifest_says() -> None:
-    """What fits is kept as it was."""
+    """Annotations that fit are kept as they were."""
     for body in REFERRERS.values():
         text = facts_to_json(parse_manifest(body, OCI_MANIFEST).facts)
         assert len(text) < 2 * ANNOTATIONS_BYTES_MAX

@@ -139,7 +139,7 @@ def out_of_order(where: str, fault: Exception) -> Iterator[None]:
 
 
 def ended_by(url: str) -> BaseException | None:
-    """What ends a projector by itself, before the deadline."""
+    """The error that ends a projector by itself, before the deadline."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(runner.run, url, stop)

@@ -1,4 +1,4 @@
-"""What the database does for a GET over large lists: it reads the page and the tail, and neither the rest of the list
+"""The work of the database for a GET over large lists: it reads the page and the tail, and neither the rest of the list
 nor the log.
 
 The statements and their parameters are those that the requests have sent, and the planner is left to choose. Times of
@@ -71,7 +71,7 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def cost(connection: psycopg.Connection, query: str, parameters: Parameters) -> Cost:
-    """What the database does to answer a question."""
+    """The work of the database to answer a question."""
     explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}"
     (((explained,),),) = connection.execute(explain, parameters).fetchall()
     rows: dict[str, int] = {}

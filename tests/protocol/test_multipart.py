@@ -32,7 +32,7 @@ class Source:
 
 
 class Blocks(Iterator[bytes]):
-    """What `read` gives: closed at its end, or by who has enough."""
+    """The blocks that `read` gives: closed at its end, or by who has enough."""
 
     def __init__(self, source: Source, position: int, end: int) -> None:
         self.source, self.position, self.end = source, position, end
@@ -81,7 +81,7 @@ def test_the_body_has_the_announced_length_and_the_parts(
 
 
 def test_each_answer_has_a_boundary_of_its_own() -> None:
-    """Whoever pushed the blob cannot have put it there."""
+    """The client that pushed the blob cannot have put it there."""
     boundaries = {Framing(10, KIND).boundary for _ in range(100)}
     assert len(boundaries) == 100
     assert all(len(each) == 32 and each.isalnum() and each.isascii() for each in boundaries)

@@ -1,4 +1,4 @@
-"""Who uses a blob, where very many do: counted and listed as far as a limit, and no further."""
+"""The users of a blob that very many use: counted and listed as far as a limit, and no further."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ PAGE = 100
 
 
 def ask(registry: Registry) -> dict[str, Any]:
-    """What /api/v1 says of the blob that all share."""
+    """The answer of /api/v1 about the blob that all share."""
     found: dict[str, Any] = registry.get(f"/api/v1/blobs/{sha256(SHARED)}/references?n=2").get_json()
     return found
 
@@ -36,7 +36,7 @@ def rows_read(plan: Mapping[str, Any], table: str) -> float:
 def test_manifests_are_counted_up_to_a_limit(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, projected: int
 ) -> None:
-    """Whether they are rows, or in the tail, or gone in the tail."""
+    """The same if they are rows, or in the tail, or gone in the tail."""
     monkeypatch.setattr(blob_references, "COUNT_MAX", 3)
     digests = []
     for number in range(4):

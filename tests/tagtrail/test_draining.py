@@ -1,4 +1,4 @@
-"""What is left of a body after its answer: how much of it is read, for how long, and of how many at once."""
+"""The rest of a body after its answer: how much of it is read, for how long, and of how many at once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -50,7 +50,7 @@ class Answer:
 
 
 def environ(client: Client, length: int | None, **more: str) -> dict[str, Any]:
-    """What the server gives of a request; without a length the body comes in chunks."""
+    """The environment that the server gives of a request; without a length the body comes in chunks."""
     announced = {"HTTP_TRANSFER_ENCODING": "chunked"} if length is None else {"CONTENT_LENGTH": str(length)}
     return {"wsgi.input": client, **announced, **more}
 

@@ -24,7 +24,7 @@ READ_EVENTS_MAX = len(MODELS) * 16 * (admin.COUNTED_EVENTS_MAX + 1)
 
 
 def told(standings: Standings) -> dict[str, float]:
-    """What is told, by name and label."""
+    """All that is told, by name and label."""
     samples = [each for metric in standings.collect() for each in metric.samples]
     return {"/".join([each.name, *each.labels.values()]): each.value for each in samples}
 
@@ -80,7 +80,7 @@ def test_a_relay_is_told_of_where_kafka_is_configured_or_one_is_known(registry: 
 def test_a_database_that_is_only_slow_to_tell_is_up(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it could not tell in time is left out."""
+    """A figure that was not there in time is left out."""
     monkeypatch.setattr(metrics, "STATEMENT_TIMEOUT_S", 0.2)
     standings = Standings(database.app_url, with_kafka=False)
     assert told(standings)["tagtrail_database_up"] == 1

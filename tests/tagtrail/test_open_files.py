@@ -81,7 +81,7 @@ def kept(server: RunningServer) -> dict[str, bool]:
 
 
 def grown(before: dict[str, Counter[str]], now: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
-    """What each process has open more often than before, connections beyond the few that come and go."""
+    """The files that each process has open more often than before, connections beyond the few that come and go."""
     spare = Counter({"socket:[N]": SOCKETS_SPARE})
     return {name: more for name, files in now.items() if (more := files - before[name] - spare)}
 
@@ -95,7 +95,7 @@ def open_files(server: RunningServer) -> dict[str, Counter[str]]:
 
 
 def files_of(pid: int, data: Path) -> Counter[str]:
-    """What a process has open, by kind of file, and `lock` for the lock of the data folder."""
+    """The files that a process has open, by kind of file, and `lock` for the lock of the data folder."""
     found = Counter[str]()
     for each in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -136,7 +136,7 @@ def replace_worker(server: RunningServer) -> None:
 
 
 def listens(server: RunningServer, pid: int) -> bool:
-    """Whether the process has a listening socket of the server's address."""
+    """True if the process has a listening socket of the server's address."""
     port = f":{int(server.host.rpartition(':')[2]):04X}"
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     inodes = {row[9] for row in rows if row[1].endswith(port) and row[3] == "0A"}

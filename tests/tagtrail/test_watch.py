@@ -15,7 +15,7 @@ LIMITS = Limits(stall_s=100, rate_min_bytes=10)
 
 
 def at(acknowledged: int, *, waiting: int = 10_000, cookie: bytes = b"c") -> Connection:
-    """What one look finds."""
+    """The findings of one look."""
     return Connection(5, cookie, acknowledged, waiting)
 
 

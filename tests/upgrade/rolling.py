@@ -49,13 +49,13 @@ class Site:
         return self.log().splitlines()[-1]
 
     def migrate(self, program: Program) -> str:
-        """What `tagtrail db migrate` of this program says."""
+        """The output of this program's `tagtrail db migrate`."""
         done = program.run("db", "migrate", TAGTRAIL_OWNER_URL=self._database.owner_url)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def log(self) -> str:
-        """What all processes have said."""
+        """The output of all processes."""
         return (self.folder / "log").read_text()
 
     def stop(self) -> None:

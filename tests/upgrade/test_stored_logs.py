@@ -73,12 +73,12 @@ class InProcess:
 
 
 def answered(registry: Registry) -> dict[str, dict[str, Any]]:
-    """What this program answers of the log."""
+    """The answers of this program about the log."""
     return dict(answers(Client("", InProcess(registry))))  # type: ignore[arg-type]  # the two calls that it makes
 
 
 def asked(database: Database, statement: str) -> list[tuple[Any, ...]]:
-    """What a statement answers to a superuser."""
+    """The answer of a statement to a superuser."""
     with psycopg.connect(database.admin_url) as connection:
         return connection.execute(statement).fetchall()
 

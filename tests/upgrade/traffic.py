@@ -103,7 +103,7 @@ def everything(client: Client) -> None:
 
 
 def answers(client: Client) -> Iterator[tuple[str, dict[str, object]]]:
-    """What the registry answers of all that it has but bytes of blobs: paths, and statuses, types and bodies."""
+    """The registry's answers about all that it has but bytes of blobs: paths, and statuses, types and bodies."""
     catalog = client.ask("GET", "/v2/_catalog", 200).json()["repositories"]
     yield "/v2/_catalog", {"status": 200, "body": {"repositories": catalog}}
     for repository in catalog:
