@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share: Postgres, and running servers in their three modes."""
 
+import gc
 import os
 import secrets
 import signal
@@ -27,6 +28,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """Collect garbage after each file, so that the warning about what it left open names no later, innocent test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
