@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from eventstore.feed.kafka import make_admin
 from eventstore.feed.settings import KafkaSettings
 from tests.clients.programs import missing, tools
 
@@ -131,7 +131,7 @@ class Broker:
 
     def cluster_id(self) -> str:
         """The id that clients are told; raises KafkaError while it does not answer."""
-        client = KafkaAdminClient(bootstrap_servers=self.bootstrap, bootstrap_timeout_ms=1000)
+        client = make_admin(KafkaSettings(self.bootstrap))
         try:
             return str(client.describe_cluster()["cluster_id"])
         finally:

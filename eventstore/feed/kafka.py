@@ -3,14 +3,20 @@
 kafka-python is driven without group management: `assign()` and leases of our own (docs/decisions/0004-kafka-client.md).
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.net.compat import KafkaNetClient
 
 from eventstore.feed.settings import KafkaSettings
+
+T = TypeVar("T")
 
 
 def make_admin(settings: KafkaSettings) -> KafkaAdminClient:
     """A client for topics. Raises KafkaError if no broker answers."""
-    return KafkaAdminClient(**settings.options)
+    return _connected(KafkaAdminClient, settings)
 
 
 def make_producer(settings: KafkaSettings) -> KafkaProducer:
@@ -18,8 +24,9 @@ def make_producer(settings: KafkaSettings) -> KafkaProducer:
 
     Both are said, not left to defaults: acks other than "all" would turn idempotence off in silence.
     """
-    return KafkaProducer(
-        **settings.options,
+    return _connected(
+        KafkaProducer,
+        settings,
         acks="all",
         enable_idempotence=True,
         linger_ms=2,
@@ -33,8 +40,9 @@ def make_producer(settings: KafkaSettings) -> KafkaProducer:
 
 def make_consumer(settings: KafkaSettings) -> KafkaConsumer:
     """A consumer of assigned partitions; an offset that is gone raises instead of being moved in silence."""
-    return KafkaConsumer(
-        **settings.options,
+    return _connected(
+        KafkaConsumer,
+        settings,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -46,3 +54,23 @@ def make_consumer(settings: KafkaSettings) -> KafkaConsumer:
         max_partition_fetch_bytes=1024 * 1024,
         metrics_enabled=False,
     )
+
+
+def _connected(kind: Callable[..., T], settings: KafkaSettings, **options: object) -> T:
+    """A client that has found a broker. Raises KafkaError, and closes what was opened.
+
+    A constructor of kafka-python that finds none leaves its thread running and its sockets open, and nobody has the
+    client to close it. While Kafka is away, each try would cost a thread and three descriptors.
+    """
+    opened: list[KafkaNetClient] = []
+
+    def open_client(**given: Any) -> KafkaNetClient:
+        opened.append(KafkaNetClient(**given))
+        return opened[-1]
+
+    try:
+        return kind(**settings.options, **options, kafka_client=open_client)
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
