@@ -20,13 +20,14 @@ from werkzeug.test import EnvironBuilder
 
 from bench.feed_kafka import through_kafka
 from bench.population import load
-from projections import builds, runner, tags
-from projections.fill import fill
+from projections.all_models import MODELS
+from projections.builds.fill import fill
+from projections.builds.verify import verify
+from projections.engine import build_tables, runner
+from projections.engine.setup import engine_for, ensure_tables
 from projections.model import Model
-from projections.models import MODELS
+from projections.models import tags
 from projections.reader import Reader
-from projections.setup import engine_for, ensure_tables
-from projections.verify import verify
 from tests.api import Registry, registry_over
 from tests.postgres import Database, new_database, throwaway
 
@@ -45,14 +46,14 @@ def rebuild_all(database: Database, events: int) -> None:
     made = filled(database, MODELS, events, "all together", keep=True)
     with engine_for(database.app_url).begin() as connection:
         for each in made:
-            builds.mark(connection, builds.live(connection, each.model), builds.RETIRED, 0)
-            builds.mark(connection, each, builds.LIVE)
-            builds.show(connection, each)
+            build_tables.mark(connection, build_tables.live(connection, each.model), build_tables.RETIRED, 0)
+            build_tables.mark(connection, each, build_tables.LIVE)
+            build_tables.show(connection, each)
 
 
 def filled(
     database: Database, models: Sequence[Model], events: int, name: str, *, keep: bool = False
-) -> list[builds.Build]:
+) -> list[build_tables.Build]:
     """Fill builds of these models and print how long it took; they are dropped again unless they are to be kept."""
     took = []
     for again in reversed(range(RUNS)):
@@ -63,7 +64,7 @@ def filled(
             rows = sum(connection.exec_driver_sql(f"SELECT count(*) FROM {each.table}").scalar_one() for each in made)
             if again or not keep:
                 for each in made:
-                    builds.drop(connection, each.id)
+                    build_tables.drop(connection, each.id)
     median = statistics.median(took)
     print(f"  {name:<20} {median:7.2f} s  {events / median:>12,.0f} events/s  {rows:>9,} rows", flush=True)
     return made
@@ -88,13 +89,15 @@ def python_fold(database: Database) -> None:
     for model in MODELS:
         with engine_for(database.app_url).connect() as connection:
             with connection.begin():
-                made = builds.finish(connection, builds.create(connection, model, builds.FILLING, 0), builds.FOLLOWING)
+                made = build_tables.finish(
+                    connection, build_tables.create(connection, model, build_tables.FILLING, 0), build_tables.FOLLOWING
+                )
             began = time.perf_counter()
             while runner.advance(connection, made, PYTHON_EVENTS) < PYTHON_EVENTS:
                 pass
             took = time.perf_counter() - began
             with connection.begin():
-                builds.drop(connection, made.id)
+                build_tables.drop(connection, made.id)
         print(f"  {model.name:<16} {PYTHON_EVENTS / took:>12,.0f} events/s")
 
 

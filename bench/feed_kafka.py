@@ -12,8 +12,8 @@ from bench.population import load
 from eventstore.partition import partition_of
 from eventstore.store import Store
 from eventstore.types import Appended, Cause, Command, NewEvent
-from projections import admin
-from projections.setup import ensure_tables
+from projections.builds import admin
+from projections.engine.setup import ensure_tables
 from tests.feed.fleet import Fleet
 from tests.kafka import Broker
 from tests.postgres import Database, Server, new_database

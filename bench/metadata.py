@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from projections.verify import verify
+from projections.builds.verify import verify
 from tests.abuse.memory import watching
 from tests.abuse.metadata import Amount, Pages, push_all, read_all
 from tests.abuse.test_large_metadata import LEVEL_S, LONG, without_projector

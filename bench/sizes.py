@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.population import Population, Row, write
 from domain.facts import Facts
-from projections import catalog, referrers, tags
+from projections.builds.rebuild import rebuild
+from projections.engine.setup import ensure_tables
+from projections.models import catalog, referrers, tags
 from projections.reader import Reader
-from projections.rebuild import rebuild
-from projections.setup import ensure_tables
 from tests.postgres import Server, new_database, throwaway
 
 N = 100

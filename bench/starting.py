@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.population import load_all
-from projections import rebuild
-from projections.models import MODELS
-from projections.setup import ensure_tables
+from projections.all_models import MODELS
+from projections.builds import rebuild
+from projections.engine.setup import ensure_tables
 from tagtrail.server import embedded
 from tests import servers
 from tests.postgres import Database

@@ -1,1 +1,1 @@
-"""Read models: their tables, folds and questions, and the runner that feeds them."""
+"""Read models (`models/`), the engine that feeds them and the builds that replace them."""

@@ -19,7 +19,7 @@ from domain.facts import Facts, facts_from_json
 from eventstore.types import Recorded
 
 SCHEMA = "readmodel"
-# Shapes only: what stands in the database are versions of them (see builds).
+# Shapes only: what stands in the database are versions of them (see engine/build_tables.py).
 metadata = sa.MetaData(schema=SCHEMA)
 # They say that the machine is in trouble, and nothing about the event that was being folded when they came. A
 # RecursionError is none of them: a fold is always called at the same depth, so it fails there every time.

@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError
 
 from domain.digests import InvalidDigest, parse_digest
 from domain.names import InvalidName, parse_repository_name
-from projections import audit, blob_references
+from projections.models import audit, blob_references
 from protocol.errors import Code, error
 from query_api import schemas
 from query_api.context import Context

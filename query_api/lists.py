@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from domain.media_types import OCI_INDEX
-from projections import catalog, referrers, tags
-from projections.referrers import Referrer
+from projections.models import catalog, referrers, tags
+from projections.models.referrers import Referrer
 from protocol.errors import Code, error
 from protocol.messages import Answer, Headers, Request, json_answer
 from protocol.paging import next_link, parse_last, parse_page

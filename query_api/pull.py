@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from blobstore.interface import BlobMissing, BlobName, BlobStore
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
-from projections import links, manifests
-from projections.manifests import ManifestFound
+from projections.models import links, manifests
+from projections.models.manifests import ManifestFound
 from protocol.conditions import not_modified, range_applies
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Environ, Headers, Request, empty

@@ -12,7 +12,7 @@ from domain.digests import parse_digest
 from domain.names import RepositoryName
 from domain.streams import LIVE, blob_stream, link_stream, repository_stream
 from eventstore.store import Store
-from projections import blob_references
+from projections.models import blob_references
 from projections.reader import Reader
 
 MANIFESTS_MAX = 100

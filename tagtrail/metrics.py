@@ -15,10 +15,10 @@ from prometheus_client.registry import Collector
 from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import DBAPIError
 
-from projections import admin
-from projections.admin import RelayStatus, Status
-from projections.builds import FILLING
-from projections.setup import engine_for
+from projections.builds import admin
+from projections.builds.admin import RelayStatus, Status
+from projections.engine.build_tables import FILLING
+from projections.engine.setup import engine_for
 from protocol.messages import Answer
 from tagtrail.config import Settings
 from tagtrail.keeper_metrics import Keeping

@@ -18,7 +18,7 @@ from eventstore.feed.members import Member, Membership
 from eventstore.store import Store
 from eventstore.types import StoreError
 from eventstore.validating import Validator
-from projections.models import MODELS
+from projections.all_models import MODELS
 from projections.reader import Reader
 from protocol.gates import AddressGate
 from query_api import api_v1

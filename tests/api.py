@@ -12,8 +12,9 @@ from werkzeug.wrappers import Response
 
 from domain.digests import digest_of
 from domain.media_types import OCI_INDEX, OCI_MANIFEST
-from projections import admin, runner
-from projections.setup import ensure_tables
+from projections.builds import admin
+from projections.engine.setup import ensure_tables
+from projections.projector import project
 from tagtrail.config import resolve
 from tagtrail.shell import Application
 from tagtrail.wiring import Rooms, make_rooms, make_wsgi
@@ -85,7 +86,7 @@ class Registry(Client):
         """Run a projector until it has folded everything."""
         stop = threading.Event()
         url = self.rooms.settings.database_url
-        thread = threading.Thread(target=runner.run, args=(url, stop))
+        thread = threading.Thread(target=project, args=(url, stop))
         thread.start()
         try:
             assert admin.wait_until(url, self.head_position())

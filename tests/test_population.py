@@ -10,8 +10,8 @@ from bench.population import COLUMNS, Population, load_all
 from domain.event import decode
 from domain.facts import facts_from_json
 from eventstore import verify
-from projections.models import MODELS
-from projections.rebuild import rebuild
+from projections.all_models import MODELS
+from projections.builds.rebuild import rebuild
 from tests.api import Registry
 from tests.postgres import Database
 
@@ -64,7 +64,7 @@ def test_a_loaded_history_holds_together(database: Database) -> None:
     """Log, streams and refs verify; both folds take it; facts are facts."""
     last = load_all(database, 5000, seed=3)
     assert verify.verify(database.app_url) == []
-    from projections.setup import ensure_tables
+    from projections.engine.setup import ensure_tables
 
     ensure_tables(database.app_url)
     for model in MODELS:

@@ -14,7 +14,7 @@ from domain.digests import InvalidDigest, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_repository_name
 from eventstore.store import Store
 from eventstore.types import StoreError
-from projections import blob_references
+from projections.models import blob_references
 from tagtrail import logs
 from tagtrail.blob_check import DamagedBlob, UnknownRepository, check_blobs, standing_blobs
 from tagtrail.cli.common import (

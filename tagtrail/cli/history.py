@@ -10,7 +10,7 @@ from rich.table import Table
 
 from domain.names import InvalidName, parse_repository_name, parse_tag
 from eventstore.types import StoreError
-from projections import audit
+from projections.models import audit
 from projections.reader import Reader
 from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, setting_options
 

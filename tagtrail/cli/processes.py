@@ -11,9 +11,9 @@ import click
 from domain.features import HANDLED
 from eventstore import schema
 from eventstore.types import StoreError
+from projections.all_models import MODELS, UnknownModel, models_named
+from projections.engine.setup import ensure_tables
 from projections.model import Model
-from projections.models import MODELS, UnknownModel, models_named
-from projections.setup import ensure_tables
 from tagtrail import logs, metrics
 from tagtrail.cli.common import Problem, resolved, setting_options
 from tagtrail.config import Settings, mask_url
@@ -71,12 +71,12 @@ def projector(only: str | None, metrics_listen: str | None, config_file: str | N
 
     Any number may run: with Kafka they share the partitions.
     """
-    from projections import runner
+    from projections.projector import project
 
     settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "projector")
     models = _models(only)
     with _standing(settings, "projector", metrics_listen) as stop:
-        runner.run(settings.database_url, stop, models=models, kafka=settings.kafka_settings)
+        project(settings.database_url, stop, models=models, kafka=settings.kafka_settings)
 
 
 @click.command()

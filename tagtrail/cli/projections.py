@@ -12,16 +12,17 @@ from sqlalchemy.exc import DBAPIError
 from domain.features import HANDLED
 from eventstore import schema
 from eventstore.types import StoreError
-from projections import admin, parking, rebuild, verify
-from projections.compare import Difference
-from projections.models import UnknownModel, models_named
+from projections.all_models import UnknownModel, models_named
+from projections.builds import admin, rebuild, verify
+from projections.builds.compare import Difference
+from projections.engine import parking
 from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, progress_bar, setting_options
 from tagtrail.options import InvalidValue, duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from projections.admin import Status
+    from projections.builds.admin import Status
 
 
 @click.group()

@@ -6,7 +6,7 @@ The keeper is a thread here because a process of its own would take another 40 M
 import signal
 import threading
 
-from projections import runner
+from projections.projector import project
 from tagtrail import logs
 from tagtrail.config import current_settings
 from tagtrail.keeping import keeping
@@ -22,7 +22,7 @@ def main() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
     with keeping(settings, stop, board_path()):
-        runner.run(settings.database_url, stop, kafka=settings.kafka_settings)
+        project(settings.database_url, stop, kafka=settings.kafka_settings)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from eventstore import roles, schema
 from eventstore.board import cells, registrar
 from eventstore.board.registrar import Registrar
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
-from projections.setup import ensure_tables
+from projections.engine.setup import ensure_tables
 from tagtrail import logs
 from tagtrail.config import HANDED_VARIABLE, Settings, hand_over, mask_url
 from tagtrail.hosts import names_given

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from projections.verify import verify
+from projections.builds.verify import verify
 from tests.abuse.memory import Memory, watching
 from tests.abuse.metadata import Amount, push_all, read_all
 from tests.servers import RunningServer, serving, wait_level

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from projections import admin
+from projections.builds import admin
 from tests.feed.running import assert_right
 from tests.kafka import Broker
 from tests.servers import assert_fed_by_kafka, serving

@@ -14,7 +14,7 @@ from eventstore import verify
 from eventstore.connection import BoundedConnection, NoAnswer, connect
 from eventstore.store import Store
 from eventstore.types import Appended, Command, StoreUnavailable
-from projections.setup import engine_for
+from projections.engine.setup import engine_for
 from tests.eventstore.making import command, event
 from tests.postgres import Database
 from tests.proxy import Fault, Proxy, proxied

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from eventstore import verify
 from eventstore.types import Recorded
-from projections import admin
+from projections.builds import admin
 from tagtrail.server.lock import is_held
 from tests.api import sha256
 from tests.faults import pushers

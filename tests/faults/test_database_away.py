@@ -21,8 +21,8 @@ import pytest
 import requests
 
 from eventstore import verify
-from projections import admin
-from projections.verify import verify as verify_read_models
+from projections.builds import admin
+from projections.builds.verify import verify as verify_read_models
 from tests.faults.retrying import Pusher, assert_each_once, done, pushing, told
 from tests.postgres import Database, Server, launch, make_template, new_database, start_server, stop_server
 from tests.races.log import log_of

@@ -14,10 +14,11 @@ from eventstore.feed.settings import KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.store import Store
 from eventstore.types import Recorded
-from projections import admin, runner
+from projections.all_models import MODELS
+from projections.builds import admin
+from projections.builds.verify import verify
 from projections.model import Model
-from projections.models import MODELS
-from projections.verify import verify
+from projections.projector import project
 from tests.waiting import eventually
 
 STOP_TIMEOUT_S = 30.0
@@ -61,7 +62,7 @@ def projecting(database_url: str, settings: KafkaSettings, models: Sequence[Mode
     """A projector that Kafka feeds."""
 
     def run(stop: threading.Event) -> None:
-        runner.run(database_url, stop, models=models, kafka=settings)
+        project(database_url, stop, models=models, kafka=settings)
 
     return thread(run)
 

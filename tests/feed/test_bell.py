@@ -8,7 +8,9 @@ import psycopg
 import pytest
 
 from eventstore.feed.bell import Bell
-from projections import admin, runner
+from projections.builds import admin
+from projections.engine import runner
+from projections.projector import project
 from tests.api import Registry
 from tests.eventstore.making import append_batch, command, event
 from tests.postgres import Database
@@ -102,7 +104,7 @@ def test_an_idle_projector_sleeps_and_is_woken(
 
     monkeypatch.setattr(runner._Follower, "_look", counted)
     stop = threading.Event()
-    thread = threading.Thread(target=runner.run, args=(database.app_url, stop))
+    thread = threading.Thread(target=project, args=(database.app_url, stop))
     thread.start()
     try:
         for number in range(3):

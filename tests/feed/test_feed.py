@@ -23,7 +23,7 @@ from eventstore.feed.schemas import schemas
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.types import Recorded
-from projections import admin
+from projections.builds import admin
 from tests.api import Registry
 from tests.feed.running import assert_right, fed, published, relaying
 from tests.kafka import Broker

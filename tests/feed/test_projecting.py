@@ -11,8 +11,9 @@ from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.metrics import DUPLICATES, EVENTS_CONSUMED, HOLES
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
-from projections import admin, kafka_feed
-from projections.models import MODELS
+from projections.all_models import MODELS
+from projections.builds import admin
+from projections.engine import kafka_feed
 from tests.api import Registry
 from tests.feed.running import assert_feed_right, assert_right, fed, projecting, published, relaying
 from tests.kafka import Broker

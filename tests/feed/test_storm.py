@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from projections import admin, rebuild
-from projections.models import MODELS
+from projections.all_models import MODELS
+from projections.builds import admin, rebuild
 from tests.feed.fleet import Storm, running_fleet
 from tests.feed.running import assert_feed_right, assert_right, published
 from tests.kafka import Broker

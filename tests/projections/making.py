@@ -4,23 +4,25 @@ import random
 
 import sqlalchemy as sa
 
-from projections import builds
-from projections.builds import Build
+from projections.engine import build_tables
+from projections.engine.build_tables import Build
+from projections.engine.setup import engine_for
 from projections.model import Model
-from projections.setup import engine_for
 from tests.api import Registry
 
 
 def live_build(url: str, model: Model) -> Build:
     """The live build of a model."""
     with engine_for(url).connect() as connection:
-        return builds.live(connection, model)
+        return build_tables.live(connection, model)
 
 
 def builds_of(url: str, model: Model) -> list[tuple[str, str]]:
     """Id and state of every build of a model."""
     with engine_for(url).connect() as connection:
-        query = sa.select(builds.build.c.id, builds.build.c.state).where(builds.build.c.model == model.id)
+        query = sa.select(build_tables.build.c.id, build_tables.build.c.state).where(
+            build_tables.build.c.model == model.id
+        )
         return sorted((row.id, row.state) for row in connection.execute(query))
 
 

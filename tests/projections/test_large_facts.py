@@ -11,11 +11,13 @@ from domain.facts import ANNOTATIONS_BYTES_MAX, ANNOTATIONS_LEFT_OUT, facts_from
 from domain.manifest_parser import parse_manifest
 from domain.media_types import OCI_MANIFEST
 from eventstore.types import Content
-from projections import builds, folding, referrers, runner, set_fold
-from projections.models import models_named
-from projections.rebuild import rebuild
-from projections.setup import engine_for
-from projections.verify import verify
+from projections.all_models import models_named
+from projections.builds import set_fold
+from projections.builds.rebuild import rebuild
+from projections.builds.verify import verify
+from projections.engine import build_tables, folding, runner
+from projections.engine.setup import engine_for
+from projections.models import referrers
 from query_api import lists
 from tests.api import Registry, codes, image, index, sha256
 from tests.postgres import Database
@@ -90,7 +92,7 @@ def assert_right(registry: Registry, without: frozenset[str] = frozenset()) -> N
 def project_some(registry: Registry, database: Database) -> None:
     """Let the model fold half of the log."""
     with engine_for(database.app_url).connect() as connection:
-        live = builds.live(connection, referrers.model)
+        live = build_tables.live(connection, referrers.model)
         connection.commit()
         runner.advance(connection, live, registry.head_position(), batch=registry.head_position() // 2)
 

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from domain.event import UnknownEvent
 from domain.media_types import OCI_MANIFEST
-from projections import admin, builds, runner
-from projections.models import MODELS, UnknownModel, models_named
-from projections.rebuild import rebuild
-from projections.setup import engine_for, ensure_tables
-from projections.verify import verify
+from projections.all_models import MODELS, UnknownModel, models_named
+from projections.builds import admin
+from projections.builds.rebuild import rebuild
+from projections.builds.verify import verify
+from projections.engine import build_tables, runner
+from projections.engine.setup import engine_for, ensure_tables
+from projections.projector import project
 from tests.api import Registry, sha256
 from tests.postgres import Database
 
@@ -48,9 +50,9 @@ def answers(registry: Registry) -> dict[str, Any]:
     return found
 
 
-def live(connection: sa.Connection, number: int) -> builds.Build:
+def live(connection: sa.Connection, number: int) -> build_tables.Build:
     """The live build of a model, given its number."""
-    found = builds.live(connection, MODELS[number])
+    found = build_tables.live(connection, MODELS[number])
     connection.commit()
     return found
 
@@ -169,9 +171,7 @@ def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str
 def test_two_projectors_leave_right_rows(registry: Registry, database: Database) -> None:
     """S21: the later one finds the work done."""
     stop = threading.Event()
-    threads = [
-        threading.Thread(target=runner.run, args=(database.app_url, stop), kwargs={"batch": 7}) for _ in range(3)
-    ]
+    threads = [threading.Thread(target=project, args=(database.app_url, stop), kwargs={"batch": 7}) for _ in range(3)]
     for each in threads:
         each.start()
     for number in range(20):
@@ -186,7 +186,7 @@ def test_two_projectors_leave_right_rows(registry: Registry, database: Database)
 def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registry, database: Database) -> None:
     """I4: tags move while a projector folds them; each read sees the move that was just acknowledged."""
     stop = threading.Event()
-    projector = threading.Thread(target=runner.run, args=(database.app_url, stop), kwargs={"batch": 2})
+    projector = threading.Thread(target=project, args=(database.app_url, stop), kwargs={"batch": 2})
     projector.start()
     bodies = [registry.get(f"/v2/u/app/manifests/{registry.push('u/app', f'm{n}', bytes([n]))}").data for n in range(2)]
     chance = random.Random(7)

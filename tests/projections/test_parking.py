@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from domain.tag import TagMoved
-from projections import admin, folding, housekeeping, parking, runner, tags
-from projections.feeding import TRIES
+from projections.builds import admin, housekeeping
+from projections.builds.verify import verify
+from projections.engine import folding, parking
+from projections.engine.feeding import TRIES
+from projections.engine.setup import engine_for
 from projections.model import Happened, Model, Rows
-from projections.setup import engine_for
-from projections.verify import verify
+from projections.models import tags
+from projections.projector import project
 from tests.api import Registry
 from tests.feed.running import thread
 from tests.postgres import Database
@@ -52,7 +55,7 @@ def projecting(url: str) -> Iterator[None]:
     """A projector that the store feeds."""
 
     def run(stop: threading.Event) -> None:
-        runner.run(url, stop)
+        project(url, stop)
 
     with thread(run):
         yield
@@ -142,7 +145,7 @@ def ended_by(url: str) -> BaseException | None:
     """The error that ends a projector by itself, before the deadline."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(runner.run, url, stop)
+        running = pool.submit(project, url, stop)
         try:
             return running.exception(DEADLINE_S)
         finally:

@@ -1,6 +1,6 @@
 """Pauses after failures, by a clock that the test moves."""
 
-from projections.pauses import Pauses
+from projections.builds.pauses import Pauses
 
 
 def test_pauses_double_up_to_the_longest_and_end_with_a_success() -> None:

@@ -19,8 +19,8 @@ from bench.sizes import Lists
 from eventstore import verify
 from eventstore.reader import Parameters, Row
 from eventstore.reader import Reader as StoreReader
-from projections.models import MODELS
-from projections.rebuild import fold, rebuild
+from projections.all_models import MODELS
+from projections.builds.rebuild import fold, rebuild
 from tests.api import Registry, registry_over, sha256
 from tests.postgres import Server, drop_database, new_database
 

@@ -12,12 +12,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from domain.tag import TagMoved
-from projections import admin, builds, catalog, fill, housekeeping, links, rebuild, runner, tags
+from projections.all_models import MODELS
+from projections.builds import admin, fill, housekeeping, rebuild
+from projections.builds.set_fold import insert_range
+from projections.builds.verify import verify
+from projections.engine import build_tables, runner
+from projections.engine.setup import engine_for, ensure_tables
 from projections.model import Happened, Model, Rows, metadata, name_column
-from projections.models import MODELS
-from projections.set_fold import insert_range
-from projections.setup import engine_for, ensure_tables
-from projections.verify import verify
+from projections.models import catalog, links, tags
+from projections.projector import project
 from tests.api import Registry
 from tests.feed.running import thread
 from tests.postgres import Database
@@ -35,7 +38,7 @@ def projecting(url: str, models: tuple[Model, ...] = MODELS) -> AbstractContextM
     """A projector that the store feeds, for the length of a `with`."""
 
     def run(stop: threading.Event) -> None:
-        runner.run(url, stop, models=models)
+        project(url, stop, models=models)
 
     return thread(run)
 
@@ -126,8 +129,8 @@ def test_models_that_are_folded_together_may_be_broken_off_and_gone_on_with_one_
     with pytest.raises(BrokenOff):
         rebuild.fold(database.app_url, [links.model], progress=break_off_at_once)
     with engine_for(database.app_url).connect() as connection:
-        (further,) = builds.listed(connection, [links.model], [builds.FILLING])
-        (behind,) = builds.listed(connection, [catalog.model], [builds.FILLING])
+        (further,) = build_tables.listed(connection, [links.model], [build_tables.FILLING])
+        (behind,) = build_tables.listed(connection, [catalog.model], [build_tables.FILLING])
     assert further.filled > behind.filled > 0
     seen: list[int] = []
     rebuild.fold(database.app_url, three, progress=lambda done, _: seen.append(done))
@@ -233,8 +236,8 @@ def test_rows_and_checkpoint_that_readers_see_are_of_one_build(registry: Registr
     rebuild.rebuild(database.app_url, tags.model)
     registry.push("u/app", "v2", b"b")
     with engine_for(database.app_url).connect() as connection:
-        (old,) = builds.listed(connection, [tags.model], [builds.RETIRED])
-        known = builds.live(connection, catalog.model)
+        (old,) = build_tables.listed(connection, [tags.model], [build_tables.RETIRED])
+        known = build_tables.live(connection, catalog.model)
         connection.commit()
         # A page of tags takes the tail from the lower of two checkpoints: the other one is level.
         for each in (old, known):
@@ -349,7 +352,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
         random_pushes(registry, 10, 10)
         assert admin.wait_until(url, registry.head_position())
         with engine_for(url).connect() as connection:
-            build = builds.live(connection, NEXT)
+            build = build_tables.live(connection, NEXT)
             assert build.version > 1
             connection.commit()
             runner.advance(connection, build, registry.head_position())

@@ -8,10 +8,11 @@ import pytest
 from eventstore import schema
 from eventstore.feed.metrics import DISCARDED
 from eventstore.feed.settings import KafkaSettings
-from projections import admin, runner
-from projections.models import MODELS
-from projections.setup import engine_for
-from projections.verify import verify
+from projections.all_models import MODELS
+from projections.builds import admin
+from projections.builds.verify import verify
+from projections.engine import runner
+from projections.engine.setup import engine_for
 from tests.api import registry_over
 from tests.feed.running import assert_feed_right, assert_right, fed
 from tests.postgres import Database, Server

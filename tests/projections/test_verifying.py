@@ -7,11 +7,13 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from projections import links, runner, tags, verify
+from projections.all_models import MODELS
+from projections.builds import verify
+from projections.builds.set_fold import insert_range
+from projections.engine import runner
+from projections.engine.setup import engine_for
 from projections.model import Model
-from projections.models import MODELS
-from projections.set_fold import insert_range
-from projections.setup import engine_for
+from projections.models import links, tags
 from tests.api import Registry
 from tests.postgres import Database
 from tests.projections.making import live_build, random_pushes

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from projections import blob_references
+from projections.models import blob_references
 from projections.reader import Reader
 from tagtrail.cli.blobs import blobs
 from tests.api import Registry, sha256

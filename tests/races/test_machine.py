@@ -24,8 +24,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from projections import admin, rebuild, runner
-from projections.models import MODELS
+from projections.all_models import MODELS
+from projections.builds import admin, rebuild
+from projections.projector import project
 from tests.api import Registry, registry_over, sha256
 from tests.feed.running import assert_right, thread
 from tests.postgres import Server, drop_database, new_database
@@ -190,7 +191,7 @@ class Machine(RuleBasedStateMachine):
             self.projector.close()
             self.projecting = False
         else:
-            self.projector.enter_context(thread(partial(runner.run, self.database.app_url)))
+            self.projector.enter_context(thread(partial(project, self.database.app_url)))
             self.projecting = True
 
     @precondition(lambda self: self.projecting)

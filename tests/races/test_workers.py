@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from eventstore.feed.settings import KafkaSettings
-from projections import admin, runner
+from projections.builds import admin
+from projections.projector import project
 from tests.feed.fleet import Fleet, running_fleet
 from tests.feed.running import assert_right, thread
 from tests.postgres import Database
@@ -94,7 +95,7 @@ def restarting(server: RunningServer) -> Iterator[None]:
 
 def assert_settled(database_url: str) -> None:
     """Level with the log by a projector of the test's own, if nobody else's; then equal to a fold from nothing."""
-    with thread(partial(runner.run, database_url)):
+    with thread(partial(project, database_url)):
         assert admin.wait_until(database_url, admin.status(database_url).head, SETTLE_S)
     assert_right(database_url)
 

@@ -22,7 +22,8 @@ import requests
 from domain.media_types import OCI_MANIFEST
 from eventstore import schema
 from eventstore.window import REVISION
-from projections import admin, audit
+from projections.builds import admin
+from projections.models import audit
 from tests.api import image, sha256
 from tests.postgres import ADMIN, Server
 from tests.servers import RunningServer, is_alive

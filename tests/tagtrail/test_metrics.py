@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from projections import admin
-from projections.models import MODELS
-from projections.setup import ensure_tables
+from projections.all_models import MODELS
+from projections.builds import admin
+from projections.engine.setup import ensure_tables
 from tagtrail import metrics
 from tagtrail.metrics import Standings
 from tests.api import Registry

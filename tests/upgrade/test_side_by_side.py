@@ -15,8 +15,8 @@ from eventstore import schema, verify
 from eventstore.features import READERS, Feature
 from eventstore.store import Store
 from eventstore.window import REVISION
-from projections import admin
-from projections.verify import verify as verify_models
+from projections.builds import admin
+from projections.builds.verify import verify as verify_models
 from tests.postgres import Database, Server, drop_database, empty_database
 from tests.upgrade.releases import Program, next_release, present, previous_release, unpack
 from tests.upgrade.rolling import Site, Storm, status

@@ -13,7 +13,7 @@ import pytest
 from eventstore import schema, verify
 from eventstore.migrating import migrate
 from eventstore.window import REVISION
-from projections.verify import verify as verify_models
+from projections.builds.verify import verify as verify_models
 from tests.api import Registry, registry_over
 from tests.postgres import APP_ROLE, Database, Server, drop_database, empty_database
 from tests.upgrade.make_logs import LOGS, PROGRAMS

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from projections import builds, compare
-from projections.builds import Build
-from projections.compare import Difference
+from projections.all_models import models_named
+from projections.builds import compare
+from projections.builds.compare import Difference
+from projections.builds.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
+from projections.engine import build_tables
+from projections.engine.build_tables import Build
+from projections.engine.setup import engine_for
 from projections.model import Model
-from projections.models import models_named
-from projections.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
-from projections.setup import engine_for
 from projections.statements import statement
 
 Progress = Callable[[int, int], None]
@@ -45,7 +46,7 @@ class _Standing:
 
     @classmethod
     def of(cls, connection: sa.Connection, model: Model) -> "_Standing":
-        live = builds.live(connection, model)
+        live = build_tables.live(connection, model)
         positions = compare.positions_of(connection, live.id)
         return cls(live, tuple(positions[each] for each in sorted(positions)))
 
@@ -68,7 +69,7 @@ def _verify(connection: sa.Connection, group: Sequence[_Standing], progress: Pro
     connection.exec_driver_sql(statement("DROP TABLE {superseded}", superseded=superseded))
     for each, (model, expected) in zip(group, tables, strict=True):
         connection.exec_driver_sql(statement("ANALYZE {expected}", expected=expected))
-        query = sa.select(builds.parked.c.key).where(builds.parked.c.build == each.live.id)
+        query = sa.select(build_tables.parked.c.key).where(build_tables.parked.c.build == each.live.id)
         parked = connection.execute(query).scalars().all()
         yield compare.compare(connection, model, each.live.table, expected, upto, parked)
         connection.exec_driver_sql(statement("DROP TABLE {expected}", expected=expected))

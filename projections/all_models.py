@@ -1,7 +1,7 @@
-"""The registry of read models: whoever goes over all of them starts here."""
+"""The list of all read models."""
 
-from projections import audit, blob_references, catalog, links, manifests, referrers, tags
 from projections.model import Model
+from projections.models import audit, blob_references, catalog, links, manifests, referrers, tags
 
 MODELS: tuple[Model, ...] = (
     catalog.model,

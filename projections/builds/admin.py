@@ -7,12 +7,12 @@ from datetime import datetime
 import sqlalchemy as sa
 from psycopg import sql
 
-from projections import builds, parking
-from projections.builds import FED, FILLING, LIVE
-from projections.models import MODELS
-from projections.parking import Parked
+from projections.all_models import MODELS
+from projections.engine import build_tables, parking
+from projections.engine.build_tables import FED, FILLING, LIVE
+from projections.engine.parking import Parked
+from projections.engine.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.reader import NO_END
-from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.statements import statement
 
 # How many events of a partition are counted that a build has not folded. More are estimated: counting them all would
@@ -128,7 +128,7 @@ def read_status(connection: sa.Connection) -> Status:
         partitions.setdefault(build_id, []).append(PartitionStatus(partition, position, lag, lag_s, owner))
     partitions = {build_id: _estimated(parts, head) for build_id, parts in partitions.items()}
     found = []
-    for each in builds.listed(connection, MODELS, (*FED, FILLING)):
+    for each in build_tables.listed(connection, MODELS, (*FED, FILLING)):
         parts = tuple(partitions.get(each.id, ()))
         found.append(
             BuildStatus(

@@ -12,11 +12,11 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from projections import builds
-from projections.builds import FILLING, FOLLOWING, Build
+from projections.builds.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
+from projections.engine import build_tables
+from projections.engine.build_tables import FILLING, FOLLOWING, Build
+from projections.engine.setup import engine_for
 from projections.model import SCHEMA, Model
-from projections.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
-from projections.setup import engine_for
 
 # Connections that fold at once.
 FILLERS = 2
@@ -47,12 +47,12 @@ def fill(database_url: str, models: Sequence[Model], progress: Progress | None =
 def _resumable(connection: sa.Connection, models: Sequence[Model]) -> list[Build]:
     """Builds that were broken off, if they are of this epoch: the last of each model; others are removed."""
     epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
-    found = builds.listed(connection, models, [FILLING, FOLLOWING])
+    found = build_tables.listed(connection, models, [FILLING, FOLLOWING])
     usable = (each for each in found if each.epoch == epoch and (each.state == FOLLOWING or each.superseded))
     kept = {each.model.id: each for each in usable}
     for each in found:
         if kept.get(each.model.id) is not each:
-            builds.drop(connection, each.id)
+            build_tables.drop(connection, each.id)
     return list(kept.values())
 
 
@@ -64,7 +64,7 @@ def _created(connection: sa.Connection, models: Sequence[Model], partitions: int
     ).scalar_one()
     superseded = f"{SCHEMA}.superseded_{secrets.token_hex(8)}"
     collect_superseded(connection, models, superseded, [head] * partitions)
-    return [builds.create(connection, model, FILLING, head, FILLERS, superseded) for model in models]
+    return [build_tables.create(connection, model, FILLING, head, FILLERS, superseded) for model in models]
 
 
 def _groups(found: Sequence[Build]) -> Iterator[list[Build]]:
@@ -137,7 +137,7 @@ def _fill_range(
 def _finished(database_url: str, made: Build) -> Build:
     """The build with its indexes; the projectors feed it from now on."""
     with engine_for(database_url).begin() as connection:
-        finished = builds.finish(connection, made, FOLLOWING)
+        finished = build_tables.finish(connection, made, FOLLOWING)
         # A table that was just filled has no statistics, and its first readers would pay for that. A small sample
         # does until autovacuum takes a larger one.
         connection.exec_driver_sql("SET LOCAL default_statistics_target = 10")

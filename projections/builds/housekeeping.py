@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from domain.event import UnknownEvent
-from projections import builds
-from projections.builds import LIVE, build, checkpoint
+from projections.builds.pauses import Pauses
+from projections.builds.rebuild import RebuildRefused, fold, rebuild
+from projections.engine import build_tables
+from projections.engine.build_tables import LIVE, build, checkpoint
+from projections.engine.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.model import SCHEMA, FoldFailed, Model
-from projections.pauses import Pauses
-from projections.rebuild import RebuildRefused, fold, rebuild
-from projections.setup import STATEMENT_TIMEOUT_S, engine_for
 
 EVERY_S = 30.0
 # A fill that failed has read the whole log in vain.
@@ -126,7 +126,7 @@ class Housekeeping:
     def _new_models(self) -> list[Model]:
         """Those whose live build is far behind, and not nearly half of the way."""
         with engine_for(self._url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
-            live = {each.id: each.model for each in builds.listed(connection, self._models, [LIVE])}
+            live = {each.id: each.model for each in build_tables.listed(connection, self._models, [LIVE])}
             furthest = connection.execute(
                 sa.select(checkpoint.c.build, sa.func.max(checkpoint.c.position))
                 .where(checkpoint.c.build.in_(live))
@@ -148,7 +148,7 @@ def remove_old(database_url: str, models: Sequence[Model]) -> None:
     with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
         with connection.begin():
             connection.exec_driver_sql(_UNASKED, {"keep": UNASKED_S, "ours": [each.id for each in models]})
-            retired = builds.expired(connection)
+            retired = build_tables.expired(connection)
             shapes = [(row[0], list(row[1])) for row in connection.exec_driver_sql(_OVER)]
         for each in retired:
             _drop(connection, each, [each], None)
@@ -170,7 +170,7 @@ def _drop(connection: sa.Connection, what: str, build_ids: Sequence[str], shape:
                 for view in (f"{shape}_parked", f"{shape}_checkpoint", shape):
                     connection.exec_driver_sql(f"DROP VIEW IF EXISTS {SCHEMA}.{view}")
             for build_id in build_ids:
-                builds.drop(connection, build_id)
+                build_tables.drop(connection, build_id)
             _log.info("%s is no longer kept", what)
     except OperationalError as problem:
         _log.info("%s is in use, it is removed later: %s", what, problem.orig)

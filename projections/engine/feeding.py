@@ -16,9 +16,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 from domain.event import UnknownEvent
 from domain.events import event_types
 from eventstore.types import Recorded
-from projections import builds
-from projections.builds import Build
-from projections.folding import fold_into
+from projections.engine import build_tables
+from projections.engine.build_tables import Build
+from projections.engine.folding import fold_into
 from projections.model import FoldFailed, Model
 
 # A fold that fails is tried again, in case what it lacked was only late, before its key is parked.
@@ -86,7 +86,7 @@ def lock(connection: sa.Connection, build: Build, partitions: Sequence[int] | No
 
 
 def _take_over(connection: sa.Connection, build: Build, epoch: int, head: int) -> None:
-    table = builds.checkpoint
+    table = build_tables.checkpoint
     own = table.c.build == build.id
     furthest = connection.execute(
         sa.select(table.c.position).where(own).order_by(table.c.partition).with_for_update()
@@ -97,7 +97,7 @@ def _take_over(connection: sa.Connection, build: Build, epoch: int, head: int) -
         return
     _log.error("read model %s knows events that the log does not have: it is folded anew", build.id)
     connection.execute(sa.delete(build.table))
-    connection.execute(sa.delete(builds.parked).where(builds.parked.c.build == build.id))
+    connection.execute(sa.delete(build_tables.parked).where(build_tables.parked.c.build == build.id))
     connection.execute(sa.update(table).where(own).values(epoch=epoch, position=0, topic_id=None, next_offset=None))
 
 
@@ -136,7 +136,11 @@ def apply(
     for each in events:
         if each.type not in event_types():
             raise UnknownEvent(f"event {each.position} has the unknown type {each.type!r}")
-    parked = set(connection.execute(sa.select(builds.parked.c.key).where(builds.parked.c.build == build.id)).scalars())
+    parked = set(
+        connection.execute(
+            sa.select(build_tables.parked.c.key).where(build_tables.parked.c.build == build.id)
+        ).scalars()
+    )
     wanted = [each for each in events if each.type in build.model.types and each.key not in parked]
     if isolate:
         _fold_by_key(connection, build, wanted)
@@ -195,7 +199,7 @@ def park(connection: sa.Connection, build: Build, event: Recorded, problem: Exce
     cause = problem.__cause__ or problem
     text = f"{type(cause).__name__}: {cause}"[:PROBLEM_CHARACTERS].replace("\x00", "")
     connection.execute(
-        sa.insert(builds.parked).values(
+        sa.insert(build_tables.parked).values(
             build=build.id,
             key=event.key,
             partition=event.partition,

@@ -8,9 +8,9 @@ import psycopg
 import sqlalchemy as sa
 
 from eventstore.connection import BoundedConnection, connect
-from projections import builds
+from projections.all_models import MODELS
+from projections.engine import build_tables
 from projections.model import Model
-from projections.models import MODELS
 
 SETUP_LOCK = 4713
 # Of statements that touch some thousand rows: reached only if the database is stuck.
@@ -63,8 +63,8 @@ def ensure_tables(database_url: str, models: Iterable[Model] = MODELS) -> None:
     """
     with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SETUP_LOCK})
-        builds.prepare(connection)
+        build_tables.prepare(connection)
         for model in models:
-            if not builds.listed(connection, [model], [builds.LIVE]):
-                made = builds.create(connection, model, builds.FILLING, 0)
-                builds.show(connection, builds.finish(connection, made, builds.LIVE))
+            if not build_tables.listed(connection, [model], [build_tables.LIVE]):
+                made = build_tables.create(connection, model, build_tables.FILLING, 0)
+                build_tables.show(connection, build_tables.finish(connection, made, build_tables.LIVE))

@@ -16,11 +16,11 @@ from eventstore.feed.records import FeedRecord
 from eventstore.feed.settings import KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.types import Recorded
-from projections import builds
-from projections.attempts import Attempts
-from projections.builds import LIVE, Build, checkpoint
-from projections.feeding import Moved, apply, lock
-from projections.folding import reach, read_range
+from projections.engine import build_tables
+from projections.engine.attempts import Attempts
+from projections.engine.build_tables import LIVE, Build, checkpoint
+from projections.engine.feeding import Moved, apply, lock
+from projections.engine.folding import reach, read_range
 from projections.model import Model
 
 STALLED_S = 2.0
@@ -108,7 +108,7 @@ class KafkaFeed:
 
     def _share(self) -> None:
         """Learn which builds there are, and which partitions are ours now."""
-        self._builds = builds.listed(self._connection, self._models)
+        self._builds = build_tables.listed(self._connection, self._models)
         self._connection.commit()
         held = self._held
         owned = {

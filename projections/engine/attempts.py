@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from projections.builds import Build
-from projections.feeding import TRIES, is_poison
+from projections.engine.build_tables import Build
+from projections.engine.feeding import TRIES, is_poison
 from projections.model import MACHINE_FAULTS
 
 RETRY_S = 0.2

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
-from projections import tags
 from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
+from projections.models import tags
 from projections.reader import Reader, key_tail
 
 table = sa.Table(

@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg import sql
 
-from projections import builds
-from projections.builds import Build
-from projections.folding import fold_into, read_range
+from projections.engine import build_tables
+from projections.engine.build_tables import Build
+from projections.engine.folding import fold_into, read_range
 from projections.model import Model
 from projections.statements import all_of, columns, statement
 
@@ -49,7 +49,7 @@ class Difference:
 
 def positions_of(connection: sa.Connection, build_id: str) -> dict[int, int]:
     """The checkpoint of a build."""
-    table = builds.checkpoint
+    table = build_tables.checkpoint
     rows = connection.execute(sa.select(table.c.partition, table.c.position).where(table.c.build == build_id))
     return {row.partition: row.position for row in rows}
 

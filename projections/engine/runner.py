@@ -1,9 +1,9 @@
-"""The projector: keeps every build of its read models up with the log, fed by the store itself or by Kafka."""
+"""The runner keeps every build of its read models up with the log, fed by the store itself or by Kafka."""
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -14,14 +14,13 @@ from eventstore.feed.members import BEAT_S as SHARING_BEAT_S
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import EVENTS_CONSUMED
 from eventstore.feed.settings import KafkaSettings
-from projections import builds, housekeeping
-from projections.attempts import Attempts
-from projections.builds import Build
-from projections.feeding import Moved, apply, lock
-from projections.folding import reach, read_range
+from projections.engine import build_tables
+from projections.engine.attempts import Attempts
+from projections.engine.build_tables import Build
+from projections.engine.feeding import Moved, apply, lock
+from projections.engine.folding import reach, read_range
+from projections.engine.setup import STATEMENT_TIMEOUT_S, driver_of, engine_for, ensure_tables
 from projections.model import Model
-from projections.models import MODELS
-from projections.setup import STATEMENT_TIMEOUT_S, driver_of, engine_for, ensure_tables
 
 BATCH_EVENTS = 2000
 POLL_S = 0.005
@@ -47,25 +46,25 @@ _log = logging.getLogger(__name__)
 def run(
     database_url: str,
     stop: threading.Event,
+    models: Iterable[Model],
     *,
-    models: Iterable[Model] = MODELS,
     kafka: KafkaSettings | None = None,
     batch: int = BATCH_EVENTS,
+    connected: Callable[[], None] = lambda: None,
 ) -> None:
-    """Project until stopped; reconnects by itself while the database is away.
+    """Fold what is appended until stopped; reconnects by itself while the database is away.
 
-    Raises what tells of a machine in trouble.
+    `connected` is called at each new connection. Raises what tells of a machine in trouble.
     """
     models = tuple(models)
     wants = None
     if kafka is not None:
         # Kafka's client is loaded only where it is used.
-        from projections import kafka_feed
+        from projections.engine import kafka_feed
 
         wants = kafka_feed.wants(models)
     member = Member("projector", frozenset(each.id for each in models), HANDLED["projector"])
     members = Membership(database_url, member, wants, beat_s=BEAT_S if wants is None else SHARING_BEAT_S).start()
-    house = housekeeping.Housekeeping(database_url, models, stop).start()
     retry_s = RETRY_S
     try:
         while not stop.is_set():
@@ -73,7 +72,7 @@ def run(
                 ensure_tables(database_url, models)
                 with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
                     _prepare(connection)
-                    house.look_soon()
+                    connected()
                     retry_s = RETRY_S
                     if kafka is None:
                         _Follower(connection, models, members, batch).run(stop)
@@ -85,10 +84,6 @@ def run(
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
     finally:
         members.close()
-        house.join()
-    if house.failure is not None:
-        # Whoever supervises this process must see that it failed, and starts it again.
-        raise house.failure
 
 
 def _prepare(connection: sa.Connection) -> None:
@@ -140,7 +135,7 @@ class _Follower:
         now = time.monotonic()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_S
-            found = builds.listed(self._connection, self._models)
+            found = build_tables.listed(self._connection, self._models)
             if found != self._fed:
                 self._fed, self._changed_at = found, now
                 self._positions.clear()

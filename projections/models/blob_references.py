@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from domain.manifest import ManifestDeleted, ManifestPushed
-from projections import links
 from projections.facts_sql import facts_of_digest
 from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
+from projections.models import links
 from projections.reader import Reader, log_tail
 
 table = sa.Table(

@@ -7,12 +7,12 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from eventstore.types import Recorded
-from projections import builds
-from projections.builds import LIVE, Build
-from projections.feeding import is_poison, lock
-from projections.folding import fold_into, read_range
-from projections.models import MODELS
-from projections.setup import engine_for
+from projections.all_models import MODELS
+from projections.engine import build_tables
+from projections.engine.build_tables import LIVE, Build
+from projections.engine.feeding import is_poison, lock
+from projections.engine.folding import fold_into, read_range
+from projections.engine.setup import engine_for
 
 BATCH_EVENTS = 1000
 
@@ -43,8 +43,10 @@ class Replayed:
 
 def parked_keys(connection: sa.Connection) -> list[Parked]:
     """All parked keys of all builds."""
-    of = {each.id: each for each in builds.listed(connection, MODELS)}
-    rows = connection.execute(sa.select(builds.parked).order_by(builds.parked.c.build, builds.parked.c.key))
+    of = {each.id: each for each in build_tables.listed(connection, MODELS)}
+    rows = connection.execute(
+        sa.select(build_tables.parked).order_by(build_tables.parked.c.build, build_tables.parked.c.key)
+    )
     return [
         Parked(
             *(row.build, of[row.build].model.name, row.key, row.position, row.type, row.problem, row.parked_at),
@@ -58,7 +60,7 @@ def parked_keys(connection: sa.Connection) -> list[Parked]:
 def replay(database_url: str) -> Iterator[Replayed]:
     """Go on with every parked key, in order, from where it was parked; one that still fails stays parked there."""
     with engine_for(database_url).connect() as connection:
-        of = {each.id: each for each in builds.listed(connection, MODELS)}
+        of = {each.id: each for each in build_tables.listed(connection, MODELS)}
         waiting = parked_keys(connection)
         connection.commit()
         for each in waiting:
@@ -71,8 +73,8 @@ def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed
         with connection.begin():
             # The checkpoint is locked, so that no event of the key slips between the last one here and the feed.
             standing = lock(connection, build)
-            own = sa.and_(builds.parked.c.build == build.id, builds.parked.c.key == parked.key)
-            place = connection.execute(sa.select(builds.parked).where(own)).first()
+            own = sa.and_(build_tables.parked.c.build == build.id, build_tables.parked.c.key == parked.key)
+            place = connection.execute(sa.select(build_tables.parked).where(own)).first()
             if standing is None or place is None:
                 return Replayed(build.id, parked.key, done, None)
             upto = standing.positions[place.partition]
@@ -84,15 +86,15 @@ def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed
             if problem is not None:
                 stuck = events[taken]
                 connection.execute(
-                    sa.update(builds.parked)
+                    sa.update(build_tables.parked)
                     .where(own)
                     .values(position=stuck.position, type=stuck.type, problem=problem, parked_at=sa.func.now())
                 )
                 return Replayed(build.id, parked.key, done, problem)
             if len(events) < BATCH_EVENTS:
-                connection.execute(sa.delete(builds.parked).where(own))
+                connection.execute(sa.delete(build_tables.parked).where(own))
                 return Replayed(build.id, parked.key, done, None)
-            connection.execute(sa.update(builds.parked).where(own).values(position=events[-1].position + 1))
+            connection.execute(sa.update(build_tables.parked).where(own).values(position=events[-1].position + 1))
 
 
 def _fold_in_order(connection: sa.Connection, build: Build, events: list[Recorded]) -> tuple[str | None, int]:

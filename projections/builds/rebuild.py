@@ -16,14 +16,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from projections import builds, compare
-from projections.builds import LIVE, RETIRED, Build
-from projections.compare import Difference
-from projections.feeding import Moved, apply, lock, model_number, paused
-from projections.fill import Progress, fill
-from projections.folding import reach, read_range
+from projections.builds import compare
+from projections.builds.compare import Difference
+from projections.builds.fill import Progress, fill
+from projections.engine import build_tables
+from projections.engine.build_tables import LIVE, RETIRED, Build
+from projections.engine.feeding import Moved, apply, lock, model_number, paused
+from projections.engine.folding import reach, read_range
+from projections.engine.setup import engine_for
 from projections.model import FoldFailed, Model
-from projections.setup import engine_for
 
 REBUILD_LOCK = 4714
 CATCH_UP_EVENTS = 2000
@@ -136,7 +137,7 @@ def _compared(database_url: str, connection: sa.Connection, made: Build) -> Diff
     None if the live build is so far behind (a new shape is, at first) that there is nothing to compare with.
     Projectors of the model pause only until both stand at one position and the snapshot is taken.
     """
-    live = builds.live(connection, made.model)
+    live = build_tables.live(connection, made.model)
     behind = min(compare.positions_of(connection, live.id).values())
     connection.commit()
     if made.target - behind > COMPARED_LAG_MAX:
@@ -162,7 +163,7 @@ def _judge(connection: sa.Connection, made: Build, keys: Iterable[str]) -> None:
         connection.rollback()
         wrong = {problem.key}
     if wrong:
-        builds.mark(connection, made, RETIRED, 0)
+        build_tables.mark(connection, made, RETIRED, 0)
         connection.commit()
         raise RebuildRefused(
             f"the two folds of {made.model.name} disagree about {', '.join(sorted(wrong)[:5])}, or one cannot take its "
@@ -182,7 +183,7 @@ def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, f
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {SWAP_LOCK_TIMEOUT_MS}")
                 position = _level(connection, made, keep_s)
                 began = time.monotonic()
-                builds.show(connection, made)
+                build_tables.show(connection, made)
             return position, time.monotonic() - began
         except OperationalError as problem:
             if getattr(problem.orig, "sqlstate", "") not in ("55P03", "40P01"):
@@ -194,7 +195,7 @@ def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, f
 
 def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
     """Bring the build to where the live one stands, which is locked until the end of the transaction."""
-    live = builds.live(connection, made.model)
+    live = build_tables.live(connection, made.model)
     was = lock(connection, live)
     standing = lock(connection, made)
     if was is None or standing is None:
@@ -206,15 +207,15 @@ def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
     if moved:
         apply(connection, made, events, moved, isolate=True)
     connection.exec_driver_sql(_SAME_OFFSETS, {"made": made.id, "live": live.id})
-    builds.mark(connection, live, RETIRED, keep_s)
-    builds.mark(connection, made, LIVE)
+    build_tables.mark(connection, live, RETIRED, keep_s)
+    build_tables.mark(connection, made, LIVE)
     return upto
 
 
 def swap_back(database_url: str, model: Model, *, keep_s: float = KEEP_S) -> str:
     """Make the build that was live before live again; answers its name. Raises RebuildRefused if none is kept."""
     with engine_for(database_url).connect() as connection, _alone(connection, model):
-        kept = builds.listed(connection, [model], [RETIRED])
+        kept = build_tables.listed(connection, [model], [RETIRED])
         connection.commit()
         if not kept:
             raise RebuildRefused(f"no earlier build of {model.name} is kept")

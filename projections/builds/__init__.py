@@ -1,0 +1,1 @@
+"""Builds are filled from the log, compared, swapped, verified and removed when they are over."""

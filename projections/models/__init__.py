@@ -1,0 +1,1 @@
+"""One file per read model: its table, its two folds and its questions."""

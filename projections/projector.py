@@ -1,0 +1,34 @@
+"""The projector: the runner folds what is appended, and a thread beside it fills and removes builds."""
+
+import threading
+from collections.abc import Iterable
+
+from eventstore.feed.settings import KafkaSettings
+from projections.all_models import MODELS
+from projections.builds.housekeeping import Housekeeping
+from projections.engine import runner
+from projections.engine.runner import BATCH_EVENTS
+from projections.model import Model
+
+
+def project(
+    database_url: str,
+    stop: threading.Event,
+    *,
+    models: Iterable[Model] = MODELS,
+    kafka: KafkaSettings | None = None,
+    batch: int = BATCH_EVENTS,
+) -> None:
+    """Project until stopped; reconnects by itself while the database is away.
+
+    Raises what tells of a machine in trouble.
+    """
+    models = tuple(models)
+    house = Housekeeping(database_url, models, stop).start()
+    try:
+        runner.run(database_url, stop, models, kafka=kafka, batch=batch, connected=house.look_soon)
+    finally:
+        house.join()
+    if house.failure is not None:
+        # Whoever supervises this process must see that it failed, and starts it again.
+        raise house.failure
