@@ -68,10 +68,22 @@ type getter struct {
 func newGetter(o options, targets []target) *getter {
 	made := &getter{targets: targets, law: newZipf(len(targets)), head: o.method == "HEAD", unchecked: o.unchecked}
 	if o.once {
-		made.order = rand.New(rand.NewPCG(o.seed, 0)).Perm(len(targets))
+		made.order = halfOf(rand.New(rand.NewPCG(o.seed, 0)).Perm(len(targets)), o.half)
 	}
 	made.ends = time.Now().Add(o.duration)
 	return made
+}
+
+// halfOf gives one half of an order: what was asked for of the other one has warmed a registry, and answered none of it.
+func halfOf(order []int, half int) []int {
+	middle := len(order) / 2
+	switch half {
+	case 1:
+		return order[:middle]
+	case 2:
+		return order[middle:]
+	}
+	return order
 }
 
 // pick says what to ask for next, and false when there is nothing more.

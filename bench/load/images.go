@@ -35,6 +35,9 @@ type image struct {
 	manifest blob
 }
 
+// blobs are the layers and the config.
+func (i image) blobs() []blob { return append(i.layers[:len(i.layers):len(i.layers)], i.config) }
+
 // random gives bytes that no registry can compress, of one seed text.
 func random(seed string, size int) []byte {
 	content := make([]byte, size)

@@ -20,6 +20,7 @@ type options struct {
 	what        string
 	method      string
 	once        bool
+	half        int
 	unchecked   bool
 	salt        string
 	bytes       int
@@ -29,7 +30,7 @@ type options struct {
 	folder      string
 }
 
-const usage = "usage: load get|push-blob|push-images|get-while-pushing|populate|serve-files [FLAGS]"
+const usage = "usage: load get|push-blob|push-images|push-storm|push-again|get-while-pushing|populate|serve-files [FLAGS]"
 
 func parse(arguments []string) options {
 	o := options{}
@@ -43,10 +44,11 @@ func parse(arguments []string) options {
 	flags.StringVar(&o.what, "what", "manifest-tag", "ping, manifest-tag, manifest-digest, blob, blob-1m or blob-big")
 	flags.StringVar(&o.method, "method", "GET", "GET or HEAD")
 	flags.BoolVar(&o.once, "once", false, "ask for each thing once, in random order")
+	flags.IntVar(&o.half, "half", 0, "with -once: the first or the second half of them (1 or 2), 0 for all")
 	flags.BoolVar(&o.unchecked, "unchecked", false, "look at the status alone, for servers that only play a registry")
 	flags.StringVar(&o.salt, "salt", "", "what makes pushed bytes new")
 	flags.IntVar(&o.bytes, "bytes", 256<<20, "size of a large blob")
-	flags.BoolVar(&o.patched, "patch", false, "push blobs by PATCH and PUT instead of PUT alone")
+	flags.BoolVar(&o.patched, "patch", false, "send the bytes of blobs by PATCH before the PUT, instead of with it")
 	flags.Float64Var(&o.pulls, "pulls", 0, "share of pulls among pushes")
 	flags.Uint64Var(&o.seed, "seed", 1, "of what is drawn")
 	flags.StringVar(&o.folder, "folder", "", "blobs that serve-files serves")
@@ -61,8 +63,8 @@ func main() {
 	}
 	o := parse(os.Args[2:])
 	modes := map[string]func(options) (result, error){
-		"get": get, "push-blob": pushBlob, "push-images": pushImages, "get-while-pushing": getWhilePushing,
-		"populate": populate,
+		"get": get, "push-blob": pushBlob, "push-images": pushImages, "push-storm": pushStorm, "push-again": pushAgain,
+		"get-while-pushing": getWhilePushing, "populate": populate,
 	}
 	var made result
 	var err error

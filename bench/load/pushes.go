@@ -15,6 +15,9 @@ const (
 	pushRepositories = 100
 	bigPushesMax     = 3
 	pushedLayers     = 3
+	// bench/registries/history.py looks for what a storm did to this tag.
+	stormRepository = "storm/ci-"
+	stormTag        = "latest"
 )
 
 // expect asks and fails unless the status is the one wanted.
@@ -70,15 +73,30 @@ func withDigest(location, digest string) string {
 }
 
 // push sends an image as a client does: HEAD of each blob, its upload, then the manifest under its tag.
-func (w *wire) push(repository, tag string, of image) error {
-	for _, each := range append(of.layers[:len(of.layers):len(of.layers)], of.config) {
+func (w *wire) push(repository, tag string, of image, patched bool) error {
+	for _, each := range of.blobs() {
 		if _, err := w.expect(404, "HEAD", "/v2/"+repository+"/blobs/"+each.name(), nil, ""); err != nil {
 			return err
 		}
-		if err := w.upload(repository, each, true); err != nil {
+		if err := w.upload(repository, each, patched); err != nil {
 			return err
 		}
 	}
+	return w.name(repository, tag, of)
+}
+
+// pushAgain sends an image that the registry has: HEAD of each blob, then the manifest under its tag.
+func (w *wire) pushAgain(repository, tag string, of image) error {
+	for _, each := range of.blobs() {
+		if _, err := w.expect(200, "HEAD", "/v2/"+repository+"/blobs/"+each.name(), nil, ""); err != nil {
+			return err
+		}
+	}
+	return w.name(repository, tag, of)
+}
+
+// name puts the manifest of an image under a tag.
+func (w *wire) name(repository, tag string, of image) error {
 	_, err := w.expect(201, "PUT", "/v2/"+repository+"/manifests/"+tag, of.manifest.bytes, "Content-Type: "+manifestMedia+"\r\n")
 	return err
 }
@@ -95,7 +113,7 @@ func (w *wire) pull(repository, tag string, of image) (int64, error) {
 		return err
 	}
 	err := ask("/v2/"+repository+"/manifests/"+tag, of.manifest, "Accept: "+manifestMedia+"\r\n")
-	for _, each := range append(of.layers[:len(of.layers):len(of.layers)], of.config) {
+	for _, each := range of.blobs() {
 		if err == nil {
 			err = ask("/v2/"+repository+"/blobs/"+each.name(), each, "")
 		}
@@ -105,14 +123,15 @@ func (w *wire) pull(repository, tag string, of image) (int64, error) {
 
 // pusher gives each push an image and a tag that were never pushed before.
 type pusher struct {
-	salt string
-	next atomic.Int64
+	salt    string
+	patched bool
+	next    atomic.Int64
 }
 
 func (p *pusher) one(w *wire) error {
 	number := int(p.next.Add(1))
 	repository := fmt.Sprintf("pushed/%s-%d", p.salt, number%pushRepositories)
-	return w.push(repository, "t"+strconv.Itoa(number), newImage(p.salt, number, pushedLayers))
+	return w.push(repository, "t"+strconv.Itoa(number), newImage(p.salt, number, pushedLayers), p.patched)
 }
 
 // pushImages measures pushes of small images, or of pulls and pushes in the given share.
@@ -123,19 +142,23 @@ func pushImages(o options) (result, error) {
 			images[number] = o.population.image(number)
 		}
 	}
-	law, pushes, began := newZipf(len(images)), &pusher{salt: o.salt}, cpuSeconds()
-	ends := time.Now().Add(o.duration)
+	law, pushes := newZipf(len(images)), &pusher{salt: o.salt, patched: o.patched}
+	return o.repeat(func(chance *rand.Rand, w *wire) (int64, error) {
+		if chance.Float64() < o.pulls {
+			which := law.draw(chance)
+			return w.pull(o.population.repository(which), o.population.tag(which), images[which])
+		}
+		return 0, pushes.one(w)
+	}), nil
+}
+
+// repeat lets all clients do something again and again until the time is over; it says how many bytes were received.
+func (o options) repeat(one func(chance *rand.Rand, w *wire) (int64, error)) result {
+	used, ends := cpuSeconds(), time.Now().Add(o.duration)
 	tallies, wall := together(o.connections, o.address, func(number int, w *wire, t *tally) {
 		chance := o.chance(number)
 		for began := time.Now(); began.Before(ends); began = time.Now() {
-			var err error
-			received := int64(0)
-			if chance.Float64() < o.pulls {
-				which := law.draw(chance)
-				received, err = w.pull(o.population.repository(which), o.population.tag(which), images[which])
-			} else {
-				err = pushes.one(w)
-			}
+			received, err := one(chance, w)
 			if err != nil {
 				t.fail(err)
 				continue
@@ -144,8 +167,34 @@ func pushImages(o options) (result, error) {
 		}
 	})
 	made := summary(tallies, wall)
-	made.LoadCPUs = cpuSeconds() - began
-	return made, nil
+	made.LoadCPUs = cpuSeconds() - used
+	return made
+}
+
+// pushStorm measures pushes of new images to one repository, each of which moves the same tag.
+func pushStorm(o options) (result, error) {
+	repository, next := stormRepository+o.salt, atomic.Int64{}
+	made := o.repeat(func(_ *rand.Rand, w *wire) (int64, error) {
+		number := int(next.Add(1))
+		return 0, w.push(repository, stormTag, newImage("storm-"+o.salt, number, pushedLayers), o.patched)
+	})
+	w := newWire(o.address)
+	defer w.close()
+	_, err := w.expect(200, "GET", "/v2/"+repository+"/manifests/"+stormTag, nil, "Accept: "+manifestMedia+"\r\n")
+	return made, err
+}
+
+// pushAgain measures pushes of images that the registry holds as they are.
+func pushAgain(o options) (result, error) {
+	images := make([]image, o.population.images)
+	for number := range images {
+		images[number] = o.population.image(number)
+	}
+	law := newZipf(len(images))
+	return o.repeat(func(chance *rand.Rand, w *wire) (int64, error) {
+		which := law.draw(chance)
+		return 0, w.pushAgain(o.population.repository(which), o.population.tag(which), images[which])
+	}), nil
 }
 
 // getWhilePushing measures GETs while other clients push elsewhere; the rate of the pushes stands beside.
@@ -154,7 +203,7 @@ func getWhilePushing(o options) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	began, pushes, asked := cpuSeconds(), &pusher{salt: o.salt}, newGetter(o, targets)
+	began, pushes, asked := cpuSeconds(), &pusher{salt: o.salt, patched: o.patched}, newGetter(o, targets)
 	var pushed, read []*tally
 	var wall, pushing time.Duration
 	var group sync.WaitGroup
@@ -225,7 +274,7 @@ func populate(o options) (result, error) {
 	tallies, wall := together(o.connections, o.address, func(_ int, w *wire, t *tally) {
 		for number := int(images.Add(1) - 1); number < o.population.images && t.errors == 0; number = int(images.Add(1) - 1) {
 			began := time.Now()
-			if err := w.push(o.population.repository(number), o.population.tag(number), o.population.image(number)); err != nil {
+			if err := w.push(o.population.repository(number), o.population.tag(number), o.population.image(number), true); err != nil {
 				t.fail(err)
 				return
 			}

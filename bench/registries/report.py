@@ -8,7 +8,6 @@ from bench.registries.results import Results, RowResult
 
 VOID = "void"
 ABSENT = "-"
-GOAL_PEER = "docker-registry"
 MIB = 1 << 20
 
 
@@ -26,7 +25,7 @@ def table(results: Results) -> str:
     """The whole report in Markdown."""
     parts = [_about(results), "", grid(_header(results), [_line(results, row) for row in results.rows])]
     parts += ["", grid(["CPU s per 1,000 / PSS MiB", *results.registries], _costs(results))]
-    notes = [*_load_notes(results), *_quiet_note(results), *_error_notes(results)]
+    notes = [*_cpu_notes(results), *_load_notes(results), *_quiet_note(results), *_error_notes(results)]
     return "\n".join([*parts, "", *notes]) + "\n"
 
 
@@ -53,16 +52,21 @@ def _header(results: Results) -> list[str]:
     header = ["Work", "unit", OURS, "p99 ms"]
     for peer in _peers(results):
         header += [peer, "p99 ms", "ratio"]
-    return [*header, "goal", "without us"]
+    return [*header, "without us"]
 
 
 def _line(results: Results, row: RowResult) -> list[str]:
     line = [row.name, row.unit, *_figures(row, OURS)]
     for peer in _peers(results):
-        ratio = row.ratio(OURS, peer)
-        line += [*_figures(row, peer), ABSENT if ratio is None else f"{number(ratio)}x"]
-    limits = ", ".join(f"{name} {number(statistics.median(values))}" for name, values in row.limits.items() if values)
-    return [*line, _goal(row), limits or ABSENT]
+        line += [*_figures(row, peer), _judged(row.ratio(OURS, peer), row.goals.get(peer))]
+    limits = ", ".join(_limit(row, name, values) for name, values in row.limits.items() if values)
+    return [*line, limits or ABSENT]
+
+
+def _limit(row: RowResult, name: str, values: list[float]) -> str:
+    text = f"{name} {number(statistics.median(values))}"
+    goal = row.goals.get(name)
+    return text if goal is None else f"{text} ({_judged(row.limit_ratio(OURS, name), goal)})"
 
 
 def _figures(row: RowResult, registry: str) -> list[str]:
@@ -71,12 +75,13 @@ def _figures(row: RowResult, registry: str) -> list[str]:
     return [number(row.median(registry)), number(row.median(registry, lambda each: each.p99_ms))]
 
 
-def _goal(row: RowResult) -> str:
-    if row.goal is None:
+def _judged(ratio: float | None, goal: float | None) -> str:
+    """A ratio, and whether it is as high as it is to be."""
+    if ratio is None:
         return ABSENT
-    ratio = row.ratio(OURS, GOAL_PEER)
-    verdict = "" if ratio is None else " met" if ratio >= row.goal else " missed"
-    return f"{row.goal:g}x{verdict}"
+    if goal is None:
+        return f"{number(ratio)}x"
+    return f"{number(ratio)}x of {goal:g}x {'met' if ratio >= goal else 'missed'}"
 
 
 def _costs(results: Results) -> list[list[str]]:
@@ -91,6 +96,20 @@ def _costs(results: Results) -> list[list[str]]:
             line.append(ABSENT if cpu is None or pss is None else f"{number(cpu)} / {pss / MIB:.0f}")
         lines.append(line)
     return lines
+
+
+def _cpu_notes(results: Results) -> list[str]:
+    """Processor time of all processes of a registry together, where there is a goal for it."""
+    notes = []
+    for row in results.rows:
+        for peer, goal in row.cpu_goals.items():
+            ratio = row.cpu_ratio(OURS, peer)
+            if ratio is not None:
+                verdict = "met" if ratio <= goal else "missed"
+                notes.append(
+                    f"{row.name}: {number(ratio)}x the processor time of {peer} (at most {goal:g}x: {verdict})"
+                )
+    return notes
 
 
 def _load_notes(results: Results) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,12 +28,16 @@ class Sample:
 
 @dataclass(slots=True)
 class RowResult:
-    """One row: its samples by registry, and by name what the same work costs without one (in the same unit)."""
+    """One row: its samples by registry, and by name what the same work costs without one (in the same unit).
+
+    For the goals see rows.py.
+    """
 
     key: str
     name: str
     unit: str
-    goal: float | None
+    goals: Mapping[str, float] = field(default_factory=dict)
+    cpu_goals: Mapping[str, float] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     limits: dict[str, list[float]] = field(default_factory=dict)
 
@@ -50,6 +54,16 @@ class RowResult:
         """How many times as fast a registry is as the peer."""
         mine, other = self.median(registry), self.median(peer)
         return mine / other if mine is not None and other else None
+
+    def cpu_ratio(self, registry: str, peer: str) -> float | None:
+        """How many times the processor time of the peer a registry takes."""
+        mine, other = (self.median(each, lambda sample: sample.cpu_s_per_1000) for each in (registry, peer))
+        return mine / other if mine is not None and other else None
+
+    def limit_ratio(self, registry: str, limit: str) -> float | None:
+        """The rate of a registry as a part of what was measured without one."""
+        mine, values = self.median(registry), self.limits.get(limit)
+        return mine / statistics.median(values) if mine is not None and values else None
 
 
 @dataclass(slots=True)

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.registries import limits, loading, peers, population, processes, report
+from bench.registries import history, limits, loading, peers, population, processes, report
 from bench.registries.results import Results, RowResult, Sample
-from bench.registries.rows import BYTES, Row, chosen
+from bench.registries.rows import BYTES, STORM, Row, Start, chosen
 
 IMAGES_PER_REPOSITORY = 10
 
@@ -84,38 +84,46 @@ class Bench:
         os.sync()
         processes.wait_quiet([each.pid for each in self.running.values()])
 
-    def restart_cold(self, peer: peers.Peer) -> None:
-        """Start a registry anew, with none of its files in memory."""
+    def restart(self, peer: peers.Peer, *, cold: bool) -> None:
+        """Start a registry anew; a `cold` one with none of its files in memory."""
         self.running.pop(peer.name).stop()
         os.sync()
-        for path in (self.folder / peer.name).rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                forget(path)
+        if cold:
+            for path in (self.folder / peer.name).rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    forget(path)
         self.running[peer.name] = peer.start(self.folder / peer.name)
 
     def sample(self, peer: peers.Peer, row: Row, seed: int) -> Sample:
         """Measure one row once against one registry; what is drawn and pushed is the same for the same seed."""
-        if row.cold:
-            self.restart_cold(peer)
+        if row.start is not Start.RUNNING:
+            self.restart(peer, cold=row.start is Start.COLD)
         self.settle()
         running = self.running[peer.name]
-        arguments = (*row.load, *self.options.size.flags(), "-salt", f"{seed}", "-seed", f"{seed}")
+        flags = (*self.options.size.flags(), "-salt", f"{seed}", "-seed", f"{seed}")
+        if row.before:
+            loading.run(self.load, running.address, (*row.before, *flags), self.options.seconds)
+            self.settle()
         before = processes.cpu_s(running.pid)
-        found = loading.run(self.load, running.address, arguments, self.options.seconds)
+        found = loading.run(self.load, running.address, (*row.load, *flags), self.options.seconds)
         memory = processes.pss_bytes(running.pid)
         if row.writes:
             # What a push leaves to be done in the background is part of its cost.
             processes.wait_quiet([running.pid])
         used = processes.cpu_s(running.pid) - before
+        # Only ours has a history of which something could be missing.
+        gap = (
+            history.gap(running.address, f"{seed}", found.done) if row.key == STORM and peer.name == peers.OURS else ""
+        )
         return Sample(
             rate=found.bytes_s / 1e9 if row.unit == BYTES else found.rate,
             p50_ms=found.p50_ms,
             p99_ms=found.p99_ms,
-            errors=found.errors,
+            errors=found.errors + bool(gap),
             cpu_s_per_1000=1000 * used / max(1, found.done),
             load_cpu_s_per_1000=1000 * found.load_cpu_s / max(1, found.done),
             pss_bytes=memory,
-            first_error=found.first_error,
+            first_error=found.first_error or gap,
             other_rate=found.other_rate,
         )
 
@@ -135,13 +143,13 @@ def forget(path: Path) -> None:
 def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
     """All rows, all registries, round after round; each round begins with another registry."""
     options, count = bench.options, len(bench.registries)
-    results.rows = [RowResult(row.key, row.name, row.unit, row.goal) for row in options.rows]
+    results.rows = [RowResult(row.key, row.name, row.unit, row.goals, row.cpu_goals) for row in options.rows]
     rows = list(enumerate(zip(options.rows, results.rows, strict=True)))
-    # Cold rows start the registries anew: only after all others, which would have to be warm again.
-    for cold, turn in itertools.product((False, True), range(options.runs)):
+    # Rows that start the registries anew come after all others, which would have to be warm again.
+    for running, turn in itertools.product((True, False), range(options.runs)):
         order = bench.registries[turn % count :] + bench.registries[: turn % count]
         for number, (row, found) in rows:
-            if row.cold is not cold:
+            if (row.start is Start.RUNNING) is not running:
                 continue
             for peer in order:
                 sample = bench.sample(peer, row, turn * len(options.rows) + number)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.registries import compare, report, rows, run
+from bench.registries import compare, history, report, rows, run
 from bench.registries.peers import OURS
 from bench.registries.results import Results, RowResult, Sample, from_json
 
@@ -20,10 +20,11 @@ SAMPLE = Sample(
 )
 
 
-def row(ours: list[float], peer: list[float], key: str = "ping", goal: float | None = 15) -> RowResult:
+def row(ours: list[float], peer: list[float], key: str = "ping", goal: float = 15) -> RowResult:
     """A row of these rates, with a limit."""
     samples = {name: [replace(SAMPLE, rate=rate) for rate in rates] for name, rates in ((OURS, ours), (PEER, peer))}
-    return RowResult(key, f"row {key}", "/s", goal, samples, {"bare WSGI": [50_000.0, 40_000.0, 45_000.0]})
+    goals, limits = {PEER: goal, "bare WSGI": 0.4}, {"bare WSGI": [50_000.0, 40_000.0, 45_000.0]}
+    return RowResult(key, f"row {key}", "/s", goals, {PEER: 1.1}, samples, limits)
 
 
 def results(*of: RowResult) -> Results:
@@ -38,13 +39,24 @@ def line(text: str, name: str) -> list[str]:
 
 
 def test_a_row_is_the_median_with_its_ratio_and_goal() -> None:
-    """One slow run and one fast run change nothing."""
+    """One slow run and one fast run change nothing; a peer and a limit have a goal each."""
     text = report.table(results(row([20_000, 10, 90_000], [1_000, 1_000, 1])))
     assert line(text, "row ping") == [
-        *("row ping", "/s", "20,000", "5.00", "1,000", "5.00", "20.0x", "15x met", "bare WSGI 45,000"),
+        *("row ping", "/s", "20,000", "5.00", "1,000", "5.00", "20.0x of 15x met"),
+        "bare WSGI 45,000 (0.444x of 0.4x met)",
     ]
     assert "errors: none" in text
-    assert "missed" in report.table(results(row([14_000], [1_000])))
+    missed = line(report.table(results(row([14_000], [1_000]))), "row ping")
+    assert missed[6:] == ["14.0x of 15x missed", "bare WSGI 45,000 (0.311x of 0.4x missed)"]
+
+
+def test_processor_time_is_related_to_that_of_a_peer() -> None:
+    """A goal for it is a most, not a least."""
+    found = row([20_000], [1_000])
+    found.samples[OURS] = [replace(SAMPLE, cpu_s_per_1000=2.1)]
+    assert f"row ping: 1.05x the processor time of {PEER} (at most 1.1x: met)" in report.table(results(found))
+    found.samples[OURS] = [replace(SAMPLE, cpu_s_per_1000=3.0)]
+    assert f"row ping: 1.50x the processor time of {PEER} (at most 1.1x: missed)" in report.table(results(found))
 
 
 def test_one_error_voids_the_figures_of_a_registry() -> None:
@@ -52,7 +64,7 @@ def test_one_error_voids_the_figures_of_a_registry() -> None:
     found = row([20_000, 20_000], [1_000, 1_000])
     found.samples[PEER][1] = replace(SAMPLE, errors=3, first_error="status 500")
     text = report.table(results(found))
-    assert line(text, "row ping")[4:8] == ["void", "void", "-", "15x"]
+    assert line(text, "row ping")[4:7] == ["void", "void", "-"]
     assert line(text, "row ping")[2] == "20,000"
     assert f"row ping, {PEER}: 3 errors, so void: status 500" in text
 
@@ -61,7 +73,7 @@ def test_reads_beside_pushes_are_related_to_the_processors_that_these_leave() ->
     """100 pushes a second of 10 ms leave one of two processors: half of the quiet rate is then all that can be had."""
     quiet, pushes = row([1_000], [100], "manifest-tag"), row([100], [20], "push-small")
     pushes.samples[OURS] = [replace(SAMPLE, rate=100, cpu_s_per_1000=8, load_cpu_s_per_1000=2)]
-    beside = row([500], [50], "get-while-push", None)
+    beside = row([500], [50], "get-while-push")
     beside.samples[OURS] = [replace(SAMPLE, rate=500, other_rate=100)]
     assert report.quiet_share(results(quiet, pushes, beside)) == pytest.approx(1.0)
     assert report.quiet_share(results(quiet, beside)) is None
@@ -81,6 +93,18 @@ def test_a_change_is_marked_only_where_the_runs_do_not_overlap() -> None:
     cells = line(compare.compared(old, new), "row ping")
     assert cells == ["row ping", "/s", "100", "160", "+60 % *", "100", "101", "+1 %"]
     assert "row ping" not in compare.compared(old, results(row([1], [1], "other")))
+
+
+def test_a_history_with_a_gap_is_not_complete() -> None:
+    """Each move begins where the one before led, and the first one at nothing."""
+    moves = [
+        {"position": position, "from": before, "to": after}
+        for position, before, after in ((9, "b", "c"), (5, "a", "b"), (2, None, "a"))
+    ]
+    assert history.gap_in(moves, 3) == ""
+    assert history.gap_in(moves, 4) == "4 pushes moved latest, its history has 3 entries"
+    assert history.gap_in([moves[0], moves[2]], 2) == "latest moved from b at 9, but led to a before"
+    assert history.gap_in(moves[:2], 2) == "latest moved from a at 5, but led to None before"
 
 
 def test_options_are_read_and_unknown_rows_are_refused() -> None:

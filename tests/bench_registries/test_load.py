@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.registries import loading, peers
-from bench.registries.rows import ROWS
+from bench.registries import history, loading, peers
+from bench.registries.rows import ROWS, STORM, Start
 from scripts.tools import find_program
 from tests.clients.programs import missing
 from tests.servers import RunningServer
 from tests.waiting import eventually
 
 SECONDS = 0.1
-SMALL = ("-images", "4", "-repositories", "2", "-bytes", f"{300 << 10}")
+SMALL = ("-images", "4", "-repositories", "2", "-bytes", f"{300 << 10}", "-connections", "4")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,12 @@ def test_every_row_runs_without_an_error(load: Path, populated: RunningServer) -
         assert found.rate > 0, row
         assert found.p50_ms <= found.p99_ms <= found.max_ms, row
         assert (found.other_rate > 0) == (row.key == "get-while-push"), row
+        if row.before:
+            before = loading.run(load, populated.host, (*row.before, *SMALL), SECONDS)
+            assert (before.done, before.errors, found.done, row.start) == (2, 0, 2, Start.ANEW), row
+        if row.key == STORM:
+            assert history.gap(populated.host, salt, found.done) == "", row
+            assert history.gap(populated.host, salt, found.done + 1).endswith(f"has {found.done} entries"), row
 
 
 def test_wrong_answers_are_errors(load: Path, populated: RunningServer, tmp_path: Path) -> None:
