@@ -67,6 +67,7 @@ class Settings:
     upload_bodies_total: int
     upload_rate_min_bytes: int
     upload_grace_s: float
+    upload_stall_s: float
     downloads_per_address: int
     downloads_total: int
     download_rate_min_bytes: int

@@ -20,6 +20,7 @@ from command_api.bodies import (
     read_body,
 )
 from protocol.gates import AddressGate, TooMany
+from tagtrail.waits import BodyWaits
 
 # So much is read for the sake of the next request on the same connection.
 KEPT_BYTES_MAX = 1 << 20
@@ -33,9 +34,12 @@ Environ = dict[str, Any]
 
 
 class RequestBody:
-    """The wsgi.input of a request that has a body, and how much of it was read."""
+    """The wsgi.input of a request that has a body, and how much of it was read. `waits` is told of each read."""
 
-    def __init__(self, environ: Environ) -> None:
+    def __init__(self, environ: Environ, waits: BodyWaits) -> None:
+        self._waits = waits
+        # The other end of the connection, which is not the client's where a proxy is between.
+        self.peer: str = environ.get("REMOTE_ADDR", "")
         self._source: Input = environ["wsgi.input"]
         self._length = content_length(environ)
         self._asks = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
@@ -44,7 +48,8 @@ class RequestBody:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; blocks until they have come or the body has ended."""
-        block = self._source.read(size)
+        with self._waits.waiting(self.peer):
+            block = self._source.read(size)
         self._received += len(block)
         self._ended = len(block) < size
         return block
@@ -71,20 +76,33 @@ class RequestBody:
         return {"wsgi.input": self, **length}
 
 
-def take_body(environ: Environ) -> RequestBody | None:
-    """Put a RequestBody in the place of wsgi.input; None for a request without a body."""
+def take_body(environ: Environ, waits: BodyWaits) -> RequestBody | None:
+    """Put a RequestBody in the place of wsgi.input; None for a request without a body.
+
+    REMOTE_ADDR must be that of the connection still, whatever a proxy says.
+    """
     if not has_body(environ):
         return None
-    body = environ["wsgi.input"] = RequestBody(environ)
+    body = environ["wsgi.input"] = RequestBody(environ, waits)
     return body
 
 
 class Drain:
-    """Reads the rests of bodies, of as many at once as the gate lets in."""
+    """Reads the rests of bodies, of as many at once as the gate lets in.
 
-    def __init__(self, limits: BodyLimits, gate: AddressGate, clock: Callable[[], float] = time.monotonic) -> None:
+    `linger` is told the peer's address of a connection that is closed at once because the gate lets in no more.
+    """
+
+    def __init__(
+        self,
+        limits: BodyLimits,
+        gate: AddressGate,
+        linger: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limits = limits
         self._gate = gate
+        self._linger = linger
         self._clock = clock
 
     def after(self, answer: Iterable[bytes], body: RequestBody, address: str) -> tuple[Iterable[bytes], bool]:
@@ -98,6 +116,7 @@ class Drain:
         try:
             place.enter_context(self._gate.inside(address))
         except TooMany:
+            self._linger(body.peer)
             return answer, False
         kept = body.left is not None and body.left <= KEPT_BYTES_MAX and not body.asking
         return _Drained(answer, body.asking, lambda: self._read(body, place)), kept

@@ -353,6 +353,13 @@ OPTIONS: tuple[Option, ...] = (
         "How far an upload may fall behind that rate before it is cut off.",
         "TIME",
     ),
+    Option(
+        "upload_stall_s",
+        duration(1, 86400),
+        _is(60.0),
+        "How long a client may send nothing of a body before its connection is cut off.",
+        "TIME",
+    ),
     Option("downloads_per_address", whole(1, 100_000), _is(4096), "Downloads that one client may have at once.", "N"),
     Option("downloads_total", whole(1, 65536), _is(4096), "Downloads that one worker serves at once.", "N"),
     Option(

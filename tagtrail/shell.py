@@ -37,6 +37,7 @@ from tagtrail.draining import Drain, take_body
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
 from tagtrail.hosts import Hosts
 from tagtrail.proxies import TrustedProxies
+from tagtrail.waits import BodyWaits
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -67,6 +68,8 @@ class Application:
         public_url: str | None,
         access_log: bool,
     ) -> None:
+        # The reads of bodies that wait for their clients.
+        self.waits = BodyWaits()
         self._cache = cache
         # Of request ids: a random name a process and a number, because randomness for each request costs a system call.
         self._name = secrets.token_hex(5)
@@ -89,9 +92,9 @@ class Application:
         started = time.monotonic()
         given = environ.get("HTTP_X_REQUEST_ID")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{self._name}{next(self._numbers):06x}"
+        sent = take_body(environ, self.waits)
         if self._proxies:
             environ["REMOTE_ADDR"] = self._proxies.client_of(environ)
-        sent = take_body(environ)
         answer = self._answer(environ, request_id)
         headers = [
             *self._located(answer.headers),

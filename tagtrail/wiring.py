@@ -1,5 +1,6 @@
 """The composition root: one process's rooms, made from its settings and joined into one WSGI application."""
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from tagtrail.health import Health
 from tagtrail.hosts import hosts_of
 from tagtrail.metrics import Metrics
 from tagtrail.proxies import TrustedProxies
+from tagtrail.server.lingering import Lingering
 from tagtrail.shell import Application
 from tagtrail.storing import make_store, open_board
 
@@ -124,7 +126,7 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
         wire,
         flask_app,
         checks,
-        drain=Drain(rooms.commands.body_limits, gate),
+        drain=Drain(rooms.commands.body_limits, gate, _linger(rooms.settings)),
         hosts=hosts_of(rooms.settings),
         cross_origin=CrossOrigin(frozenset(rooms.settings.cors_origins)),
         public_url=rooms.settings.public_url,
@@ -133,6 +135,11 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
         refusal=refusal,
         access_log=rooms.settings.access_log,
     )
+
+
+def _linger(settings: Settings) -> Callable[[str], None]:
+    """What holds the connections of an address that are about to be closed; only Linux tells their states."""
+    return Lingering(settings.port).hold if sys.platform == "linux" else lambda _: None
 
 
 def register(rooms: Rooms) -> Membership:

@@ -1,7 +1,7 @@
-"""Cuts off clients that do not take what they asked for: those that stall, and those that read too slowly.
+"""Cuts off clients that do not take what they asked for, or do not send what they announced, or do so too slowly.
 
 A thread in each worker looks at its connections every few seconds. What the kernel tells of them is enough, whatever is
-being answered: how many bytes the client has taken, and whether more wait for it.
+being answered: how many bytes the client has taken and sent, and whether more wait for it.
 """
 
 import sys
@@ -14,9 +14,13 @@ from prometheus_client import Counter
 from tagtrail import logs
 from tagtrail.config import Settings
 from tagtrail.server import allocator, sockets
+from tagtrail.server.silence import BodyWatch, Patience
 from tagtrail.server.sockets import Connection
+from tagtrail.waits import BodyWaits
 
-CUT = Counter("tagtrail_connections_cut_total", "Connections cut off because their client reads too little", ["reason"])
+CUT = Counter(
+    "tagtrail_connections_cut_total", "Connections cut off: their client takes or sends too little", ["reason"]
+)
 STALLED = "stalled"
 SLOW = "slow"
 # A connection is looked at four times within the time that it has, and not more often than this.
@@ -93,27 +97,30 @@ class Watch:
             del self._standings[cookie]
 
 
-def watch_connections(settings: Settings) -> None:
+def watch_connections(settings: Settings, waits: BodyWaits) -> None:
     """Watch the connections of this process, in a thread of its own, for as long as it lives."""
-    limits = Limits(settings.download_stall_s, settings.download_rate_min_bytes)
-    if sys.platform == "linux":
-        threading.Thread(target=_run, args=(limits, settings.port), name="connections", daemon=True).start()
+    if sys.platform != "linux":
+        return
+    period_s = min(_PERIOD_MAX_S, settings.download_stall_s / _LOOKS, settings.upload_stall_s / _LOOKS)
+    takers = Watch(Limits(settings.download_stall_s, settings.download_rate_min_bytes))
+    senders = BodyWatch(Patience.of(settings), waits, period_s)
+    threading.Thread(
+        target=_run, args=(takers, senders, settings.port, period_s), name="connections", daemon=True
+    ).start()
 
 
-def _run(limits: Limits, port: int) -> None:
-    watch = Watch(limits)
-    period_s = min(_PERIOD_MAX_S, limits.stall_s / _LOOKS)
+def _run(takers: Watch, senders: BodyWatch, port: int, period_s: float) -> None:
     most = 0
     while True:
         time.sleep(period_s)
-        look_at_all(watch, port)
-        most = max(most, len(watch))
-        if most - len(watch) >= _LEFT_MANY:
-            most = len(watch)
+        look_at_all(takers, senders, port)
+        most = max(most, len(takers))
+        if most - len(takers) >= _LEFT_MANY:
+            most = len(takers)
             allocator.give_back()
 
 
-def look_at_all(watch: Watch, port: int) -> None:
+def look_at_all(takers: Watch, senders: BodyWatch, port: int) -> None:
     """One look at each connection that arrived on a port; those of this process to others are not concerned."""
     began = time.monotonic()
     try:
@@ -122,25 +129,31 @@ def look_at_all(watch: Watch, port: int) -> None:
         # No descriptor is free, perhaps because of those who are to be cut off: this thread must not end by it.
         logs.get_logger().warning("connections cannot be looked at", problem=str(problem))
         return
+    awaited = senders.peers()
     for number, file in enumerate(files):
         if number % _SLICE == _SLICE - 1:
             time.sleep(_PAUSE_S)
         connection = sockets.look(file)
         if connection is None or sockets.local_port(file) != port:
             continue
-        reason = watch.judge(connection, time.monotonic())
+        reason = takers.judge(connection, time.monotonic())
         if reason is not None:
-            _cut_off(connection, reason)
-    watch.forget_unseen(began)
+            _cut_off(connection, reason, "a client that does not take its answer was cut off")
+        elif awaited and (peer := sockets.peer_address(file)) in awaited:
+            senders.note(connection, peer, time.monotonic())
+    takers.forget_unseen(began)
+    for connection, reason in senders.to_cut(began, time.monotonic()):
+        _cut_off(connection, reason, "a client that does not send what it announced was cut off")
 
 
-def _cut_off(connection: Connection, reason: str) -> None:
+def _cut_off(connection: Connection, reason: str, message: str) -> None:
     address = sockets.cut_off(connection)
     if address is not None:
         CUT.labels(reason).inc()
         logs.get_logger().warning(
-            "a client that does not take its answer was cut off",
+            message,
             address=address,
             reason=reason,
             bytes_taken=connection.acknowledged,
+            bytes_sent=connection.received,
         )

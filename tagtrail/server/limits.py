@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tagtrail.config import Settings
 
-# A worker's files besides connections, blobs that are read, and what its threads have open.
-_FILES_RESERVED = 256
+# A worker's files besides connections, blobs that are read, and what its threads have open. Half of them are for
+# connections that linger (see tagtrail.server.lingering).
+_FILES_RESERVED = 512
 # Threads of the user or of the container for everything else: the server's other processes and theirs.
 _THREADS_RESERVED = 512
 _CGROUPS = Path("/sys/fs/cgroup")

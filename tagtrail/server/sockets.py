@@ -12,20 +12,28 @@ from dataclasses import dataclass
 # Linux: a number that no other socket has or will have until the next start of the machine.
 _SO_COOKIE = 57
 _COOKIE_BYTES = 8
-# Of struct tcp_info (linux/tcp.h): state and bytes acknowledged. Linux 4.1.
-_INFO = struct.Struct("=B 119x Q")
+# Of struct tcp_info (linux/tcp.h): state, milliseconds since data came, bytes acknowledged, bytes received. Linux 4.1.
+_INFO = struct.Struct("=B 51x I 64x QQ")
+ESTABLISHED = 1
+# FIN_WAIT1 and FIN_WAIT2: the peer may still send.
+SHUT_DOWN_BY_US = (4, 5)
 _LISTENING = 10
 _NUMBER = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One look at a connection: `acknowledged` bytes were taken by the peer, `waiting` more are to be."""
+    """One look at a connection: `acknowledged` bytes were taken by the peer, `waiting` more are to be; `received` bytes
+    came from it, of which the server has left `unread` so far, the last of them `silent_ms` milliseconds ago.
+    """
 
     file: int
     cookie: bytes
     acknowledged: int
     waiting: int
+    received: int = 0
+    unread: int = 0
+    silent_ms: int = 0
 
 
 def files() -> list[int]:
@@ -43,12 +51,14 @@ def look(file: int) -> Connection | None:
                 return None
             # Of a connection it is the number of bytes that were not acknowledged, sent or not (SIOCOUTQ in tcp(7)).
             queued = fcntl.ioctl(held, termios.TIOCOUTQ, bytes(_NUMBER.size))
+            unread = fcntl.ioctl(held, termios.FIONREAD, bytes(_NUMBER.size))
             if _cookie(held) != cookie:
                 return None
     except OSError:
         return None  # no socket, no TCP, or closed meanwhile
-    _, acknowledged = _INFO.unpack(info)
-    return Connection(file, cookie, acknowledged, *_NUMBER.unpack(queued))
+    _, silent_ms, acknowledged, received = _INFO.unpack(info)
+    waiting, left = _NUMBER.unpack(queued)[0], _NUMBER.unpack(unread)[0]
+    return Connection(file, cookie, acknowledged, waiting, received, left, silent_ms)
 
 
 def local_port(file: int) -> int | None:
@@ -60,32 +70,64 @@ def local_port(file: int) -> int | None:
         return None  # closed meanwhile, or no address with a port
 
 
+def peer_address(file: int) -> str | None:
+    """The address of the other end, as the server writes it into REMOTE_ADDR."""
+    try:
+        with _borrowed(file) as held:
+            # Without the interface of a link-local one.
+            return str(held.getpeername()[0]).partition("%")[0]
+    except (OSError, IndexError):
+        return None  # closed meanwhile
+
+
 def cut_off(connection: Connection) -> str | None:
     """End a connection at once; answers its peer's address, None if it has ended by itself.
 
-    What waits for the peer is thrown away when the server closes its file, which it does as soon as it notices.
+    What waits for the peer is thrown away when the server closes its file, which it does as soon as it notices. Where
+    nothing waits it ends without a reset: the peer may not have read yet what it took.
+    """
+    held = duplicate(connection)
+    if held is None:
+        return None
+    with held:
+        try:
+            peer = str(held.getpeername()[0])
+            if connection.waiting:
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            held.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return None
+        return peer
+
+
+def duplicate(connection: Connection) -> socket.socket | None:
+    """A second file of a connection; None if it has ended, or no file is free.
+
+    It is that connection whatever becomes of the first file's number.
     """
     try:
-        # From here on this is one connection whatever becomes of the file's number.
-        with _duplicate(connection.file) as held:
-            if _cookie(held) != connection.cookie:
-                return None
-            peer = str(held.getpeername()[0])
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            held.shutdown(socket.SHUT_RDWR)
-            return peer
+        copy = os.dup(connection.file)
     except OSError:
         return None
-
-
-def _duplicate(file: int) -> socket.socket:
-    duplicate = os.dup(file)
     try:
-        return socket.socket(fileno=duplicate)
+        held = socket.socket(fileno=copy)
     except OSError:
         # It is no socket any more.
-        os.close(duplicate)
-        raise
+        os.close(copy)
+        return None
+    try:
+        same = _cookie(held) == connection.cookie
+    except OSError:
+        same = False
+    if not same:
+        held.close()
+        return None
+    return held
+
+
+def state(held: socket.socket) -> int:
+    """The state of a connection, as linux/tcp_states.h numbers them."""
+    return held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def _cookie(held: socket.socket) -> bytes:

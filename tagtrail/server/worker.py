@@ -29,5 +29,6 @@ def make_worker() -> "Application":
     keep_alive_when_listening()
     settings = current_settings()
     hand_over_downloads(settings.threads)
-    watch_connections(settings)
-    return make_application()
+    application = make_application()
+    watch_connections(settings, application.waits)
+    return application

@@ -111,6 +111,7 @@ BAD_VALUES = [
     ("projector", "maybe", "true or false"),
     ("trusted_proxy", "10.0.0.1/8", "10.0.0.7,192.168.0.0/16"),
     ("download_stall_s", "0", "from 1"),
+    ("upload_stall_s", "0", "from 1"),
     ("trusted_proxy", "nginx", "10.0.0.7,192.168.0.0/16"),
 ]
 

@@ -23,9 +23,9 @@ def settings() -> Settings:
 @pytest.mark.parametrize(
     ("files", "expected", "raised"),
     [
-        ((1024, 20_000), Capacity(8192, 4096), 13_056),
-        ((1024, UNLIMITED), Capacity(8192, 4096), 13_056),
-        ((1024, 4096), Capacity(2496, 832), 4096),
+        ((1024, 20_000), Capacity(8192, 4096), 13_312),
+        ((1024, UNLIMITED), Capacity(8192, 4096), 13_312),
+        ((1024, 4096), Capacity(2304, 768), 4096),
         ((256, 256), Capacity(256, 1), 256),
         ((20_000, 20_000), Capacity(8192, 4096), None),
         ((UNLIMITED, UNLIMITED), Capacity(8192, 4096), None),

@@ -8,6 +8,7 @@ import pytest
 from command_api.bodies import BodyLimits
 from protocol.gates import AddressGate
 from tagtrail.draining import BYTES_MAX, KEPT_BYTES_MAX, SECONDS_MAX, Drain, RequestBody, take_body
+from tagtrail.waits import BodyWaits
 
 ADDRESS = "192.0.2.1"
 RATE = 1024
@@ -20,6 +21,7 @@ class Client:
     def __init__(self, size: int, rate: float = 1e9) -> None:
         self.left = size
         self.now = 0.0
+        self.lingering: list[str] = []
         self._rate = rate
 
     def read(self, size: int) -> bytes:
@@ -52,12 +54,12 @@ class Answer:
 def environ(client: Client, length: int | None, **more: str) -> dict[str, Any]:
     """The environment that the server gives of a request; without a length the body comes in chunks."""
     announced = {"HTTP_TRANSFER_ENCODING": "chunked"} if length is None else {"CONTENT_LENGTH": str(length)}
-    return {"wsgi.input": client, **announced, **more}
+    return {"wsgi.input": client, "REMOTE_ADDR": ADDRESS, **announced, **more}
 
 
 def body_of(client: Client, length: int | None, **more: str) -> RequestBody:
     """The body of such a request."""
-    found = take_body(environ(client, length, **more))
+    found = take_body(environ(client, length, **more), BodyWaits())
     assert found is not None
     return found
 
@@ -65,7 +67,7 @@ def body_of(client: Client, length: int | None, **more: str) -> RequestBody:
 def drain(client: Client, places: int = 1) -> Drain:
     """One with a gate of its own."""
     gate = AddressGate(per_address_max=places, total_max=places)
-    return Drain(BodyLimits(RATE, GRACE_S), gate, client.clock)
+    return Drain(BodyLimits(RATE, GRACE_S), gate, client.lingering.append, client.clock)
 
 
 def finish(answer: Any) -> list[bytes]:
@@ -78,7 +80,7 @@ def finish(answer: Any) -> list[bytes]:
 def test_a_request_without_a_body_is_left_alone() -> None:
     given = {"wsgi.input": object(), "CONTENT_LENGTH": "0"}
     before = dict(given)
-    assert take_body(given) is None
+    assert take_body(given, BodyWaits()) is None
     assert given == before
 
 
@@ -157,6 +159,7 @@ def test_one_too_many_is_not_read() -> None:
     given = Answer()
     held, _ = only.after(Answer(RuntimeError("broken")), body_of(client, 100), ADDRESS)
     assert only.after(given, body_of(client, 100), ADDRESS) == (given, False)
+    assert client.lingering == [ADDRESS]
     with pytest.raises(RuntimeError, match="broken"):
         finish(held)
     assert client.left == 0

@@ -9,7 +9,10 @@ import pytest
 
 from tagtrail.server import sockets
 from tagtrail.server.connections import SLOW, STALLED, Limits, Watch, look_at_all
+from tagtrail.server.silence import BodyWatch, Patience
 from tagtrail.server.sockets import Connection
+from tagtrail.waits import BodyWaits
+from tests.waiting import eventually
 
 LIMITS = Limits(stall_s=100, rate_min_bytes=10)
 
@@ -73,6 +76,11 @@ def test_a_connection_that_has_ended_is_forgotten() -> None:
     assert len(watch) == 1
 
 
+def nobody() -> BodyWatch:
+    """One that no read of a body waits for."""
+    return BodyWatch(Patience(60, 1, 85), BodyWaits(), period_s=5)
+
+
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Both ends of a connection."""
@@ -113,6 +121,32 @@ def test_the_kernel_tells_what_waits_and_what_was_taken(pair: tuple[socket.socke
     assert other.cookie != before.cookie
 
 
+def test_the_kernel_tells_what_came_and_what_is_left_unread(pair: tuple[socket.socket, socket.socket]) -> None:
+    served, client = pair
+    client.sendall(bytes(1000))
+    served.recv(300, socket.MSG_WAITALL)
+    found = sockets.look(served.fileno())
+    assert found is not None
+    assert (found.received, found.unread) == (1000, 700)
+    assert sockets.peer_address(served.fileno()) == "127.0.0.1"
+
+
+def test_who_may_not_have_read_all_that_it_took_sees_no_reset(pair: tuple[socket.socket, socket.socket]) -> None:
+    served, client = pair
+    served.sendall(b"an answer")
+
+    def taken() -> sockets.Connection | None:
+        found = sockets.look(served.fileno())
+        return found if found is not None and not found.waiting else None
+
+    seen = eventually(taken)
+    assert seen is not None
+    assert sockets.cut_off(seen) == "127.0.0.1"
+    served.close()
+    assert client.recv(100) == b"an answer"
+    assert client.recv(100) == b""
+
+
 def test_what_is_no_connection_is_passed_over(tmp_path: "os.PathLike[str]") -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as local:
         for each in (listener.fileno(), local.fileno(), os.open(tmp_path, os.O_RDONLY), 99_999):
@@ -143,12 +177,12 @@ def test_only_connections_that_arrived_on_the_port_are_cut_off_and_no_file_is_le
     port = served.getsockname()[1]
     before = len(sockets.files())
     watch = Watch(Limits(0, 0))
-    look_at_all(watch, port + 1)
-    look_at_all(watch, port + 1)
+    look_at_all(watch, nobody(), port + 1)
+    look_at_all(watch, nobody(), port + 1)
     assert len(watch) == 0
-    look_at_all(watch, port)
+    look_at_all(watch, nobody(), port)
     assert len(watch) == 1
-    look_at_all(watch, port)
+    look_at_all(watch, nobody(), port)
     with pytest.raises(OSError, match=r"pipe|reset"):
         served.sendall(b"gone")
     assert len(sockets.files()) == before
@@ -160,14 +194,14 @@ def test_the_watch_goes_on_where_no_descriptor_is_free(pair: tuple[socket.socket
     fill(served)
     port = served.getsockname()[1]
     watch = Watch(Limits(0, 0))
-    look_at_all(watch, port)
+    look_at_all(watch, nobody(), port)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        look_at_all(watch, port)
+        look_at_all(watch, nobody(), port)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(watch) == 1
-    look_at_all(watch, port)
+    look_at_all(watch, nobody(), port)
     with pytest.raises(OSError, match=r"pipe|reset"):
         served.sendall(b"gone")

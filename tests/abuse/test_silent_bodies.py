@@ -1,0 +1,142 @@
+"""Clients that fall silent within a body: they are cut off and keep nobody out; others are left alone.
+
+Each client has an address of its own, as far as it is not about one that has several connections.
+"""
+
+import http.client
+import itertools
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from tests.api import image, sha256
+from tests.races.clients import Connection, put_manifest, put_whole_blob
+from tests.servers import RunningServer, serving
+from tests.waiting import eventually
+
+REPOSITORY = "abuse/silent"
+LAYER = b"a layer"
+DATA = b"0123456789" * 1000
+THREADS = 8
+BODIES = 4
+STALL_S = 2
+WAIT_S = 30.0
+OPTIONS = {
+    "TAGTRAIL_WORKERS": "1",
+    "TAGTRAIL_THREADS": str(THREADS),
+    "TAGTRAIL_UPLOAD_BODIES_TOTAL": str(BODIES),
+    "TAGTRAIL_UPLOAD_STALL_S": str(STALL_S),
+}
+NONE = f"/v2/{REPOSITORY}/blobs/uploads/{'a' * 40}"
+_addresses = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """A server of few threads that soon loses patience, with an image in it."""
+    with serving(OPTIONS, "--no-access-log") as running:
+        api = Connection(running.host)
+        assert put_whole_blob(api, REPOSITORY, LAYER) == 201
+        assert put_manifest(api, REPOSITORY, "v1", image(LAYER)).status == 201
+        yield running
+
+
+def address() -> str:
+    """One that nobody had before."""
+    return f"127.7.0.{next(_addresses)}"
+
+
+def connect(server: RunningServer, source: str) -> socket.socket:
+    """A connection from an address."""
+    host, _, port = server.host.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=WAIT_S, source_address=(source, 0))
+
+
+def session(server: RunningServer) -> str:
+    """A new upload."""
+    with closing(http.client.HTTPConnection(server.host, timeout=WAIT_S)) as made:
+        made.request("POST", f"/v2/{REPOSITORY}/blobs/uploads/")
+        answer = made.getresponse()
+        answer.read()
+        return answer.headers["Location"]
+
+
+def head(path: str, *headers: str) -> bytes:
+    """The head of an upload."""
+    return "\r\n".join([f"PATCH {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+def silent_in_body(server: RunningServer, source: str, path: str) -> socket.socket:
+    """A client that has sent some of a body for which the server waits."""
+    made = connect(server, source)
+    made.sendall(head(path, f"Content-Length: {len(DATA)}", "Expect: 100-continue"))
+    assert made.recv(1000).startswith(b"HTTP/1.1 100")
+    made.sendall(DATA[:100])
+    return made
+
+
+def silent_in_rest(server: RunningServer, source: str) -> socket.socket:
+    """A client that has its answer and was to send more."""
+    made = connect(server, source)
+    made.sendall(head(NONE, f"Content-Length: {len(DATA)}") + DATA[:100])
+    assert answered(made).status == 404
+    return made
+
+
+def answered(connection: socket.socket) -> http.client.HTTPResponse:
+    """The answer, read to its end."""
+    answer = http.client.HTTPResponse(connection, method="PATCH")
+    answer.begin()
+    answer.read()
+    return answer
+
+
+def refused(server: RunningServer) -> tuple[int, str]:
+    """Send a body that is refused, all of it before listening; status and code of the answer."""
+    with closing(http.client.HTTPConnection(server.host, timeout=WAIT_S, source_address=(address(), 0))) as made:
+        made.request("PATCH", NONE, body=bytes(8 << 20))
+        answer = made.getresponse()
+        return answer.status, json.loads(answer.read())["errors"][0]["code"]
+
+
+def cuts(server: RunningServer) -> float:
+    """How many silent clients were cut off so far."""
+    return server.metrics().get('tagtrail_connections_cut_total{reason="silent"}', 0)
+
+
+def is_told(server: RunningServer, source: str) -> bool:
+    """True if the log tells that a client was cut off within a body."""
+    lines = [line for line in server.log.read_text().splitlines() if "does not send" in line]
+    return any(f"address={source} " in line and "reason=silent " in line for line in lines)
+
+
+@pytest.mark.parametrize("answered_first", [False, True], ids=["in a body", "in what is left of one"])
+def test_who_falls_silent_is_cut_off_and_may_go_on_with_its_session(
+    server: RunningServer, *, answered_first: bool
+) -> None:
+    source, path = address(), session(server)
+    before = cuts(server)
+    with silent_in_rest(server, source) if answered_first else silent_in_body(server, source, path) as client:
+        eventually(lambda: is_told(server, source), WAIT_S)
+        assert client.recv(1) == b""
+    assert cuts(server) == before + 1
+    finished = Connection(server.host).ask("PUT", f"{path}?digest={sha256(DATA)}", DATA)
+    assert finished.status == 201
+
+
+def test_more_silent_clients_than_threads_keep_nobody_out_and_lose_nobody_an_answer(server: RunningServer) -> None:
+    """Half of them within a body or refused for being too many, half in what is left after their answer."""
+    with ExitStack() as stack:
+        for _ in range(2 * THREADS):
+            stack.enter_context(silent_in_rest(server, address()))
+            made = stack.enter_context(connect(server, address()))
+            made.sendall(head(session(server), f"Content-Length: {len(DATA)}") + DATA[:100])
+        api = Connection(server.host)
+        for _ in range(20):
+            assert refused(server) == (404, "BLOB_UPLOAD_UNKNOWN")
+            assert api.ask("GET", f"/v2/{REPOSITORY}/manifests/v1").status == 200
+    eventually(lambda: put_whole_blob(Connection(server.host), REPOSITORY, b"another") == 201, WAIT_S)
+    assert refused(server) == (404, "BLOB_UPLOAD_UNKNOWN")
