@@ -70,7 +70,7 @@ class Naming:
         judged = store.judge_set(self._digest)
         if judged.failed:
             raise missing_blobs([self._needs[each][0] for each in judged.failed])
-        return [SetHolds(self._digest, self._repository, judged.seen)]
+        return [SetHolds(self._digest, self._repository, judged.seen, judged.log)]
 
     def missing(self, failed: Sequence[int]) -> list[str]:
         """The digests that are missing, given which of the conditions failed.

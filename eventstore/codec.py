@@ -133,8 +133,8 @@ def _conditions(conditions: Iterable[Condition]) -> dict[str, list[list[Any]]]:
                 kinds["unreferenced"].append([index, target])
             case AtMost(ref, prefix, count):
                 kinds["at_most"].append([index, ref, prefix, count])
-            case SetHolds(digest, key, seen):
-                kinds["sets"].append([index, digest, key, seen])
+            case SetHolds(digest, key, seen, log):
+                kinds["sets"].append([index, digest, key, seen, log])
     return {kind: rows for kind, rows in kinds.items() if rows}
 
 

@@ -192,12 +192,12 @@ class Store:
 
         Raises StoreUnavailable if the set is not there whole: it was swept since, and is to be stored again.
         """
-        seen, failed = self._reader.row(
-            "SELECT j.seen, j.failed FROM log.es_judge_set(0::smallint, %s) AS j", (digest,)
+        seen, log, failed = self._reader.row(
+            "SELECT j.seen, j.judged_in, j.failed FROM log.es_judge_set(0::smallint, %s) AS j", (digest,)
         )
         if seen is None:
             raise StoreUnavailable(f"the set {digest} is not stored, or not whole")
-        return JudgedSet(seen, tuple(failed or ()))
+        return JudgedSet(seen, log, tuple(failed or ()))
 
     def get_content(self, digest: str) -> Content | None:
         """The content of this digest, None if there is none."""

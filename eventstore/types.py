@@ -146,7 +146,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class SetHolds:
-    """Everything that a stored set needs must stand, as it did at position `seen` (`Store.judge_set`).
+    """Everything that a stored set needs must stand, as it did at position `seen` of the log `log` (`Store.judge_set`).
 
     Only what changed since is looked at under the append's lock, so a set may be of any size. Its streams are all of
     the key `key`. A command that refers to a set must have this condition, because sets that none refers to are swept.
@@ -155,13 +155,18 @@ class SetHolds:
     digest: str
     key: str
     seen: int
+    log: str
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """The numbers of the needs of a set that do not hold, judged on what stood at position `seen` or later."""
+    """The numbers of the needs of a set that do not hold, judged on what stood at position `seen` or later.
+
+    `log` tells one log from what a restore makes of it: positions of one mean nothing in the other.
+    """
 
     seen: int
+    log: str
     failed: tuple[int, ...]
 
 

@@ -59,7 +59,7 @@ class Upkeep:
     def sweep_content(self, kept: timedelta) -> Step:
         """Delete content that no event names, once it was stored so long ago; each is looked at once."""
         looked_at, swept = self._reader.row(SWEEP_CONTENT, (self._clock() - kept, CONTENT_SLICE))
-        return Step(int(swept), looked_at == CONTENT_SLICE)
+        return Step(int(swept), looked_at > 0)
 
     def content_to_sweep(self, kept: timedelta) -> int:
         """How much content waits to be looked at; no more than COUNTED_MAX are counted."""

@@ -61,9 +61,11 @@ def keep(settings: Settings, stop: threading.Event, board_path: Path | None = No
     """Keep the log and the data folder until stopped. `board_path` is the change board of the server, if it has one."""
     board = open_board(board_path)
     store = make_store(settings, board)
-    upkeep = Upkeep(settings.database_url, make_clock(settings))
+    clock = make_clock(settings)
+    upkeep = Upkeep(settings.database_url, clock)
+    judged_by = clock if settings.test_clock is None else None
     try:
-        Keeper(settings.database_url, tasks(settings, store, upkeep)).run(stop)
+        Keeper(settings.database_url, tasks(settings, store, upkeep), judged_by).run(stop)
     finally:
         upkeep.close()
         store.close()

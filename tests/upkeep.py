@@ -18,7 +18,7 @@ def keep_once(rooms: Rooms) -> dict[str, int]:
     removed = {}
     try:
         made = tasks(settings, rooms.store, upkeep)
-        keeper = Keeper(settings.database_url, made)
+        keeper = Keeper(settings.database_url, made, None)
         for task in made:
             done = keeper.round(task, threading.Event())
             assert done.problem is None, f"{task.name}: {done.problem}"

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 
 from domain.features import HANDLED
 from eventstore.connection import connect
 from eventstore.feed.members import Member, Membership
+from eventstore.types import Clock
 from eventstore.upkeep import Step
 
 LEASE = "keeper/0"
@@ -24,6 +26,8 @@ STANDBY_S = 1.0
 ROUND_S = 5.0
 RETRY_S = 60.0
 STATEMENT_TIMEOUT_S = 5.0
+# As far as an append lets a clock be ahead.
+AHEAD_MAX = timedelta(minutes=5)
 PROBLEM_CHARACTERS = 500
 
 _NOTE = """
@@ -63,11 +67,16 @@ class Round:
 
 
 class Keeper:
-    """One candidate for keeping a log."""
+    """One candidate for keeping a log.
 
-    def __init__(self, database_url: str, tasks: Sequence[Task]) -> None:
+    `clock` is the one by which the tasks tell what is old; they are left alone while it is ahead of the database's. With
+    None it is not looked at: tests move it.
+    """
+
+    def __init__(self, database_url: str, tasks: Sequence[Task], clock: Clock | None) -> None:
         self._url = database_url
         self._tasks = tasks
+        self._clock = clock
 
     def run(self, stop: threading.Event) -> None:
         """Keep the log until stopped, or stand by while another keeper does."""
@@ -89,16 +98,36 @@ class Keeper:
 
     def round(self, task: Task, stop: threading.Event) -> Round:
         """Work on a task for a while and note where it stands."""
-        done = _work(task, stop)
+        ahead = self._ahead()
+        done = _work(task, stop) if ahead is None else Round(0, False, ahead)
         if done.removed:
             _log.info("upkeep: %s removed %d", task.name, done.removed)
         self._note(task, done, _backlog(task))
         return done
 
+    def _ahead(self) -> str | None:
+        """The reason for which nothing may be removed now: by a clock that is ahead, what is in use looks old."""
+        if self._clock is None:
+            return None
+        try:
+            with self._connected() as connection:
+                row = connection.execute("SELECT clock_timestamp()").fetchone()
+        except psycopg.Error as problem:
+            return f"the time of the database could not be asked: {problem}"[:PROBLEM_CHARACTERS]
+        ahead = timedelta() if row is None else self._clock() - row[0]
+        if ahead <= AHEAD_MAX:
+            return None
+        problem = f"the clock of the keeper's machine is {ahead.total_seconds():.0f} s ahead of the database's"
+        _log.error("upkeep: nothing is removed: %s", problem)
+        return problem
+
+    def _connected(self) -> psycopg.Connection:
+        return connect(self._url, name="tagtrail-keeper", statement_timeout_s=STATEMENT_TIMEOUT_S)
+
     def _note(self, task: Task, done: Round, backlog: int | None) -> None:
         values = {"name": task.name, "removed": done.removed, "backlog": backlog, "problem": done.problem}
         try:
-            with connect(self._url, name="tagtrail-keeper", statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
+            with self._connected() as connection:
                 connection.execute("SET synchronous_commit = off")
                 connection.execute(_NOTE, values)
         except psycopg.Error as problem:

@@ -122,8 +122,14 @@ class Membership:
                 self._beat_until_stopped()
             except psycopg.Error as problem:
                 _log.warning("heartbeats fail, trying again: %s", problem)
-                self._tried.set()
-                self._stop.wait(min(self._beat_s, RETRY_S))
+                self._pause()
+            except Exception:  # noqa: BLE001 -- a process whose heart stops without a word would never serve again
+                _log.exception("heartbeats fail by a fault of this process, trying again")
+                self._pause()
+
+    def _pause(self) -> None:
+        self._tried.set()
+        self._stop.wait(min(self._beat_s, RETRY_S))
 
     def _beat_until_stopped(self) -> None:
         name = f"tagtrail-{self._member.kind}-heart"

@@ -15,8 +15,9 @@ END $$;
 
 -- Looks at up to `most` of the new content that was stored before `before`, longest ago first: deletes what no event
 -- names, and takes all of it off the list, because what an event names stays named. Answers how many were looked at and
--- deleted. They are looked at without the lock, so that appends wait only for the deletion of the few found, which
--- looks again.
+-- deleted; there may be more as long as any were. They are looked at without the lock, so that appends wait only for the
+-- deletion of the few found, which looks again. A manifest of megabytes lies in thousands of rows that Postgres deletes
+-- one by one, so it ends behind the content with which what is deleted takes 4 MiB.
 CREATE OR REPLACE FUNCTION log.es_sweep_new_content(
     before timestamptz, most integer, OUT looked_at integer, OUT swept integer
 )
@@ -25,16 +26,24 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 DECLARE
     digests text[];
     moments timestamptz[];
+    sizes bigint[];
     orphans text[];
 BEGIN
-    SELECT array_agg(n.digest), array_agg(n.stored_at) INTO digests, moments
-      FROM (SELECT l.digest, l.stored_at FROM es_content_new AS l WHERE l.stored_at < before
-             ORDER BY l.stored_at, l.digest LIMIT most) AS n;
+    -- Subqueries, because LIMIT keeps the planner from making a join of one. What an event names has no size here.
+    SELECT array_agg(s.digest ORDER BY s.place), array_agg(s.stored_at ORDER BY s.place),
+           array_agg(s.size ORDER BY s.place)
+      INTO digests, moments, sizes
+      FROM (SELECT o.*, coalesce(sum(o.size) OVER (ORDER BY o.place), 0) - coalesce(o.size, 0) AS taken
+              FROM (SELECT n.*, row_number() OVER (ORDER BY n.stored_at, n.digest) AS place,
+                           CASE WHEN (SELECT e.content FROM es_event AS e WHERE e.content = n.digest LIMIT 1) IS NULL
+                                THEN coalesce((SELECT pg_column_size(c.body) + coalesce(pg_column_size(c.facts), 0)
+                                                 FROM es_content AS c WHERE c.digest = n.digest), 0) END AS size
+                      FROM (SELECT l.digest, l.stored_at FROM es_content_new AS l
+                             WHERE l.stored_at < before ORDER BY l.stored_at, l.digest LIMIT most) AS n) AS o) AS s
+     WHERE s.taken < 4 * 1024 * 1024;
     looked_at := coalesce(cardinality(digests), 0);
     swept := 0;
-    -- Subqueries, because LIMIT keeps the planner from making a join of one.
-    orphans := ARRAY(SELECT d FROM unnest(digests) AS d
-                      WHERE (SELECT e.content FROM es_event AS e WHERE e.content = d LIMIT 1) IS NULL);
+    orphans := ARRAY(SELECT d FROM unnest(digests, sizes) AS u (d, size) WHERE u.size IS NOT NULL);
     IF cardinality(orphans) > 0 THEN
         PERFORM pg_advisory_xact_lock(4711, 0);
         DELETE FROM es_content AS c

@@ -8,6 +8,13 @@ LANGUAGE sql STABLE SET search_path = log, pg_catalog, pg_temp AS $$
       FROM pg_control_system() AS c
 $$;
 
+-- The same and the epoch, as one text: while it stays, the log has not gone back to an earlier time.
+CREATE OR REPLACE FUNCTION log.es_log_mark(in_log smallint) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT concat_ws('/', l.epoch, w.system, w.line, w.relation)
+      FROM log.es_log AS l, log.es_whereabouts() AS w WHERE l.log_id = in_log
+$$;
+
 -- Notes where the log lives and answers its epoch, raised if that changed since it was noted: positions may then have
 -- been used twice (S10). The first note of a new log keeps its epoch. Nothing is locked or written where all is as it was.
 CREATE OR REPLACE FUNCTION log.es_note_cluster(in_log smallint) RETURNS integer

@@ -37,7 +37,7 @@ BEGIN
         IF command->'conditions' ? 'sets' THEN
             SELECT array_cat(failed, array_agg((c->>0)::integer)) INTO failed
               FROM jsonb_array_elements(command->'conditions'->'sets') AS c
-             WHERE NOT log.es_set_holds(in_log, c->>1, c->>2, (c->>3)::bigint);
+             WHERE NOT log.es_set_holds(in_log, c->>1, c->>2, (c->>3)::bigint, c->>4);
         END IF;
         IF command->'conditions' ? 'at_most' THEN
             EXECUTE $q$

@@ -45,15 +45,18 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Which needs of a set do not hold, and the position of the log up to which that was judged: what comes later is judged by
--- es_set_holds. The position is read first, by a statement of its own, so nothing up to it is overlooked. It is null if the
--- set is not there whole, as after a sweep: by one statement, so that no part of a set is taken for it.
-CREATE OR REPLACE FUNCTION log.es_judge_set(in_log smallint, of_digest text, OUT seen bigint, OUT failed integer[])
+-- Which needs of a set do not hold, and the position of the log up to which that was judged, and of which log: what comes
+-- later is judged by es_set_holds. The position is read first, by a statement of its own, so nothing up to it is overlooked.
+-- It is null if the set is not there whole, as after a sweep: by one statement, so that no part of a set is taken for it.
+CREATE OR REPLACE FUNCTION log.es_judge_set(
+    in_log smallint, of_digest text, OUT seen bigint, OUT failed integer[], OUT judged_in text
+)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 DECLARE
     members bigint;
 BEGIN
-    SELECT coalesce(max(e.position), 0) INTO seen FROM es_event AS e WHERE e.log_id = in_log;
+    SELECT es_log_mark(in_log), coalesce(max(e.position), 0) INTO judged_in, seen
+      FROM es_event AS e WHERE e.log_id = in_log;
     SELECT count(*), array_agg(DISTINCT m.need) FILTER (
                WHERE m.need IS NOT NULL AND NOT es_member_holds(in_log, m.target, m.ref, m.or_target, m.or_ref))
       INTO members, failed
@@ -75,16 +78,19 @@ LANGUAGE sql STABLE AS $$
                IS NOT DISTINCT FROM or_wanted
 $$;
 
--- Whether everything that a set needs stands, given that it did at position `seen`: only what changed since is looked at.
--- All streams of the set are of one key. The caller holds the append lock.
-CREATE OR REPLACE FUNCTION log.es_set_holds(in_log smallint, of_digest text, of_key text, seen bigint) RETURNS boolean
+-- Whether everything that a set needs stands, given that it did at position `seen` of the log with the mark `judged_in`:
+-- only what changed since is looked at. Nothing holds that was judged in another log, before a restore; the release before
+-- does not say in which (null or empty). All streams of the set are of one key. The caller holds the append lock.
+CREATE OR REPLACE FUNCTION log.es_set_holds(
+    in_log smallint, of_digest text, of_key text, seen bigint, judged_in text
+) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     own bigint;
     broken boolean;
 BEGIN
     SELECT s.id INTO own FROM log.es_set AS s WHERE s.digest = of_digest AND s.complete;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR judged_in <> '' AND judged_in <> log.es_log_mark(in_log) THEN
         RETURN false;
     END IF;
     -- EXECUTE: see es_refusal.

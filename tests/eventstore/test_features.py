@@ -74,6 +74,28 @@ def test_a_feature_waits_for_every_live_process_that_it_concerns(database: Datab
     assert Store(database.app_url).features.lacking(NEW) == []
 
 
+def test_a_heart_outlives_what_nobody_thought_of(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault that does not come from the database is logged with its trace, and the next beat is tried all the same."""
+    faults = [ValueError("nobody thought of this"), MemoryError()]
+
+    def wants(alive: object, me: str) -> list[str]:
+        if faults:
+            raise faults.pop()
+        return ["one/0"]
+
+    process = Membership(database.app_url, Member("projector", features=HANDLED["projector"]), wants, beat_s=0.05)
+    process.start()
+    try:
+        eventually(lambda: process.held == {"one/0"})
+        assert process.refusal is None
+    finally:
+        process.close()
+    assert [each.exc_text.splitlines()[-1] for each in caplog.records if each.exc_text] == [
+        "MemoryError",
+        "ValueError: nobody thought of this",
+    ]
+
+
 def test_who_comes_later_and_lacks_a_used_feature_must_not_serve(database: Database, store: Store) -> None:
     """It is told at start and by its beats, holds nothing, and does not count as living; other kinds go on."""
     store.features.need(NEW)

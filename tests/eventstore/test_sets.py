@@ -12,6 +12,7 @@ from eventstore.types import (
     Appended,
     AtMost,
     Expand,
+    JudgedSet,
     Member,
     NewEvent,
     Outcome,
@@ -44,10 +45,11 @@ def store(database: Database) -> Iterator[Store]:
     made.close()
 
 
-def push(store: Store, seen: int, *, digest: str = SET) -> Outcome:
-    """Append an event that refers to the set, if it holds."""
+def push(store: Store, judged: JudgedSet | None = None, *, digest: str = SET) -> Outcome:
+    """Append an event that refers to the set, if it holds; judged then, or to be judged as if all had stood now."""
     pushed = event("pusher", ref="present", refers_to=(set_target(digest),))
-    return store.append(command(pushed, needs=(SetHolds(digest, "key", seen),)))
+    judged = judged or JudgedSet(store.head(), "", ())
+    return store.append(command(pushed, needs=(SetHolds(digest, "key", judged.seen, judged.log),)))
 
 
 def listed(database: Database) -> set[str]:
@@ -78,11 +80,46 @@ def test_what_changes_after_a_set_was_judged_is_judged_under_the_lock(
     assert judged.failed == ()
     for each in changes:
         store.append(command(each))
-    outcome = push(store, judged.seen)
+    outcome = push(store, judged)
     assert isinstance(outcome, Appended if holds else Refused)
     if isinstance(outcome, Refused):
         assert outcome.failed_conditions == (0,)
     assert (store.judge_set(SET).failed == ()) is holds
+
+
+def test_what_was_judged_in_another_epoch_of_the_log_is_judged_again(store: Store, database: Database) -> None:
+    """A restore may have taken back what stood there, and positions say nothing about the log that is now."""
+    before = store.judge_set(SET)
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        connection.execute("SELECT log.es_raise_epoch(0::smallint, epoch) FROM log.es_log")
+    refused = push(store, before)
+    assert isinstance(refused, Refused)
+    assert refused.failed_conditions == (0,)
+    assert isinstance(push(store, store.judge_set(SET)), Appended)
+
+
+def test_what_was_judged_in_a_log_that_lay_elsewhere_is_judged_again(store: Store, database: Database) -> None:
+    """After a restore nobody may have noted yet that the epoch is another one."""
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        before = store.judge_set(SET)
+        for column, value in (("system", "'another'"), ("line", "line + 1"), ("relation", "'1/1'")):
+            elsewhere = {name: name for name in ("system", "line", "relation")} | {column: value}
+            connection.execute(
+                "ALTER FUNCTION log.es_whereabouts() RENAME TO es_whereabouts_here;"
+                "CREATE FUNCTION log.es_whereabouts(OUT system text, OUT line integer, OUT relation text)"
+                f" LANGUAGE sql STABLE AS $$ SELECT {', '.join(elsewhere.values())} FROM log.es_whereabouts_here() $$"
+            )
+            assert isinstance(push(store, before), Refused), column
+            connection.execute(
+                "DROP FUNCTION log.es_whereabouts();"
+                "ALTER FUNCTION log.es_whereabouts_here() RENAME TO es_whereabouts"
+            )
+    assert isinstance(push(store, before), Appended)
+
+
+def test_a_judgement_of_the_release_before_counts_by_its_position(store: Store) -> None:
+    """It does not say in which log it was made."""
+    assert isinstance(push(store, JudgedSet(store.head(), "", ())), Appended)
 
 
 def test_what_is_missing_is_told_by_the_number_of_the_need(store: Store) -> None:
@@ -103,13 +140,13 @@ def test_a_set_that_is_not_whole_is_not_taken(store: Store, database: Database) 
         connection.execute("SELECT log.es_put_members(%s, '{a}', '{t}', '{x}', '{NULL}', '{NULL}', '{0}')", begun)
         assert connection.execute("SELECT log.es_finish_set(%s, 2)", begun).fetchone() == (False,)
     for digest in ("sha256:half", "sha256:none"):
-        assert isinstance(push(store, store.head(), digest=digest), Refused)
+        assert isinstance(push(store, digest=digest), Refused)
 
 
 def test_who_refers_through_a_set_is_known_and_counts(store: Store) -> None:
     """To what it refers to, not to what would also do."""
     assert store.referring_streams("link-1", 10) == [], "a set that nobody names refers to nothing"
-    push(store, store.head())
+    push(store)
     store.append(command(event("another", refers_to=("link-1",))))
     found = {each.target: store.referring_streams(each.target, 10) for each in MEMBERS}
     assert found == {"link-1": ["another", "pusher"], "manifest-2": ["pusher"], "link-2": [], "foreign": ["pusher"]}
@@ -125,15 +162,15 @@ def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Data
     """However many members it has; whoever would name it then stores it again."""
     many = [Member(f"m{number}", refers=True) for number in range(2 * SET_SLICE + 7)]
     store.put_set("sha256:many", many)
-    push(store, store.head())
+    push(store)
     assert sweep_sets(database, timedelta(hours=-1)) == 0
     assert sweep_sets(database) == 1
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         assert connection.execute("SELECT digest FROM log.es_set").fetchall() == [(SET,)]
         assert connection.execute("SELECT count(*) FROM log.es_set_member").fetchone() == (len(MEMBERS),)
-    assert isinstance(push(store, store.head(), digest="sha256:many"), Refused)
+    assert isinstance(push(store, digest="sha256:many"), Refused)
     store.put_set("sha256:many", many)
-    assert isinstance(push(store, store.head(), digest="sha256:many"), Appended)
+    assert isinstance(push(store, digest="sha256:many"), Appended)
     assert sweep_sets(database) == 1
     assert store.referring_streams(f"m{SET_SLICE}", 10) == ["pusher"]
     assert verify.verify(database.app_url) == []
@@ -141,8 +178,8 @@ def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Data
 
 def test_a_set_is_looked_at_only_when_perhaps_no_stream_refers_to_it(store: Store, database: Database) -> None:
     """From its beginning, and from the moment at which a reference goes."""
-    push(store, store.head())
-    store.append(command(event("second", refers_to=(set_target(SET),)), needs=(SetHolds(SET, "key", store.head()),)))
+    push(store)
+    store.append(command(event("second", refers_to=(set_target(SET),)), needs=(SetHolds(SET, "key", store.head(), ""),)))
     assert listed(database) == {SET}
     assert sweep_sets(database) == 0
     assert listed(database) == set()
@@ -163,7 +200,7 @@ def test_a_set_that_is_stored_again_after_a_while_is_not_swept_before_it_is_name
     later.put_set(SET, MEMBERS)
     later.close()
     assert sweep_sets(database) == 0
-    assert isinstance(push(store, store.head()), Appended)
+    assert isinstance(push(store), Appended)
 
 
 def test_a_part_of_a_set_is_not_judged_for_it(store: Store, database: Database) -> None:
@@ -188,7 +225,7 @@ def test_a_part_of_a_set_is_not_judged_for_it(store: Store, database: Database) 
 
 def test_verify_misses_a_set_and_rebuild_keeps_what_refers_to_it(store: Store, database: Database) -> None:
     """A set is no event: what names it must find it."""
-    push(store, store.head())
+    push(store)
     verify.rebuild(database.owner_url)
     assert verify.verify(database.app_url) == []
     assert store.referring_streams("foreign", 10) == ["pusher"]

@@ -4,13 +4,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import psycopg
 import pytest
 
 from eventstore.feed import keeper
 from eventstore.feed.keeper import Keeper, Task
+from eventstore.types import Clock
 from eventstore.upkeep import Step
+from tagtrail.clock import utc_now
 from tests.postgres import Database
 from tests.waiting import eventually
 
@@ -41,10 +44,10 @@ class Work:
 
 
 @contextmanager
-def running(url: str, *tasks: Task) -> Iterator[None]:
+def running(url: str, *tasks: Task, clock: Clock = utc_now) -> Iterator[None]:
     """A keeper in a thread of its own."""
     stop = threading.Event()
-    thread = threading.Thread(target=Keeper(url, tasks).run, args=(stop,))
+    thread = threading.Thread(target=Keeper(url, tasks, clock).run, args=(stop,))
     thread.start()
     try:
         yield
@@ -113,6 +116,19 @@ def test_one_keeper_works_and_another_takes_over(database: Database, monkeypatch
         ended = first.done
         eventually(lambda: second.done > 5)
         assert first.done == ended
+
+
+def test_a_keeper_whose_clock_is_ahead_of_the_database_removes_nothing(database: Database) -> None:
+    """What is a day old by it may be of this moment. Once the clock is right, it works; one that is behind only waits."""
+    ahead, work = timedelta(days=2), Work([Step(1), Step(0)])
+    with running(database.app_url, work.task("task"), clock=lambda: utc_now() + ahead):
+        problem = eventually(lambda: standings(database.app_url).get("task", (0, 0, False, None))[3])
+        assert problem is not None
+        assert "ahead of the database" in problem
+        assert work.done == 0
+        ahead = timedelta(days=-2)
+        work.wait_for_more()
+        eventually(lambda: standings(database.app_url)["task"] == (1, 0, True, None))
 
 
 def test_a_keeper_outlives_a_database_that_is_away(database: Database) -> None:
