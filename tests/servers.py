@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
 from tagtrail.config import Settings
 from tagtrail.server.lock import LOCK_FILE, settings_file
 from tests.waiting import eventually
@@ -227,3 +229,17 @@ def jittering(server: RunningServer, seed: int) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def a_relay(database_url: str) -> Iterator[None]:
+    """A relay that says that it is alive."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)"
+            " VALUES ('r', 'relay', 'h', 1, '{}', '{}', now(), now())"
+        )
+        try:
+            yield
+        finally:
+            connection.execute("DELETE FROM feed.process WHERE id = 'r'")

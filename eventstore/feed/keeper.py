@@ -69,8 +69,8 @@ class Round:
 class Keeper:
     """One candidate for keeping a log.
 
-    `clock` is the one by which the tasks tell what is old; they are left alone while it is ahead of the database's. With
-    None it is not looked at: tests move it.
+    `clock` is the one by which the tasks tell what is old; they are left alone while it is ahead of the database's.
+    None leaves that out, for tests that move it.
     """
 
     def __init__(self, database_url: str, tasks: Sequence[Task], clock: Clock | None) -> None:
@@ -117,9 +117,9 @@ class Keeper:
         ahead = timedelta() if row is None else self._clock() - row[0]
         if ahead <= AHEAD_MAX:
             return None
-        problem = f"the clock of the keeper's machine is {ahead.total_seconds():.0f} s ahead of the database's"
-        _log.error("upkeep: nothing is removed: %s", problem)
-        return problem
+        told = f"the clock of the keeper's machine is {ahead.total_seconds():.0f} s ahead of the database's"
+        _log.error("upkeep: nothing is removed: %s", told)
+        return told
 
     def _connected(self) -> psycopg.Connection:
         return connect(self._url, name="tagtrail-keeper", statement_timeout_s=STATEMENT_TIMEOUT_S)

@@ -86,7 +86,7 @@ def status(partitions: bool, output: str, config_file: str | None, **values: Any
     if partitions:
         _print_partitions(found)
     relay = found.relay
-    if relay.published_at is not None or relay.problem is not None:
+    if relay.known:
         click.echo(f"relay: published up to {relay.position}, lag {relay.lag}, by {relay.owner or 'nobody'}")
         if relay.problem is not None:
             click.echo(f"relay: {relay.problem}")

@@ -75,7 +75,7 @@ def test_a_feature_waits_for_every_live_process_that_it_concerns(database: Datab
 
 
 def test_a_heart_outlives_what_nobody_thought_of(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """A fault that does not come from the database is logged with its trace, and the next beat is tried all the same."""
+    """A fault that does not come from the database is logged with its trace, and the next beat is tried."""
     faults = [ValueError("nobody thought of this"), MemoryError()]
 
     def wants(alive: object, me: str) -> list[str]:

@@ -111,8 +111,7 @@ def test_what_was_judged_in_a_log_that_lay_elsewhere_is_judged_again(store: Stor
             )
             assert isinstance(push(store, before), Refused), column
             connection.execute(
-                "DROP FUNCTION log.es_whereabouts();"
-                "ALTER FUNCTION log.es_whereabouts_here() RENAME TO es_whereabouts"
+                "DROP FUNCTION log.es_whereabouts();ALTER FUNCTION log.es_whereabouts_here() RENAME TO es_whereabouts"
             )
     assert isinstance(push(store, before), Appended)
 
@@ -179,7 +178,9 @@ def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Data
 def test_a_set_is_looked_at_only_when_perhaps_no_stream_refers_to_it(store: Store, database: Database) -> None:
     """From its beginning, and from the moment at which a reference goes."""
     push(store)
-    store.append(command(event("second", refers_to=(set_target(SET),)), needs=(SetHolds(SET, "key", store.head(), ""),)))
+    store.append(
+        command(event("second", refers_to=(set_target(SET),)), needs=(SetHolds(SET, "key", store.head(), ""),))
+    )
     assert listed(database) == {SET}
     assert sweep_sets(database) == 0
     assert listed(database) == set()

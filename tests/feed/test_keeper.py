@@ -119,7 +119,7 @@ def test_one_keeper_works_and_another_takes_over(database: Database, monkeypatch
 
 
 def test_a_keeper_whose_clock_is_ahead_of_the_database_removes_nothing(database: Database) -> None:
-    """What is a day old by it may be of this moment. Once the clock is right, it works; one that is behind only waits."""
+    """What is a day old by it may be of this moment. One that is behind is late, and does no harm."""
     ahead, work = timedelta(days=2), Work([Step(1), Step(0)])
     with running(database.app_url, work.task("task"), clock=lambda: utc_now() + ahead):
         problem = eventually(lambda: standings(database.app_url).get("task", (0, 0, False, None))[3])

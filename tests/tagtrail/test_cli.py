@@ -26,7 +26,7 @@ from projections.builds import admin
 from projections.models import audit
 from tests.api import image, sha256
 from tests.postgres import ADMIN, Server
-from tests.servers import RunningServer, is_alive
+from tests.servers import RunningServer, a_relay, is_alive
 
 pytestmark = pytest.mark.xdist_group("cli")
 COMMAND = [sys.executable, "-m", "tagtrail"]
@@ -271,6 +271,21 @@ def test_projections_status_names_every_model_and_the_head(pushed: Pushed) -> No
         assert each["id"] in table
         assert len(each["partitions"]) == 16
     assert f"the log stands at {head}" in table
+
+
+def test_projections_status_tells_of_a_relay_only_while_there_is_one(pushed: Pushed) -> None:
+    """One that once worked, before the registry was run without Kafka, is of no interest any more."""
+    with psycopg.connect(pushed.server.database_url, autocommit=True) as connection:
+        connection.execute("UPDATE feed.relay SET published_at = now(), problem = 'KafkaTimeoutError'")
+        try:
+            without = pushed.ask("projections", "status").out
+            with a_relay(pushed.server.database_url):
+                beside_one = pushed.ask("projections", "status").out
+        finally:
+            connection.execute("UPDATE feed.relay SET published_at = NULL, problem = NULL")
+    assert "relay" not in without
+    assert "relay: published up to 0, lag" in beside_one
+    assert "relay: KafkaTimeoutError" in beside_one
 
 
 def test_projections_swap_back_makes_the_build_before_live_again(pushed: Pushed) -> None:

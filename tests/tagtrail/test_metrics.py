@@ -1,7 +1,6 @@
 """Where log, relay and read models stand: only of what is configured, and at a cost that no lag makes large."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -15,7 +14,7 @@ from tagtrail.metrics import Standings
 from tests.api import Registry
 from tests.postgres import Database
 from tests.projections.making import random_pushes
-from tests.servers import RunningServer
+from tests.servers import RunningServer, a_relay
 
 FAR_EVENTS = 60_000
 RELAY = {"tagtrail_relay_position", "tagtrail_relay_lag_events", "tagtrail_relay_failing"}
@@ -27,18 +26,6 @@ def told(standings: Standings) -> dict[str, float]:
     """All that is told, by name and label."""
     samples = [each for metric in standings.collect() for each in metric.samples]
     return {"/".join([each.name, *each.labels.values()]): each.value for each in samples}
-
-
-@contextmanager
-def a_relay(database: Database) -> Iterator[None]:
-    """A relay that says that it is alive."""
-    with psycopg.connect(database.app_url, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)"
-            " VALUES ('r', 'relay', 'h', 1, '{}', '{}', now(), now())"
-        )
-        yield
-        connection.execute("DELETE FROM feed.process WHERE id = 'r'")
 
 
 def append_far(database: Database, events: int) -> None:
@@ -72,7 +59,7 @@ def test_a_relay_is_told_of_where_kafka_is_configured_or_one_is_known(registry: 
     without, with_kafka = (Standings(database.app_url, with_kafka=each) for each in (False, True))
     assert not RELAY & told(without).keys()
     assert told(with_kafka)["tagtrail_relay_lag_events"] == registry.head_position()
-    with a_relay(database):
+    with a_relay(database.app_url):
         assert told(without)["tagtrail_relay_lag_events"] == registry.head_position()
     assert not RELAY & told(without).keys()
 
