@@ -1,4 +1,4 @@
-"""Appends: combined against one at a time, and in a short against a long log (S7, S8).
+"""Appends: combined against one at a time, and in a short against a long log.
 
     python bench/appends.py [EVENTS]      EVENTS of the long log, default 1,000,000
 

@@ -5,7 +5,7 @@
 
 Folders are 0700 and files 0600. Paths are only ever built from validated digests and upload ids. A file appears
 under blobs/ by rename, after its bytes were flushed, so that it is whole from its first moment; the folder is flushed
-before the caller may append the event that claims it (I1).
+before the caller may append the event that claims it (rule: bytes before events).
 """
 
 import os
@@ -144,7 +144,10 @@ class DiskBlobStore:
 
     @contextmanager
     def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> Iterator[DiskUpload]:
-        """The staging file, locked against every other writer; its first change cuts it off at `offset` (S26)."""
+        """The staging file, locked against every other writer (rule: one writer a session).
+
+        Its first change cuts it off at `offset`.
+        """
         path = self._staging_path(upload)
         try:
             with translated():

@@ -1,7 +1,8 @@
-"""Running hashes of open sessions: kept between requests in the process that has all of a session's bytes (G13).
+"""Running hashes of open sessions, so that a session is not hashed again for each request.
 
-Kept only over bytes that the log has: those never change, whichever process writes next. Hashes over anything else
-could outlive the bytes and vouch for others.
+A process keeps hashes only over bytes that it has seen whole and that the log has recorded: those never change,
+whichever process writes next. Other hashes could outlive their bytes and vouch for different ones
+(rule: hashes of recorded bytes).
 """
 
 import threading

@@ -1,4 +1,7 @@
-"""What callers know of the bytes: names, sizes and blocks; no paths and no file descriptors (S3 in mind)."""
+"""The bytes as callers know them: names, sizes and blocks, but no paths and no file descriptors.
+
+An object store can stand behind the same interface.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -36,7 +39,7 @@ class BlobStoreUnusable(BlobStoreError):
 
 @dataclass(frozen=True, slots=True)
 class BlobName:
-    """The name of stored bytes: a blob's digest and the generation of its file (S24)."""
+    """The name of stored bytes: a blob's digest and the generation of its file (rule: generations)."""
 
     digest: Digest
     generation: int
@@ -72,10 +75,10 @@ class StagedUpload(Protocol):
         """The digest of everything staged."""
 
     def commit(self, name: BlobName) -> None:
-        """Make the staged bytes the blob `name`, durably, over whatever is there (S25).
+        """Make the staged bytes the blob `name`, durably, over whatever is there (rule: a push heals).
 
-        May be called again with another generation, even if the first one has been unlinked meanwhile (S24). Nothing
-        may be written afterwards. Raises UploadMissing if the session was discarded.
+        May be called again with another generation, even if the first one has been unlinked meanwhile
+        (rule: generations). Nothing may be written afterwards. Raises UploadMissing if the session was discarded.
         """
 
 
@@ -105,7 +108,7 @@ class BlobStore(Protocol):
         """Remove the blob; nothing happens if there is none."""
 
     def create(self, upload: UploadId, *, durable: bool = True) -> None:
-        """Make an empty staging place; a durable one survives a loss of power before its first byte (S26)."""
+        """Make an empty staging place; a durable one survives a loss of power before its first byte."""
 
     def staged(self, upload: UploadId) -> int | None:
         """How many bytes of a session are staged, None if it has no staging place (any more)."""
@@ -113,8 +116,8 @@ class BlobStore(Protocol):
     def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> AbstractContextManager[StagedUpload]:
         """Hold the session alone, to write behind its first `offset` bytes. Raises UploadBusy, UploadMissing.
 
-        What is staged beyond them is cut off by the first change, not at once: so the holder can look again, now that
-        nobody else writes, whether `offset` is still what the log says, and leave everything as it is if not (S26).
+        The first change cuts off what is staged beyond them. Until then the holder can ask the log once more, now that
+        nobody else writes, and leave everything as it is if `offset` is outdated (rule: one writer a session).
         Leaving the block without an exception says that the log now has all that was written; after an exception
         nothing of it counts. `algorithm` is the digest that the client is likely to ask for.
         """

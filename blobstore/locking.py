@@ -1,4 +1,7 @@
-"""Locks that threads and processes obey and that end with their holder: of a staging file (S26), of a folder."""
+"""Locks of files and folders between threads and processes, which end with their holder.
+
+The lock of a staging file keeps out a second writer (rule: one writer a session).
+"""
 
 import errno
 import fcntl

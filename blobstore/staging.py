@@ -32,7 +32,7 @@ class DiskUpload:
     """The staged bytes of one session while one request holds them; implements StagedUpload.
 
     Bytes behind `offset` are cut off by the first change, not before: until then the caller may find, under the lock,
-    that the log has moved on and that those bytes count (S26).
+    that the log has moved on and that those bytes count (rule: one writer a session).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""DELETE of a blob: the repository's link goes, the bytes stay (D2, D13)."""
+"""DELETE of a blob: the repository's link goes, the bytes stay (rule: bytes stay)."""
 
 from command_api.context import Context, new_event
 from domain.link import BlobUnlinked
@@ -9,7 +9,7 @@ from protocol.messages import Answer, Request, empty
 
 
 def delete(context: Context, request: Request) -> Answer:
-    """DELETE …/blobs/<digest> (E10); 404 BLOB_UNKNOWN if the repository does not link it."""
+    """DELETE …/blobs/<digest>; 404 BLOB_UNKNOWN if the repository does not link it."""
     repository = request.repository
     digest = request.digest
     stream = link_stream(repository, digest)

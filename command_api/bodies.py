@@ -57,7 +57,7 @@ def has_body(environ: Mapping[str, Any]) -> bool:
 
 
 def content_length(environ: Mapping[str, Any]) -> int | None:
-    """The announced length in bytes; None for a body in chunks, whose encoding rules over any length (D12)."""
+    """The announced length in bytes; None for a body in chunks (rule: encoding rules over length)."""
     announced = environ.get("CONTENT_LENGTH")
     if environ.get("HTTP_TRANSFER_ENCODING") or not announced:
         return None

@@ -1,4 +1,4 @@
-"""From staged bytes to a linked blob: rename into place, durable, then the event that claims it (I1, S24)."""
+"""From staged bytes to a linked blob: first a durable rename, then the event (rule: bytes before events)."""
 
 from blobstore.interface import BlobName, StagedUpload
 from command_api.context import Context
@@ -39,7 +39,7 @@ def commit_blob(
 ) -> None:
     """Make the staged bytes the blob `digest` and link it in the repository.
 
-    `committed` ends the session, where there is one. Always renames over what is there: that heals damage (S25).
+    `committed` ends the session, where there is one. The file is renamed over whatever is there (rule: a push heals).
     Raises SessionChanged if another request ended the session first, 503 if the blob's generation kept changing.
     """
     size = writer.size

@@ -66,7 +66,7 @@ class Context:
         events: Sequence[NewEvent | Expand],
         conditions: Sequence[Condition] = (),
     ) -> Outcome:
-        """Append one command for the request's actor; a fresh idempotency key each time (S6)."""
+        """Append one command for the request's actor; a fresh idempotency key each time (rule: random command ids)."""
         return self.store.append(
             Command(
                 id=secrets.token_hex(16),

@@ -18,7 +18,7 @@ _REPOSITORIES_KEPT = 1024
 
 @lru_cache(_REPOSITORIES_KEPT)
 def repository_created(repository: RepositoryName) -> NewEvent:
-    """RepositoryCreated, unless it stands already: any number of first pushes may bring it (S4)."""
+    """RepositoryCreated, unless it stands already: any number of first pushes may bring it (rule: modes of events)."""
     return new_event(repository_stream(repository), repository, RepositoryCreated(repository), mode=ENSURE, ref=LIVE)
 
 

@@ -17,7 +17,7 @@ States = Mapping[str, StreamState]
 
 
 def missing_blobs(digests: Sequence[str]) -> WireError:
-    """404 with one MANIFEST_BLOB_UNKNOWN for each missing digest (M1, D3)."""
+    """404 with one MANIFEST_BLOB_UNKNOWN for each missing digest (rule: missing blobs are listed)."""
     return WireError(
         *(
             Problem(Code.MANIFEST_BLOB_UNKNOWN, "the manifest names something that this repository does not have", each)
@@ -37,7 +37,7 @@ def standing_of(context: Context, repository: RepositoryName, facts: Facts) -> S
 
 
 def check_stored(context: Context, repository: RepositoryName, facts: Facts, states: States) -> None:
-    """Look that every named blob's file is whole and every size is right (S25, order 9 and 10).
+    """Look that every named blob's file is whole and every size is right (rule: look at the file).
 
     Raises 404 MANIFEST_BLOB_UNKNOWN for all missing ones together, 400 SIZE_INVALID for the first wrong size.
     """
@@ -72,7 +72,7 @@ def _stored_size(context: Context, repository: RepositoryName, reference: Refere
 
 
 def read_config(context: Context, repository: RepositoryName, facts: Facts, states: States) -> bytes | None:
-    """The config blob's bytes if the manifest has one of bearable size; for metadata only, never to refuse (M5)."""
+    """The config blob's bytes, for metadata only, if it is small enough (rule: configs may be anything)."""
     digest = facts.config_digest
     if digest is None:
         return None

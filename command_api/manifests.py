@@ -33,7 +33,7 @@ _ATTEMPTS_MAX = 3
 
 
 def put(context: Context, request: Request) -> Answer:
-    """PUT …/manifests/<reference>: by tag, or by digest with any number of `tag` parameters (E7, E7b)."""
+    """PUT …/manifests/<reference>: by tag, or by digest with any number of `tag` parameters."""
     claimed, tags = _targets(request, request.route.reference)
     body = read_manifest(context, request)
     with context.large_manifest if len(body) > LARGE_BYTES else nullcontext():
@@ -58,7 +58,7 @@ def _put(context: Context, request: Request, claimed: Digest | None, tags: tuple
 
 
 def delete(context: Context, request: Request) -> Answer:
-    """DELETE …/manifests/<reference>: a tag alone, or a manifest with all its tags (E8)."""
+    """DELETE …/manifests/<reference>: a tag alone, or a manifest with all its tags (rule: tags are pointers)."""
     repository = request.repository
     reference = request.route.reference
     if ":" in reference:
@@ -112,7 +112,10 @@ def _append(
     facts: Facts,
     tags: tuple[TagName, ...],
 ) -> None:
-    """One command: the manifest and all its tags, if everything that it names stands at that moment (I3, I9)."""
+    """Append the manifest and all its tags, if everything that it names stands at that moment.
+
+    It is one command (rules: whole or not at all; no manifest without its blobs).
+    """
     naming = Naming(repository, facts)
     preconditions = _preconditions(request, repository, digest, tags)
     pushed = _pushed_events(repository, digest, len(body), parsed.media_type, facts, naming, tags)
@@ -169,7 +172,7 @@ def _pushed_events(
 def _preconditions(
     request: Request, repository: RepositoryName, digest: Digest, tags: tuple[TagName, ...]
 ) -> list[Condition]:
-    """If-Match and If-None-Match of a PUT, judged under the append's lock (M11).
+    """If-Match and If-None-Match of a PUT, judged under the append's lock (rule: conditional pushes).
 
     They speak of what the reference in the path names: of the tag, or of the manifest with this digest.
     """

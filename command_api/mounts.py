@@ -1,4 +1,4 @@
-"""Mounting a blob from another repository instead of uploading it (U7, U8)."""
+"""Mounting a blob from another repository instead of uploading it (rule: mounts never fail)."""
 
 from blobstore.interface import BlobName
 from command_api.context import Context

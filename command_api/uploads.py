@@ -1,4 +1,4 @@
-"""Upload sessions over HTTP: start, chunk, finish, status, cancel (protocol section 2)."""
+"""Upload sessions over HTTP: start, chunk, finish, status, cancel."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _COMMIT_LOOK_S = 0.02
 
 
 def start(context: Context, request: Request) -> Answer:
-    """POST …/blobs/uploads/: open a session, or take a whole blob (`digest`), or mount one (`mount`) (E11-E14)."""
+    """POST …/blobs/uploads/: open a session, or take a whole blob (`digest`), or mount one (`mount`)."""
     repository = request.repository
     algorithm = _algorithm_hint(request)
     mounted = request.parameter("mount")
@@ -55,7 +55,7 @@ def start(context: Context, request: Request) -> Answer:
 
 
 def status(context: Context, request: Request) -> Answer:
-    """GET or HEAD of a session: how far it stands (E15).
+    """GET or HEAD of a session: how far it stands.
 
     A session whose bytes are gone, as a crash between a commit's rename and its append leaves it, is gone for every
     verb that would go on with it.
@@ -68,7 +68,7 @@ def status(context: Context, request: Request) -> Answer:
 
 
 def cancel(context: Context, request: Request) -> Answer:
-    """DELETE of a session (E18)."""
+    """DELETE of a session."""
     session = _open_upload(context, request)
     outcome = context.append(request, [_next(session, uploads.cancel(session.upload))])
     if isinstance(outcome, Refused):
@@ -78,7 +78,7 @@ def cancel(context: Context, request: Request) -> Answer:
 
 
 def append_chunk(context: Context, request: Request) -> Answer:
-    """PATCH of a session: the next chunk, or a whole stream of bytes (E16)."""
+    """PATCH of a session: the next chunk, or a whole stream of bytes."""
     session = _seen_upload(context, request)
     _require_open(session.upload)
     announced = _chunk_range(request, session.upload)
@@ -99,7 +99,7 @@ def append_chunk(context: Context, request: Request) -> Answer:
 
 
 def finish(context: Context, request: Request) -> Answer:
-    """PUT of a session with `digest`: an optional last chunk, then the blob (E17)."""
+    """PUT of a session with `digest`: an optional last chunk, then the blob."""
     session = _seen_upload(context, request)
     digest = _digest_parameter(request, session.upload)
     if session.upload.is_committed_as(str(digest)):
@@ -253,7 +253,7 @@ def _overtaken(context: Context, request: Request) -> WireError:
 
 @contextmanager
 def _staged(context: Context, request: Request, session: Session) -> Iterator[tuple[StagedUpload, Session]]:
-    """The session's staging file, locked, with the session as it stands under the lock (S26)."""
+    """The session's staging file, locked, with the session as it stands under the lock (rule: one writer a session)."""
     upload = session.upload
     algorithm = upload.digest_algorithm or DEFAULT_ALGORITHM
     try:

@@ -17,7 +17,7 @@ class BlobCommitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as it stands; `generation` names its file (S24)."""
+    """A blob as it stands; `generation` names its file (rule: generations)."""
 
     size: int
     generation: int

@@ -17,7 +17,7 @@ class Reference:
     """One descriptor of a manifest. `role` is "config", "layer", "child" or "blob" (an index's child that is a blob).
 
     `size` is None where the client left it out; `platform` is "os/architecture[/variant]" where it was given.
-    `required` is False for layers that the registry need not hold (M1).
+    `required` is False for layers that the registry need not hold (rule: missing blobs are listed).
     """
 
     role: str
@@ -33,9 +33,9 @@ class Reference:
 class Facts:
     """The known facts of a manifest: enough for every page and list without its bytes, but for large annotations.
 
-    `kind` is "manifest" or "index"; `artifact_type` is the one that the referrers API lists (R2); `platform`,
-    `created` (as the config says it), `labels` and `history` come best effort from the config blob (M5);
-    `size` is the sum of the sizes that its descriptors name, in bytes.
+    `kind` is "manifest" or "index". `artifact_type` is the one that the referrers API lists. `platform`, `created` (as
+    the config says it), `labels` and `history` are there if the config has them (rule: configs may be anything). `size`
+    is the sum of the sizes that the descriptors name, in bytes.
     """
 
     kind: str

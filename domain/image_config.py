@@ -1,4 +1,4 @@
-"""What a config blob tells about an image, best effort: it may be empty, binary, Helm's or cosign's (M5)."""
+"""Metadata of an image from its config blob, which may be anything (rule: configs may be anything)."""
 
 import json
 from collections.abc import Iterable, Mapping

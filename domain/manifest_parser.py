@@ -47,7 +47,7 @@ class InvalidManifestDigest(InvalidManifest):
 
 @dataclass(frozen=True, slots=True)
 class ParsedManifest:
-    """A manifest that may be stored. `warning` tells a client that its types disagree in flavour only (D1)."""
+    """A manifest that may be stored. `warning` says that its types differ in flavour (rule: the last type wins)."""
 
     media_type: str
     facts: Facts
@@ -76,7 +76,7 @@ def parse_manifest(body: bytes, content_type: str) -> ParsedManifest:
 
 
 def _refuse_look_alikes(value: Mapping[str, Any], fields: frozenset[str], lower: Mapping[str, str]) -> None:
-    """Some clients match names without regard to case, so a look-alike would hide what they read (D11)."""
+    """Refuse look-alikes: some clients ignore case and would read them instead (rule: strict JSON)."""
     for name in value:
         if name not in fields and name.lower() in lower:
             raise InvalidManifest(f"the member {name[:40]!r} must be written {lower[name.lower()]!r}")

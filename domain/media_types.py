@@ -15,7 +15,8 @@ KIND_OF_TYPE = {
     DOCKER_LIST: INDEX,
 }
 
-# Layers that a registry need not hold (M1): their bytes may come from the addresses in `urls` alone.
+# Layers that a registry need not hold, because their bytes may come from the addresses in `urls` alone
+# (rule: missing blobs are listed).
 NONDISTRIBUTABLE = frozenset(
     {
         "application/vnd.oci.image.layer.nondistributable.v1.tar",

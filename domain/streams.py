@@ -1,4 +1,4 @@
-"""Names of streams and of what their refs say: the only place where they are spelled (design: Streams)."""
+"""Names of streams and of what their refs say: the only place where they are spelled."""
 
 from domain.digests import Digest
 from domain.names import RepositoryName, TagName, UploadId

@@ -1,4 +1,7 @@
-"""JSON as I-JSON (RFC 7493): UTF-8, no duplicate names, no NaN, NUL or lone surrogates, bounded depth (G12)."""
+"""JSON as I-JSON (RFC 7493), and of bounded depth, so that all readers agree on it (rule: strict JSON).
+
+It is UTF-8 without duplicate names, NaN, NUL and lone surrogates.
+"""
 
 import json
 import math

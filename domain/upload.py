@@ -1,4 +1,4 @@
-"""The upload session: from UploadStarted to committed, cancelled or expired (protocol section 2)."""
+"""The upload session: from UploadStarted to committed, cancelled or expired."""
 
 import json
 from dataclasses import dataclass, replace

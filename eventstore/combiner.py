@@ -1,5 +1,5 @@
 """One thread a process that appends whatever queued while its last call was under way, so that one flush to disk
-covers many commands (S7). It knows neither commands nor outcomes, only texts, ids and answers.
+covers many commands (rule: one combiner). It knows neither commands nor outcomes, only texts, ids and answers.
 """
 
 import logging
@@ -153,7 +153,7 @@ class Combiner:
             return batch
 
     def _append(self, batch: list[_Pending]) -> None:
-        """Settle every command of the batch; the same ids are sent again until the outcome is known (S6)."""
+        """Settle every command of the batch; the same ids are sent again until the outcome is known."""
         pause = RETRY_PAUSE_S
         while batch:
             try:

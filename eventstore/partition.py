@@ -1,4 +1,4 @@
-"""The partition of a key, fixed for the life of a log: crc32(key) % partitions (S11)."""
+"""The partition of a key, fixed for the life of a log: crc32(key) % partitions (rule: fixed partitions)."""
 
 from zlib import crc32
 

@@ -140,7 +140,7 @@ def _disabled_guards(connection: psycopg.Connection) -> list[str]:
 
 
 def note_cluster(url: str) -> int:
-    """Record where the log lives, and return its epoch (S10); any role of ours may ask.
+    """Record where the log lives, and return its epoch (rule: epochs); any role of ours may ask.
 
     The epoch is raised if the cluster, its timeline, the database or the table changed since they were noted: after a
     restore or a failover positions may have been used twice. Call it at start and on every new connection of whoever

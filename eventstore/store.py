@@ -161,7 +161,7 @@ class Store:
         return decode_outcome(answer)
 
     def put_content(self, content: Content) -> None:
-        """Store content, durably, before the append that names it; storing it again changes nothing (S12)."""
+        """Store content durably, for an append that names it; again is no change (rule: content before the append)."""
         values = (content.digest, content.body, content.facts, self._clock())
         try:
             self._reader.rows("SELECT log.es_put_content(%s, %s, %s, %s)", values)
@@ -242,7 +242,7 @@ class Store:
     ) -> list[Recorded]:
         """Events in the order of the log, after a position; of these types, this key, these partitions only.
 
-        An event that a reader of `position > n` has not seen has a position above all that it has seen (I2).
+        Events that a reader has not seen have positions above all that it has seen (rule: no holes, no changes).
         """
         query = _LOG_WITH_FACTS_FROM if with_facts else _LOG_FROM
         parameters: list[object] = [after]

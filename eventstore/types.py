@@ -1,7 +1,7 @@
 """What callers say to the event store and what it answers.
 
 The store knows streams, events, refs and conditions; it knows nothing of containers.
-Rules S1-S12 are described in docs/architecture.md, section "The store".
+The rules are listed in docs/design/store.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +80,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """Append one event to every stream whose ref is `target` at the moment of the append (S4).
+    """Append one event to every stream whose ref is `target` at the moment of the append (rule: modes of events).
 
     Each gets `data` (a JSON object text) plus the member `field`, whose value is the stream's name without `prefix`.
     Streams whose name does not start with `prefix` are left alone. The streams' ref becomes `ref`. Earlier events of
@@ -194,9 +194,9 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One atomic append over any number of streams (I3).
+    """One atomic append over any number of streams (rule: whole or not at all).
 
-    `id` is the idempotency key (S6): random per request, never made of content. `now` is the appender's clock.
+    `id` is the idempotency key (rule: random command ids). `now` is the time of the appender's clock.
     """
 
     id: str
@@ -282,7 +282,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class LogInfo:
-    """What is fixed of the log: its partitions, its epoch (S10), the cluster it was last seen in, its schema.
+    """What is fixed of the log: its partitions, its epoch (rule: epochs), the cluster it was last seen in, its schema.
 
     `read_only`: whether the database takes no writes now, a standby or so set.
     """

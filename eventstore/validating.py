@@ -1,5 +1,7 @@
-"""Whether what was read of a key still stands, asked of the log for many requests at once (S19): for servers that share
-their database with others, and so have no change board.
+"""One question to the log tells many requests at once which of their kept answers still hold.
+
+It serves servers that share their database with others, and so have no change board
+(rule: join only unsent questions).
 """
 
 import threading

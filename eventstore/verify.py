@@ -1,4 +1,7 @@
-"""Whether the log is whole and what is kept beside it says what its events say; rebuilding that from events (S3)."""
+"""Checks that the log is whole and agrees with what is kept beside it (rule: refs beside streams).
+
+What is kept beside it can be made anew from the events.
+"""
 
 from dataclasses import dataclass
 

@@ -30,7 +30,7 @@ Rows = MutableMapping[Key, Any]
 
 
 def name_column(name: str, *, primary_key: bool = False, nullable: bool = False) -> sa.Column[str]:
-    """A column of names, compared as bytes (T1)."""
+    """A column of names, compared as bytes (rule: names compare as bytes)."""
     return sa.Column(name, sa.Text(collation="C"), primary_key=primary_key, nullable=nullable)
 
 
@@ -43,7 +43,7 @@ class Known(Enum):
 
 
 class FoldFailed(Exception):
-    """A fold cannot take an event: the key is parked, and what depends on it is answered 503 (S22)."""
+    """A fold cannot take an event: the key is parked, and what depends on it is answered 503 (rule: parked keys)."""
 
     def __init__(self, model: str, key: str, position: int) -> None:
         super().__init__(f"read model {model} cannot take the event at position {position} of {key}")

@@ -1,6 +1,7 @@
-"""Asking read models: one SQL statement brings rows and the tail of the log that they do not know yet (S13).
+"""Asks read models: one SQL statement brings rows and the tail of the log (rule: one statement).
 
-Two statements, rows before checkpoint, would miss acknowledged writes: the projector may commit between them.
+The tail is what the read model does not know yet. Two statements, rows before checkpoint, would miss acknowledged
+writes: the projector may commit between them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,8 @@ _ITEM = (
 _COLUMNS = "e.position, e.key, e.type, e.content, {item} AS item"
 # By key, for each event: a join of the two tables may be made by reading all facts there are.
 _FACTS = ", (SELECT {facts} FROM log.es_content AS f WHERE f.digest = e.content)"
-# Who asks for what is past a checkpoint also names an end, which is none: without one the planner takes the tail for a
-# third of the log, with one for a two-hundredth (PostgreSQL, DEFAULT_RANGE_INEQ_SEL), and keeps to the index.
+# Give the planner an upper bound, even one that never binds. Without one it takes the tail for a third of the log and
+# may read it whole; with one, for a two-hundredth (PostgreSQL, DEFAULT_RANGE_INEQ_SEL), and it uses the index.
 NO_END = "e.position <= 9223372036854775807"
 _KNOWN = "coalesce((SELECT c.position FROM {checkpoint} AS c WHERE c.partition = %(partition)s), 0)"
 _PARKED = "(SELECT p.position - 1 FROM {parked} AS p WHERE p.key = %(key)s)"
@@ -63,10 +64,10 @@ def key_tail(models: Sequence[str]) -> str:
 
 
 def log_tail(model: str, condition: str, *, facts: str | None = None) -> str:
-    """SQL of the events `e` of all keys that the model has not folded and `condition` holds of (S14).
+    """SQL of the events `e` that the model has not folded and that meet `condition` (rule: tails of many keys).
 
-    Per partition past its checkpoint, and of parked keys from where they are parked. `facts` is SQL of what is known of
-    the content `f` of each.
+    They are, in each partition, those past its checkpoint, and those of parked keys from where these are parked.
+    `facts` is SQL of what is known of the content `f` of each.
     """
     past = _events(f"e.partition = k.partition AND e.position > k.position AND {NO_END} AND {condition}")
     parked = _events(f"e.key = p.key AND e.position BETWEEN p.position AND k.position AND {condition}")
@@ -118,7 +119,7 @@ class Reader:
             OVERLAY_EVENTS.inc(len(tail))
 
     def overlay(self, model: Model, rows: Rows, tail: list[list[Any]] | None) -> None:
-        """Fold a tail of many keys over `rows`. A key whose fold fails stays as it stood (S22)."""
+        """Fold a tail of many keys over `rows`. A key whose fold fails stays as it stood (rule: parked keys)."""
         self._count(tail)
         failed: set[str] = set()
         for position, key, recorded_at, *rest in tail or ():

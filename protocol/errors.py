@@ -1,4 +1,4 @@
-"""Every error answer of the wire: a code, its status, and the JSON body that carries it (protocol G6, G7)."""
+"""Every error answer of the wire: a code, its status, and the JSON body that carries it (rule: errors are JSON)."""
 
 import json
 from collections.abc import Sequence

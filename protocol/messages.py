@@ -143,7 +143,7 @@ def error_answer(problem: WireError) -> Answer:
 
 
 def unknown_path() -> WireError:
-    """404 for a path that the protocol does not know (E21)."""
+    """404 for a path that the protocol does not know."""
     return error(Code.UNSUPPORTED, "the path is not part of the registry's protocol", status=404)
 
 

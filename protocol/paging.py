@@ -1,4 +1,4 @@
-"""Pages of lists: `n`, `last` and the Link to the next one (T1-T6, D5, D10)."""
+"""Pages of lists: `n`, `last` and the Link to the next one (rule: pages)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

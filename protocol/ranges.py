@@ -1,4 +1,4 @@
-"""Byte ranges: the Range header of downloads (RFC 9110 section 14) and the Content-Range of chunks (U, G10)."""
+"""Byte ranges: the Range header of downloads (RFC 9110 section 14) and the Content-Range of chunks."""
 
 import re
 from dataclasses import dataclass
@@ -99,5 +99,5 @@ def parse_chunk_range(header: str) -> ByteRange:
 
 
 def uploaded_range(offset: int) -> str:
-    """The Range header that tells a client how far its upload stands (U2, D4: `0-0` for nothing yet)."""
+    """The Range header that tells a client how far its upload stands (rule: empty range)."""
     return f"0-{max(offset - 1, 0)}"

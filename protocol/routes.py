@@ -1,4 +1,4 @@
-"""From a path to what it names. Names may hold `blobs`, `tags` and the like: the rightmost match decides (G1)."""
+"""Parses paths. Names of repositories may hold `blobs`, `tags` and the like (rule: rightmost match)."""
 
 from dataclasses import dataclass
 from enum import Enum, auto

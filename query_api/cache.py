@@ -1,5 +1,7 @@
-"""Answers that are kept in memory and used again only while somebody vouches for them: the change board (S16), or a
-question to the log for many requests at once (S19).
+"""Answers that are kept in memory and used again only while somebody vouches for them.
+
+That is the change board (rule: begun before done), or else one question to the log for many requests at once
+(rule: join only unsent questions).
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""The lists of the wire: tags, catalog, referrers, extensions (protocol sections 4 and 5, E4, E5, E19, E20)."""
+"""The lists of the wire: tags, catalog, referrers, extensions."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ def repository_list(context: Context, request: Request) -> Answer:
 
 
 def referrer_list(context: Context, request: Request) -> Answer:
-    """GET …/referrers/<digest>: an index of the manifests whose subject it is; never 404 (R1-R5)."""
+    """GET …/referrers/<digest>: an index of the manifests with this subject (rule: referrers are never missing)."""
     repository = request.repository
     subject = str(request.digest)
     wanted = [each for each in request.query.get("artifactType", []) if each]
@@ -72,7 +72,7 @@ def _descriptor(listed: Referrer) -> dict[str, Any]:
 
 
 def extensions(_: Context, request: Request) -> Answer:
-    """GET …/_oci/ext/discover: the extensions that this registry offers (E20)."""
+    """GET …/_oci/ext/discover: the extensions that this registry offers."""
     catalog_extension = {
         "name": "_catalog",
         "url": "https://github.com/opencontainers/distribution-spec/blob/main/spec.md",

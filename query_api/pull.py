@@ -1,4 +1,4 @@
-"""The pull path: GET and HEAD of manifests and blobs, as plain functions (protocol E6, E9)."""
+"""The pull path: GET and HEAD of manifests and blobs, as plain functions."""
 
 import logging
 import sys
@@ -28,7 +28,7 @@ _BLOB_HEADERS = (
 
 
 def base(_: Context, request: Request) -> Answer:
-    """GET /v2/: the registry speaks the protocol (E1)."""
+    """GET /v2/: the registry speaks the protocol."""
     body = b"{}"
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     return Answer(200, headers, b"" if request.method == "HEAD" else body)
@@ -101,7 +101,7 @@ def blob(context: Context, request: Request) -> Answer:
 
 
 class StandingBlob:
-    """A blob that a repository links. Its file is looked at each time: it may be damaged and taken away (S25)."""
+    """A blob that a repository links. Each answer looks at its file, which may be gone (rule: look at the file)."""
 
     __slots__ = ("_blobs", "_name", "_repository", "_size")
 
@@ -172,7 +172,7 @@ def _entity(content_type: str, length: int) -> Headers:
 
 
 def _digest(text: str, code_of_unknown: Code) -> Digest:
-    """The digest of a path: 400 where it is malformed, 404 where nothing can have its algorithm (G4)."""
+    """The digest of a path. Raises 400 where it is malformed, 404 for other algorithms (rule: unknown algorithms)."""
     try:
         return parse_digest(text)
     except UnsupportedAlgorithm as problem:

@@ -1,4 +1,4 @@
-"""The clock of a process, and the tests' way of moving it across processes (I12)."""
+"""The clock of a process, and the tests' way of moving it across processes (rule: time is passed in)."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

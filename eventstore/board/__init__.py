@@ -1,1 +1,1 @@
-"""The change board: answers kept in memory that are never stale (S16-S18). `cells` has the proof."""
+"""The change board: answers kept in memory that are never stale (rule: begun before done). `cells` has the proof."""

@@ -1,4 +1,4 @@
-"""The memory that the processes of one server share, so that each knows what the others are changing (S16).
+"""The memory by which each process of a server knows what the others are changing (rule: begun before done).
 
 Every process that appends has a *place*: 65,536 cells, each of two counters that only ever grow, *begun* and *done*,
 written by one thread alone. It raises *begun* of the cell of every key in a batch, then appends, then raises *done*
@@ -15,16 +15,16 @@ Why no such answer is stale. Let W be an append to that cell that was acknowledg
     commit visible, before the reader asked the database; the answer holds it.
 
 Who cannot know an outcome (the connection was lost, the process was killed) leaves *begun* ahead of *done*, so that
-nothing of that cell is kept by anyone, until the place has a new epoch in the database: the claim takes the append
-lock, so an append of the epoch before has either committed by then or will be refused (S17). Only then *done* is
-raised to *begun*. Should an append end twice, the second finds its command done: it changes nothing.
+nothing of that cell is kept by anyone, until the place has a new epoch in the database (rule: places have epochs): the
+claim takes the append lock, so an append of the epoch before has either committed by then or will be refused. Only then
+*done* is raised to *begun*. Should an append end twice, the second finds its command done: it changes nothing.
 
-Who does not share this memory must not append while somebody uses it. That is what the lease is for (S18): the server
-renews it in the database, which refuses everybody else's appends while it runs (`sql/board.sql`), and writes here until
-when it does, by CLOCK_BOOTTIME, which goes on while a machine sleeps and which nobody sets; counted from before it
-asked. Once it has run out, readers keep and use nothing. If the registration was lost, the next one has a new *term*,
-which is part of every ticket. The lease is read before the term, so a lease of a later registration never vouches for
-a ticket of an earlier one.
+A process that does not share this memory must not append while somebody uses it (rule: appends need the board). So the
+server holds a lease in the database, which refuses everybody else's appends while the lease runs (`sql/board.sql`). The
+server writes the end of the lease here, by CLOCK_BOOTTIME, which goes on while a machine sleeps and which nobody sets,
+counted from before it asked. Once the lease has run out, readers keep and use nothing. If the
+registration was lost, the next one has a new *term*, which is part of every ticket. The lease is read before the term,
+so a lease of a later registration never vouches for a ticket of an earlier one.
 
 Loads and stores of aligned 64-bit words are whole, and each processor sees another's stores in their order: so it is on
 x86-64. Other machines get no board.

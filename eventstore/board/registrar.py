@@ -1,4 +1,7 @@
-"""The server's side of the board: it makes the memory, registers it in the database, and renews the lease (S18)."""
+"""The server's side of the board: it makes the memory, registers it and renews the lease.
+
+The registration keeps all others from appending (rule: appends need the board).
+"""
 
 import logging
 import math
@@ -158,6 +161,6 @@ class Registrar:
 
     @staticmethod
     def _log_epoch(connection: psycopg.Connection) -> int:
-        """Raised when the database was restored (S10)."""
+        """Raised when the database was restored (rule: epochs)."""
         row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()
         return 0 if row is None else int(row[0])

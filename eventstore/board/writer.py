@@ -1,4 +1,4 @@
-"""A process's place on the board: how the combiner's thread says what it is about to change (S16, S17)."""
+"""A process's place on the board, where the combiner's thread says what it changes (rule: places have epochs)."""
 
 import fcntl
 import os

@@ -1,1 +1,1 @@
-"""The feed: the log carried through Kafka. Kafka may be late, lose, repeat, reorder or come back empty (S20)."""
+"""The feed: the log carried through Kafka, which may be late, lose, repeat, reorder or come back empty."""

@@ -1,4 +1,7 @@
-"""From what Kafka gives to what the log says: duplicates out, holes filled from the store, in order (S20)."""
+"""The log's own sequence, made of what Kafka gives (rule: records name the one before).
+
+Duplicates are left out and holes are filled from the store.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -186,7 +186,7 @@ def _note_topics(connection: psycopg.Connection, found: Topics) -> None:
 
 
 def _refuse_the_future(connection: psycopg.Connection, settings: KafkaSettings, partitions: int) -> None:
-    """Raise the log's epoch if Kafka holds what the log does not: it was restored from a backup (S10).
+    """Raise the log's epoch if Kafka holds what the log does not: it was restored from a backup (rule: epochs).
 
     A copy of the data folder put back in place leaves no other trace.
     """
@@ -275,8 +275,8 @@ class _Publisher:
         self._move(events[-1].position, epoch)
 
     def _send(self, kind: str, partition: int, record: Outgoing) -> Any:
-        # The partition is the log's own (S11), never the client library's choice; the record's time is now, because
-        # retention counts from it: an old log that is published for the first time must not be gone at once.
+        # The partition is the log's own, never the client library's choice (rule: fixed partitions). The record's time
+        # is now, because retention counts from it: an old log, published for the first time, must not be gone at once.
         return self._producer.send(
             self._topics[kind],
             key=record.key,

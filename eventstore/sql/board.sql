@@ -1,6 +1,6 @@
--- Who may append while servers keep answers that they check against a change board (S17, S18). A board is registered by one
--- server at a time and for a time; each process that appends beside it has a place on it, and each connection of such a
--- process an epoch of that place.
+-- The database's side of the change board (rules: places have epochs; appends need the board). One server at a time
+-- registers its board, for a time. Each process of that server which appends has a place on the board, and each
+-- connection of such a process has an epoch of that place.
 --
 -- Why the margin: a reader counts the lease from before its renewal was asked for, by a clock that no one sets, so it ends
 -- there before it ends here unless the two clocks drift apart by more than this within one lease.

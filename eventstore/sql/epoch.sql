@@ -16,7 +16,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Notes where the log lives and answers its epoch, raised if that changed since it was noted: positions may then have
--- been used twice (S10). The first note of a new log keeps its epoch. Nothing is locked or written where all is as it was.
+-- been used twice (rule: epochs). The first note of a new log keeps its epoch. Nothing is locked or written where all is as it was.
 CREATE OR REPLACE FUNCTION log.es_note_cluster(in_log smallint) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 DECLARE

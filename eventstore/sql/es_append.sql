@@ -1,5 +1,5 @@
--- Appends a batch of commands, one after another, each whole or not at all; answers one object a command, in order (S1, S2).
--- The lock is taken before anything is read: every later statement has a snapshot that holds all earlier appends,
+-- Appends a batch of commands (rule: one command after another), each whole or not at all; answers one object a command.
+-- The lock is taken before anything is read (rule: one lock): every later statement has a snapshot that holds all earlier appends,
 -- because Postgres makes a commit visible before it releases the commit's locks. Held through the commit's flush.
 -- The board, place and epoch are those of a process whose server keeps answers (see es_admit).
 CREATE OR REPLACE FUNCTION log.es_append(
@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION log.es_append(
 ) RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = log, pg_catalog, pg_temp
--- Plans are cached while the tables are small; an index probe must stay one as they grow (S8).
+-- Plans are cached while the tables are small; an index probe must stay one as they grow (rule: plans of a grown log).
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off

@@ -1,7 +1,7 @@
--- What speaks against a command, judged on what stands before its own events: null if nothing does (S4, S5, S12).
--- Plans are cached while the tables are small, and must be right when they are not (S8). So: subqueries, not joins (LIMIT
--- keeps the planner from making a join of one); and where a table has two indexes that would do on a few rows, EXECUTE,
--- which plans for the size of the day.
+-- Answers why a command is refused, judged before its own events; null if it is not (rule: conditions under the lock).
+-- Plans are cached while the tables are small and must serve large ones too (rule: plans of a grown log). So there are
+-- subqueries and no joins (LIMIT keeps the planner from making a join of one). Where a table has two indexes that would
+-- do on a few rows, EXECUTE plans for the size of the day.
 CREATE OR REPLACE FUNCTION log.es_refusal(in_log smallint, command jsonb) RETURNS json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

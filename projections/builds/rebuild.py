@@ -4,7 +4,7 @@
    broken off is resumed. 2. The Python fold catches up with what was appended meanwhile. 3. Both builds are compared at
    one position; rows that differ are folded a third time, by Python from nothing, to tell which build is right. Where
    the live build is hardly begun, some repositories are folded by Python instead.
-4. One transaction points the views at the new build. The old one stays fed for a while (S23).
+4. One transaction points the views at the new build. The old one stays fed for a while (rule: views of one build).
 """
 
 import logging

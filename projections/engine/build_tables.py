@@ -1,4 +1,4 @@
-"""Builds: the versions of a read model's table, and the views by which readers find the one that is live (S23).
+"""Builds: versions of a read model's table, and the views that show the live one (rule: views of one build).
 
 A model of shape `tags_s1` is read through the views `tags_s1`, `tags_s1_checkpoint` and `tags_s1_parked`. They look
 at one build (`tags_s1_v3`): its table, its rows of `checkpoint`, its rows of `parked`. A swap changes all three views

@@ -1,7 +1,7 @@
 """Folding events into builds: rows and positions in one transaction, whoever gives the events.
 
-The checkpoint's rows are locked before anything is read (S21). What a feed gives is judged by the position that stands
-there at that moment, not by what a process remembers: of two projectors the later one finds the work done.
+The checkpoint's rows are locked before anything is read (rule: checkpoint first). The position that stands there then
+judges what a feed gives, not what a process remembers: of two projectors the later one finds the work done.
 """
 
 import logging
@@ -68,7 +68,7 @@ def lock(connection: sa.Connection, build: Build, partitions: Sequence[int] | No
     """Lock the build's checkpoint in these partitions (None: all); None if the build is gone.
 
     A checkpoint of another epoch is taken over, if the log has what it counts; otherwise the build starts from
-    nothing: the database was restored from a backup without its read models (S10).
+    nothing: the database was restored from a backup without its read models (rule: epochs).
     """
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock_shared(%(lock)s, %(model)s)",

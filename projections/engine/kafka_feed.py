@@ -1,4 +1,7 @@
-"""The projector's loop where Kafka feeds it. What Kafka does not bring is read from the store (S20)."""
+"""The projector's loop where Kafka feeds it (rule: Kafka is never the truth).
+
+The store gives what Kafka does not bring.
+"""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Keys that were parked, and going on with them once what they lacked was mended (S22)."""
+"""Keys that were parked, and going on with them once what they lacked was mended (rule: parked keys)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

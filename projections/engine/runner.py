@@ -89,7 +89,7 @@ def run(
 def _prepare(connection: sa.Connection) -> None:
     # Rows and position are lost together or not at all, and both can be folded again.
     connection.exec_driver_sql("SET synchronous_commit = off")
-    # A new connection may be to a database that was restored (S10).
+    # A new connection may be to a database that was restored (rule: epochs).
     connection.exec_driver_sql("SELECT log.es_note_cluster(0::smallint)")
     connection.commit()
 

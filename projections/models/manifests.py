@@ -34,7 +34,7 @@ table = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """A manifest of a repository; `media_type` is the one of its last push (D1).
+    """A manifest of a repository; `media_type` is the one of its last push (rule: the last type wins).
 
     `size` is of its own bytes, `content_size` of all that it names.
     """

@@ -1,4 +1,4 @@
-"""Referrers: manifests by the subject that they name (protocol section 4).
+"""Referrers: manifests by the subject that they name.
 
 Annotations may be megabytes: the row has them only while they are small. Larger ones are read from the bytes of the
 manifests that a page shows, and a page is cut, within the database, where it would become too large.

@@ -1,4 +1,4 @@
-"""Bad input as one table: status, code, and that nothing changed (I11, protocol section 11)."""
+"""Bad input as one table: status, code, and that nothing changed."""
 
 import io
 import json
@@ -191,7 +191,7 @@ MANIFESTS: list[tuple[bytes, str, int, str]] = [
     (layers(digest=D.upper()), OCI_MANIFEST, 400, "DIGEST_INVALID"),
     (changed(mediaType="x\r\nSet-Cookie: a=b"), OCI_MANIFEST, 400, "MANIFEST_INVALID"),
     (IMAGE, "application/vnd.docker.distribution.manifest.v1+prettyjws", 400, "MANIFEST_INVALID"),
-    # To know a digest is no right to what has it (I8).
+    # To know a digest is no right to what has it.
     (image(CONFIG, FOREIGN), OCI_MANIFEST, 404, "MANIFEST_BLOB_UNKNOWN"),
     (layers(digest=D), OCI_MANIFEST, 404, "MANIFEST_BLOB_UNKNOWN"),
     (index(OTHER_IMAGE), OCI_INDEX, 404, "MANIFEST_BLOB_UNKNOWN"),
@@ -311,7 +311,7 @@ def test_bad_input_gets_its_answer_and_changes_nothing(
 
 @pytest.mark.parametrize("path", [f"/v2/a/blobs/{D}", "/v2/a/manifests/v1"])
 def test_an_error_of_head_has_no_body(registry: Registry, path: str) -> None:
-    """G6."""
+    """HTTP allows none, and clients would take it for the next answer."""
     answer = registry.head(path)
     assert (answer.status_code, answer.data) == (404, b"")
 

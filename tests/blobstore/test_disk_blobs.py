@@ -127,7 +127,7 @@ def test_a_small_blob_is_read_whole_only_within_the_limit(store: DiskBlobStore) 
 
 
 def test_pushing_again_heals_a_damaged_file(store: DiskBlobStore, data: Path) -> None:
-    """S25: a commit renames over whatever is there."""
+    """A commit renames over whatever is there."""
     name = put(store, b"whole")
     path = data / "blobs" / "sha256" / name.digest.hex[:2] / f"{name.digest.hex}.0"
     path.write_bytes(b"bad")

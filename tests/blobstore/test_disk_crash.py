@@ -1,4 +1,4 @@
-"""A stop at any step leaves the whole blob or something that is cleaned; nothing acknowledged is lost (I1)."""
+"""A stop at any step leaves the whole blob or something that is cleaned; nothing acknowledged is lost."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ for told in here.push(Path(sys.argv[1]), stop):
 
 
 def push(data: Path, fault: Callable[[str], None]) -> list[str]:
-    """An upload of two chunks and its commit, refused once (S24); answers what would have been acknowledged."""
+    """An upload of two chunks and its commit, refused once; answers what would have been acknowledged."""
     store = DiskBlobStore(data, fault=fault)
     told = []
     store.create(UPLOAD)

@@ -160,7 +160,7 @@ def test_commit_and_digest_count_only_what_is_before_the_offset(store: DiskBlobS
 
 
 def test_a_writer_whose_offset_is_outdated_destroys_nothing(store: DiskBlobStore, data: Path) -> None:
-    """S26: it read the log, another writer moved the session on, then it got the lock; it looks again and gives up."""
+    """It read the log, another writer moved the session on, then it got the lock; it looks again and gives up."""
     store.create(UPLOAD)
     write(store, 0, b"acknowledged")
     with pytest.raises(Refused), store.open(UPLOAD, 0):
@@ -254,7 +254,7 @@ def test_a_session_discarded_while_it_is_written_cannot_be_committed(store: Disk
 
 
 def test_a_refused_commit_moves_on_to_another_generation(store: DiskBlobStore, data: Path) -> None:
-    """S24, the usual case."""
+    """The file itself is renamed: neither another generation nor a copy is left."""
     store.create(UPLOAD)
     digest = digest_of("sha256", b"layer")
     with store.open(UPLOAD, 0) as staged:
@@ -267,7 +267,7 @@ def test_a_refused_commit_moves_on_to_another_generation(store: DiskBlobStore, d
 
 
 def test_an_upload_never_loses_to_the_collectors_unlink(store: DiskBlobStore, data: Path) -> None:
-    """S24: the generation that was committed first is purged and unlinked before the append."""
+    """The generation that was committed first is purged and unlinked before the append."""
     store.create(UPLOAD)
     digest = digest_of("sha256", b"layer")
     with store.open(UPLOAD, 0) as staged:

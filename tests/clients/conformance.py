@@ -24,7 +24,7 @@ DATA = (
     *("IMAGE", "INDEX", "INDEX_LIST", "NO_LAYERS", "NONDISTRIBUTABLE", "CUSTOM_FIELDS", "DATA_FIELD"),
     *("ARTIFACT", "ARTIFACT_LIST", "SUBJECT", "SUBJECT_LIST", "SUBJECT_MISSING", "EMPTY_BLOB", "SHA512"),
 )
-# A sparse manifest names blobs that nobody pushed: refusing it is what a registry should do (I9).
+# A sparse manifest names blobs that nobody pushed: refusing it is what a registry should do.
 SPARSE_DATA_NAME = "Sparse Manifests"
 
 

@@ -42,7 +42,7 @@ def _pushed_digest(output: str) -> str:
 def test_docker_pulls_back_the_image_it_pushed(
     request: pytest.FixtureRequest, engine: Engine, registry_in_each_mode: Registry, repository: str, tmp_path: Path
 ) -> None:
-    """In each mode of the projector: a write that was answered is read back at once (I4)."""
+    """In each mode of the projector: a write that was answered is read back at once."""
     registry = registry_in_each_mode
     reference = f"{registry.host}/{repository}:v1"
     big = _build(engine, tmp_path / "image", reference, big_bytes=20_000_000)

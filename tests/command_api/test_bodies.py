@@ -152,7 +152,7 @@ def test_a_body_shorter_than_its_length_is_incomplete() -> None:
 
 
 def test_a_chunked_body_that_breaks_off_ends() -> None:
-    """D12: the server shows no difference; digests decide whether it is complete."""
+    """The server shows no difference; digests decide whether it is complete."""
     assert sum(map(len, read_all(client(40, (FOREVER, 1e9))))) == 40
 
 
@@ -307,7 +307,7 @@ def test_granian_hands_over_a_body_of_known_length_and_a_chunked_one(server: Ser
 
 
 def test_granian_lets_the_transfer_encoding_rule_over_a_length(server: Server) -> None:
-    """D12: and it closes the connection."""
+    """And it closes the connection."""
     with server.connect() as connection:
         connection.sendall(post("Content-Length: 3", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n")
         assert answer(connection)[1]["received"] == 5

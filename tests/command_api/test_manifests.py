@@ -38,7 +38,7 @@ def test_a_push_by_tag_is_pulled_by_tag_and_digest(registry: Registry, body: byt
 
 
 def test_a_push_is_one_append(registry: Registry, body: bytes) -> None:
-    """I3: the manifest and its tag stand side by side, with the same request."""
+    """The manifest and its tag stand side by side, with the same request."""
     before = registry.head_position()
     registry.manifest("u/app", "v1", body, headers={"X-Request-Id": "push-1"})
     events = registry.rooms.store.read_log(before, 10)
@@ -48,7 +48,7 @@ def test_a_push_is_one_append(registry: Registry, body: bytes) -> None:
 
 
 def test_a_tag_that_moves_leaves_the_old_manifest(registry: Registry) -> None:
-    """M8, and the log names where it came from."""
+    """And the log names where the tag came from."""
     first, second = registry.push("u/app", "v1", b"a"), registry.push("u/app", "v2", b"b")
     body = registry.get(f"/v2/u/app/manifests/{second}").data
     registry.manifest("u/app", "v1", body)
@@ -59,7 +59,7 @@ def test_a_tag_that_moves_leaves_the_old_manifest(registry: Registry) -> None:
 
 
 def test_many_tags_move_in_one_push_by_digest(registry: Registry, body: bytes) -> None:
-    """E7b: each is answered; the digest keeps its algorithm (M12)."""
+    """Each is answered; the digest keeps its algorithm."""
     digest = str(digest_of("sha512", body))
     tags = [f"t{number}" for number in range(12)]
     query = "&".join(f"tag={each}" for each in tags)
@@ -71,7 +71,7 @@ def test_many_tags_move_in_one_push_by_digest(registry: Registry, body: bytes) -
 
 
 def test_missing_blobs_are_listed_one_by_one(registry: Registry) -> None:
-    """M1: those of other repositories are missing too (I8)."""
+    """Those of other repositories are missing too."""
     registry.blob("u/app", CONFIG)
     registry.blob("u/other", LAYER)
     answer = registry.manifest("u/app", "v1", image(CONFIG, LAYER, b"more", LAYER))
@@ -89,7 +89,7 @@ def test_a_wrong_size_is_refused(registry: Registry, body: bytes) -> None:
 
 
 def test_an_index_needs_its_children(registry: Registry, body: bytes) -> None:
-    """Nested ones too; a build cache's index may name blobs (M2)."""
+    """Nested ones too; a build cache's index may name blobs."""
     child = index(body)
     assert codes(registry.manifest("u/app", "multi", child, OCI_INDEX)) == ["MANIFEST_BLOB_UNKNOWN"]
     registry.manifest("u/app", sha256(body), body)
@@ -101,7 +101,7 @@ def test_an_index_needs_its_children(registry: Registry, body: bytes) -> None:
 
 
 def test_the_last_type_of_a_kind_wins(registry: Registry, body: bytes) -> None:
-    """D1: another flavour is kept and warned of, another kind is refused."""
+    """Another flavour is kept and warned of, another kind is refused."""
     registry.manifest("u/app", "v1", body)
     answer = registry.manifest("u/app", "v1", body, DOCKER_MANIFEST)
     assert answer.status_code == 201
@@ -136,7 +136,7 @@ CONDITIONS: list[tuple[dict[str, str], bool, int]] = [
 
 @pytest.mark.parametrize(("headers", "exists", "status"), CONDITIONS)
 def test_conditional_pushes(registry: Registry, headers: dict[str, str], exists: bool, status: int) -> None:
-    """M11, D8: judged by what the tag names at the moment of the append."""
+    """Judged by what the tag names at the moment of the append."""
     old = registry.push("u/app", "v1" if exists else "v0", b"old")
     registry.blob("u/app", CONFIG)
     body = image(CONFIG)
@@ -151,7 +151,7 @@ def test_conditional_pushes(registry: Registry, headers: dict[str, str], exists:
 
 
 def test_of_racing_conditional_pushes_one_wins(registry: Registry) -> None:
-    """I7: optimistic concurrency."""
+    """One of them moves the tag, the others are told 412."""
     old = registry.push("u/app", "v1", b"old")
     registry.blob("u/app", CONFIG)
     bodies = [image(CONFIG, note=str(number)) for number in range(8)]
@@ -164,7 +164,7 @@ def test_of_racing_conditional_pushes_one_wins(registry: Registry) -> None:
 
 
 def test_parallel_pushes_of_many_tags_into_a_new_repository_succeed(registry: Registry) -> None:
-    """I6."""
+    """None of them is in the way of another."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: registry.push("u/new", f"t{number:02}", b"shared"), range(32)))
     assert registry.get("/v2/u/new/tags/list").get_json()["tags"] == [f"t{number:02}" for number in range(32)]
@@ -196,7 +196,7 @@ def test_deleting_a_manifest_takes_all_its_tags(registry: Registry) -> None:
 
 
 def test_a_blob_that_is_unlinked_stays_away_until_it_is_pushed_again(registry: Registry) -> None:
-    """D2, X4."""
+    """Its layer is 404, and a manifest that names it is refused."""
     registry.push("u/app", "v1", LAYER)
     body = registry.get("/v2/u/app/manifests/v1").data
     path = f"/v2/u/app/blobs/{sha256(LAYER)}"
@@ -210,7 +210,7 @@ def test_a_blob_that_is_unlinked_stays_away_until_it_is_pushed_again(registry: R
 
 
 def test_a_manifest_never_stands_without_its_blobs(registry: Registry) -> None:
-    """I9: pushes race with the deletion of their layer; at each accepted push the link was live."""
+    """Pushes race with the deletion of their layer; at each accepted push the link was live."""
     registry.blob("u/app", CONFIG)
     body = image(CONFIG, LAYER)
     path = f"/v2/u/app/blobs/{sha256(LAYER)}"
@@ -240,7 +240,7 @@ def referrer(subject: bytes, artifact_type: str) -> bytes:
 
 
 def test_a_push_with_a_subject_says_so(registry: Registry, body: bytes) -> None:
-    """R6, by tag and by digest, before the subject is there (M3)."""
+    """By tag and by digest, before the subject is there."""
     made = referrer(body, "a/sig")
     for reference in ("sig", sha256(made)):
         answer = registry.manifest("u/app", reference, made)
@@ -248,7 +248,7 @@ def test_a_push_with_a_subject_says_so(registry: Registry, body: bytes) -> None:
 
 
 def test_referrers_are_listed_filtered_and_removed(registry: Registry, body: bytes) -> None:
-    """R1-R8, without a projector and after one has caught up."""
+    """Without a projector and after one has caught up."""
     path = f"/v2/u/app/referrers/{sha256(body)}"
     assert registry.get(path).get_json()["manifests"] == []
     made = [referrer(body, f"a/type{number}") for number in range(3)]

@@ -37,7 +37,7 @@ def chunk(registry: Registry, location: str, data: bytes, first: int | None = No
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_session_opens_with_and_without_the_slash(registry: Registry, slash: str) -> None:
-    """G1: no redirect."""
+    """Without a redirect."""
     assert registry.post(f"/v2/u/app/blobs/uploads{slash}").status_code == 202
 
 
@@ -45,7 +45,7 @@ def test_a_session_opens_with_and_without_the_slash(registry: Registry, slash: s
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("way", ["post", "post+put", "patch+put", "patch+patch+put"])
 def test_every_way_of_uploading_gives_the_same_blob(registry: Registry, data: bytes, algorithm: str, way: str) -> None:
-    """U5, U6: zero bytes and sha512 included, with no hint of the algorithm before the end."""
+    """Zero bytes and sha512 included, with no hint of the algorithm before the end."""
     digest = str(digest_of(algorithm, data))
     if way == "post":
         answer = registry.post(f"/v2/u/app/blobs/uploads/?digest={digest}", data=data)
@@ -176,7 +176,7 @@ def test_a_mount_links_what_somebody_has(registry: Registry, source: str) -> Non
 
 
 def test_a_mount_of_what_nobody_has_opens_a_session(registry: Registry) -> None:
-    """Also after every link was deleted: bytes on disk are no right to them (I8)."""
+    """Also after every link was deleted: bytes on disk are no right to them."""
     digest = registry.blob("u/app", DATA)
     registry.delete(f"/v2/u/app/blobs/{digest}")
     answer = registry.post(f"/v2/u/copy/blobs/uploads/?mount={digest}&from=u/app")
@@ -185,7 +185,7 @@ def test_a_mount_of_what_nobody_has_opens_a_session(registry: Registry) -> None:
 
 
 def test_a_blob_whose_file_is_damaged_can_be_pushed_again(registry: Registry) -> None:
-    """S25: 404 while it is missing or short, no mount, and the next push heals it."""
+    """404 while it is missing or short, no mount, and the next push heals it."""
     digest = registry.blob("u/app", DATA)
     (file,) = (registry.rooms.settings.data / "blobs").rglob("*.0")
     for damage in (lambda: file.write_bytes(b"short"), file.unlink):
@@ -218,7 +218,7 @@ def test_a_session_whose_bytes_are_gone_is_gone_for_every_verb(
 
 
 def test_parallel_uploads_of_one_blob_all_succeed(registry: Registry) -> None:
-    """One copy, one BlobCommitted, one link (U9)."""
+    """One copy, one BlobCommitted, one link."""
     with ThreadPoolExecutor(10) as pool:
         digests = list(pool.map(lambda _: registry.blob("u/new", DATA), range(10)))
     assert set(digests) == {sha256(DATA)}
@@ -251,7 +251,7 @@ def test_a_live_blob_whose_file_is_gone_is_not_new(registry: Registry) -> None:
 
 
 def test_a_blob_that_was_given_up_comes_back_as_its_next_generation(registry: Registry) -> None:
-    """S24: whoever gave it up may unlink the old file at any time, and the upload does not find that file either."""
+    """Whoever gave it up may unlink the old file at any time, and the upload does not find that file either."""
     digest = registry.blob("u/app", DATA)
     old = registry.rooms.store.stream_state(blob_stream(digest))
     given_up = NewEvent(blob_stream(digest), digest, "BlobCommitted", 1, "{}", ref=None, state=old.state)
@@ -265,7 +265,7 @@ def test_a_blob_that_was_given_up_comes_back_as_its_next_generation(registry: Re
 
 
 def test_an_unknown_hint_is_refused(registry: Registry) -> None:
-    """E14."""
+    """Before a session is opened."""
     assert registry.post("/v2/u/app/blobs/uploads/?digest-algorithm=md5").status_code == 400
     start(registry, query="?digest-algorithm=sha512")
 

@@ -155,14 +155,14 @@ def test_embedded_data_that_fits_is_accepted() -> None:
 
 
 def test_types_that_differ_in_flavour_only_are_kept_with_a_warning() -> None:
-    """D1: the Content-Type wins."""
+    """The Content-Type wins."""
     parsed = parse_manifest(json.dumps(image()).encode(), DOCKER_MANIFEST)
     assert parsed.warning is not None
     assert DOCKER_MANIFEST in parsed.warning
 
 
 def test_foreign_layers_need_not_be_held() -> None:
-    """M1: only these types are exempt, a normal layer with urls is not."""
+    """Only these types are exempt, a normal layer with urls is not."""
     foreign = {**LAYER, "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}
     named = {**LAYER, "urls": ["https://example.com/layer"]}
     parsed = parse_manifest(json.dumps(image(layers=[foreign, named])).encode(), OCI_MANIFEST)
@@ -170,7 +170,7 @@ def test_foreign_layers_need_not_be_held() -> None:
 
 
 def test_children_that_are_no_manifests_are_blobs() -> None:
-    """M2: a build cache's index lists layers."""
+    """A build cache's index lists layers."""
     cache = {"mediaType": "application/vnd.buildkit.cacheconfig.v0", "digest": D, "size": 1}
     parsed = parse_manifest(json.dumps(index(manifests=[LAYER, cache])).encode(), OCI_INDEX)
     assert [each.role for each in parsed.facts.references] == ["blob", "blob"]
@@ -180,7 +180,7 @@ def test_children_that_are_no_manifests_are_blobs() -> None:
     "config", [None, b"", b"{}", b"\xff\x00", b"[]", b"[" * 100_000, b'{"config":7,"history":[1,{}],"os":["x"]}']
 )
 def test_a_config_that_tells_nothing_changes_nothing(config: bytes | None) -> None:
-    """M5: it may be anything."""
+    """It may be anything."""
     facts = parse_manifest(json.dumps(image()).encode(), OCI_MANIFEST).facts
     assert with_config(facts, config) == facts
 

@@ -123,7 +123,7 @@ def test_expand_reaches_every_stream_with_the_ref(store: Store) -> None:
 
 
 def test_the_same_id_answers_the_same(store: Store) -> None:
-    """S6: whatever the command says the second time."""
+    """Whatever the command says the second time."""
     first = store.append(command(event("a"), given_id="once"))
     again = store.append(command(event("a"), event("b"), given_id="once"))
     assert isinstance(first, Appended)
@@ -133,7 +133,7 @@ def test_the_same_id_answers_the_same(store: Store) -> None:
 
 
 def test_content_must_be_there(store: Store) -> None:
-    """S12: a command that names missing content is refused; stored twice is stored once; named stays."""
+    """A command that names missing content is refused; stored twice is stored once; named stays."""
     digest = "sha256:" + "a" * 64
     outcome = store.append(command(event("a", content=digest)))
     assert isinstance(outcome, Refused)
@@ -149,7 +149,7 @@ def test_content_must_be_there(store: Store) -> None:
 
 
 def test_times_never_go_back(store: Store) -> None:
-    """S9: "as of then" is one position; a clock that is far ahead is refused."""
+    """So "as of then" is one position; a clock that is far ahead is refused."""
     now = datetime.now(UTC)
     for offset in (0, -3600, 1, -5):
         store.append(command(event("a"), now=now + timedelta(seconds=offset)))
@@ -161,7 +161,7 @@ def test_times_never_go_back(store: Store) -> None:
 
 
 def test_a_bad_command_fails_alone(store: Store) -> None:
-    """S7: one that the function itself rejects does not spoil those that queued with it."""
+    """One that the function itself rejects does not spoil those that queued with it."""
     now = datetime.now(UTC)
 
     def append(number: int) -> bool:
@@ -179,7 +179,7 @@ def test_a_bad_command_fails_alone(store: Store) -> None:
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_other_isolation_is_refused(database: Database, level: str) -> None:
-    """S1: its snapshot would be older than the lock."""
+    """Its snapshot would be older than the lock."""
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         connection.execute(f"SET default_transaction_isolation = '{level}'")
         with pytest.raises(psycopg.errors.DatabaseError, match="READ COMMITTED"):
@@ -189,7 +189,7 @@ def test_other_isolation_is_refused(database: Database, level: str) -> None:
 @pytest.mark.parametrize("table", ["es_event", "es_content"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET {} = {}", "DELETE FROM {}", "TRUNCATE {}"])
 def test_the_log_cannot_be_changed(store: Store, database: Database, table: str, change: str) -> None:
-    """I2: the application lacks the right, triggers refuse the owner, also as a replica."""
+    """The application lacks the right, triggers refuse the owner, also as a replica."""
     store.put_content(Content("d", b"", "{}"))
     store.append(command(event("a", content="d")))
     column = "actor" if table == "es_event" else "digest"
@@ -217,7 +217,7 @@ def test_of_racing_exact_versions_one_wins(store: Store) -> None:
 
 
 def test_every_move_names_the_one_before(store: Store) -> None:
-    """S3: prev_ref is right under any number of writers."""
+    """With any number of writers."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: store.append(command(event("tag", ref=f"m{number}"))), range(160)))
     moves = store.read_stream("tag", limit=1000)
@@ -228,7 +228,7 @@ def test_every_move_names_the_one_before(store: Store) -> None:
 
 
 def test_64_first_pushes_bring_one_creation(store: Store) -> None:
-    """S4."""
+    """And gives each its own data."""
     with ThreadPoolExecutor(64) as pool:
         outcomes = list(
             pool.map(lambda n: store.append(command(event("repo", ENSURE, ref="live"), event(f"t{n}"))), range(64))
@@ -258,7 +258,7 @@ for number in range(10_000):
 
 
 def test_a_tailing_reader_sees_every_position_once(database: Database, store: Store) -> None:
-    """I2: 16 writing processes, some killed, their backends terminated; the reader sees 1..n and no hole."""
+    """16 writing processes, some killed, their backends terminated; the reader sees 1..n and no hole."""
     seed = 20261124
     chance = random.Random(seed)
     print(f"seed: {seed}")

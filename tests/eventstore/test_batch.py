@@ -1,4 +1,4 @@
-"""What es_append does with several commands in one call, and with what it is given (S2, S3, S6, S8)."""
+"""What es_append does with several commands in one call, and with what it is given."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def test_the_same_id_twice_in_a_batch_is_appended_once(connection: psycopg.Conne
 
 
 def test_pushing_a_then_b_then_a_ends_at_a(store: Store) -> None:
-    """S6: the key of idempotency is never made of content, so the third push is not taken for the first."""
+    """The key of idempotency is never made of content, so the third push is not taken for the first."""
     for target in ("A", "B", "A"):
         store.append(command(event("tag", ref=target)))
     assert store.stream_state("tag").ref == "A"
@@ -142,7 +142,7 @@ def test_what_can_never_be_appended_is_rejected(store: Store, bad: NewEvent) -> 
 
 
 def test_an_append_is_durable_whatever_the_session_says(database: Database) -> None:
-    """S8: synchronous_commit is on at the commit though the session had it off."""
+    """Synchronous_commit is on at the commit though the session had it off."""
     with psycopg.connect(database.app_url) as connection:
         connection.execute("SET synchronous_commit = off")
         append_batch(connection, [command(event("a"))])
@@ -180,7 +180,7 @@ def pages_touched(connection: psycopg.Connection, database: Database) -> int:
 
 
 def test_a_command_costs_the_same_in_a_grown_log(connection: psycopg.Connection, database: Database) -> None:
-    """S8: one session, whose plans were cached on tables known to be empty, touches no more pages as the log grows."""
+    """One session, whose plans were cached on tables known to be empty, touches no more pages as the log grows."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute("VACUUM ANALYZE")
         # An analysis in between would have the plans made again.

@@ -1,4 +1,4 @@
-"""Who may append while a server keeps answers: leases, places and their epochs in the database (S17, S18)."""
+"""Who may append while a server keeps answers: leases, places and their epochs in the database."""
 
 import multiprocessing
 import os
@@ -159,7 +159,7 @@ def test_a_lease_that_ran_out_is_lost_to_the_first_who_appends(database: Databas
 
 
 def test_a_restored_database_makes_the_server_forget(database: Database) -> None:
-    """Its log may hold other events at the same positions (S10)."""
+    """Its log may hold other events at the same positions."""
     with kept_by(database) as server, member(database, server.path) as (_, board):
         ticket = board.ticket(KEY)
         assert ticket is not None

@@ -1,4 +1,4 @@
-"""The memory of the change board: when an answer may be kept, and when it may be used (S16)."""
+"""The memory of the change board: when an answer may be kept, and when it may be used."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The combiner under faults: lost answers, a held lock, a closed store (S6, S7)."""
+"""The combiner under faults: lost answers, a held lock, a closed store."""
 
 import contextlib
 import secrets

@@ -1,4 +1,4 @@
-"""That an append reads only after it holds the lock, so that decisions about other streams cannot race (S1, I9)."""
+"""That an append reads only after it holds the lock, so that decisions about other streams cannot race."""
 
 import itertools
 import threading
@@ -54,7 +54,7 @@ def test_an_append_waits_for_the_one_before_it_and_sees_it(database: Database, c
 
 
 def test_content_is_not_swept_from_under_an_append(database: Database) -> None:
-    """S12: an append that names old content is under way; the sweep waits for it and then leaves the content."""
+    """An append that names old content is under way; the sweep waits for it and then leaves the content."""
     store = Store(database.app_url)
     store.put_content(Content("kept", b"kept", "{}"))
     store.put_content(Content("orphan", b"orphan", "{}"))
@@ -75,7 +75,7 @@ def test_content_is_not_swept_from_under_an_append(database: Database) -> None:
 
 
 def test_a_deleted_manifest_keeps_no_tag_whatever_moves_there(database: Database) -> None:
-    """S4: tags move to a manifest while it is deleted with all its tags; none ever names a dead manifest."""
+    """Tags move to a manifest while it is deleted with all its tags; none ever names a dead manifest."""
     store = Store(database.app_url)
     stop = threading.Event()
 
@@ -113,7 +113,7 @@ def test_a_deleted_manifest_keeps_no_tag_whatever_moves_there(database: Database
 
 
 def test_unreferenced_and_refers_to_exclude_each_other(database: Database) -> None:
-    """S5: of {refer to X if X lives} and {X dies if nothing refers to it}, racing, exactly one passes."""
+    """Of {refer to X if X lives} and {X dies if nothing refers to it}, racing, exactly one passes."""
     store = Store(database.app_url)
     for turn in range(40):
         blob, manifest = f"x{turn}", f"m{turn}"

@@ -23,7 +23,7 @@ DEADLINE_S = 30.0
 
 
 def test_acknowledged_appends_outlive_a_crash_of_the_database(database: Database) -> None:
-    """I1: a backend is killed with -9 under load, all of Postgres recovers; the stores go on by themselves."""
+    """A backend is killed with -9 under load, all of Postgres recovers; the stores go on by themselves."""
     store = Store(database.app_url, append_timeout_s=DEADLINE_S)
     acknowledged: list[tuple[str, int]] = []
     stop = threading.Event()
@@ -129,7 +129,7 @@ store.append(Command("id", Cause("a", "r"), datetime.now(UTC), (NewEvent("s", "k
 
 
 def test_a_dead_combiner_ends_its_process(database: Database) -> None:
-    """S7: nobody else would answer those who wait; the log says why."""
+    """Nobody else would answer those who wait; the log says why."""
     ended = subprocess.run(
         [sys.executable, "-c", BROKEN, database.app_url], capture_output=True, timeout=DEADLINE_S, check=False
     )

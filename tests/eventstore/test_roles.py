@@ -50,7 +50,7 @@ def test_roles_made_by_any_administrator_serve(
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
 def test_settings_that_lose_acknowledged_writes_are_refused(database: Database, setting: str) -> None:
-    """S8: with a sentence that names the setting."""
+    """With a sentence that names the setting."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute(f"ALTER SYSTEM SET {setting} = off")
         try:

@@ -48,7 +48,7 @@ def test_migrations_at_once_are_safe(database: Database) -> None:
 
 
 def test_the_epoch_rises_with_the_cluster(database: Database) -> None:
-    """S10: positions may have been used twice in another cluster."""
+    """Positions may have been used twice in another cluster."""
     epoch = schema.note_cluster(database.admin_url)
     assert schema.note_cluster(database.admin_url) == epoch
     with psycopg.connect(database.admin_url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Marks of keys for many requests at once: none of an earlier moment than the request (S19)."""
+"""Marks of keys for many requests at once: none of an earlier moment than the request."""
 
 import threading
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Power is lost after any step of any push: never an event without its bytes, and every client can go on (I1).
+"""Power is lost after any step of any push: never an event without its bytes, and every client can go on.
 
 The steps are those of the disk and of the store: create, write, flush, rename, flush the folder, put the manifest's
 content, append, answer. The database keeps what it committed; the disk keeps what it must, or more, or mangled.

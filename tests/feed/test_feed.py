@@ -272,7 +272,7 @@ def test_logins_and_certificates_are_passed_through(
 def test_a_database_that_went_back_in_time_is_noticed_by_what_kafka_holds(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
-    """S10: the topic's last record is beyond the head of the log, so the epoch is raised before anything is sent."""
+    """The topic's last record is beyond the head of the log, so the epoch is raised before anything is sent."""
     head = push(registry)
     with relaying(database.app_url, kafka):
         published(database.app_url, head)

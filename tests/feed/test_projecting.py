@@ -96,7 +96,7 @@ def test_drops_duplicates_and_swaps_on_the_way_change_nothing(
 def test_projectors_that_all_believe_to_own_everything_fold_each_event_once(
     registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S21: positions stand beside the rows; whoever comes second finds the work done."""
+    """Positions stand beside the rows; whoever comes second finds the work done."""
     everything = frozenset(
         kafka_feed.lease_name(model, partition) for model in MODELS for partition in range(DEFAULT_PARTITIONS)
     )

@@ -149,7 +149,7 @@ def test_both_folds_write_annotations_alike_whatever_is_in_them(registry: Regist
 
 
 def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str) -> None:
-    """S15: old rows until the new ones are there."""
+    """Old rows until the new ones are there."""
     done = threading.Event()
     found: set[tuple[int, int]] = set()
 
@@ -169,7 +169,7 @@ def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str
 
 
 def test_two_projectors_leave_right_rows(registry: Registry, database: Database) -> None:
-    """S21: the later one finds the work done."""
+    """The later one finds the work done."""
     stop = threading.Event()
     threads = [threading.Thread(target=project, args=(database.app_url, stop), kwargs={"batch": 7}) for _ in range(3)]
     for each in threads:
@@ -184,7 +184,7 @@ def test_two_projectors_leave_right_rows(registry: Registry, database: Database)
 
 
 def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registry, database: Database) -> None:
-    """I4: tags move while a projector folds them; each read sees the move that was just acknowledged."""
+    """Tags move while a projector folds them; each read sees the move that was just acknowledged."""
     stop = threading.Event()
     projector = threading.Thread(target=project, args=(database.app_url, stop), kwargs={"batch": 2})
     projector.start()

@@ -1,4 +1,4 @@
-"""An event that a fold cannot take: its key is parked, loudly, and goes on in order after a fix (S22)."""
+"""An event that a fold cannot take: its key is parked, loudly, and goes on in order after a fix."""
 
 import json
 import threading

@@ -212,7 +212,7 @@ def test_reads_and_writes_go_on_while_every_model_is_rebuilt(registry: Registry,
 def test_the_build_that_was_live_before_is_kept_up_gone_back_to_and_removed(
     registry: Registry, database: Database
 ) -> None:
-    """S23: going back takes a moment, because the old build is fed too."""
+    """Going back takes a moment, because the old build is fed too."""
     random_pushes(registry, 5, 10)
     registry.project()
     rebuild.rebuild(database.app_url, tags.model)
@@ -337,7 +337,7 @@ NEXT = Model("tags", 2, _table, _CountedRow, tags.model.types, tags.model.touche
 def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S23: processes of both versions at work; each reads its own shape, and both are right."""
+    """Processes of both versions at work; each reads its own shape, and both are right."""
     url = database.app_url
     random_pushes(registry, 8, 40)
     monkeypatch.setattr(housekeeping, "FILL_EVENTS", 50)

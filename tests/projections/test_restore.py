@@ -1,4 +1,4 @@
-"""A database restored from a backup: positions are used again, and every read model is right (S10)."""
+"""A database restored from a backup: positions are used again, and every read model is right."""
 
 from pathlib import Path
 

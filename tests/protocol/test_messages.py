@@ -24,7 +24,7 @@ def test_every_code_has_a_status() -> None:
 
 
 def test_the_status_comes_from_the_first_problem() -> None:
-    """G6; the body lists all of them."""
+    """The body lists all of them."""
     answer = error_answer(WireError(Problem(Code.MANIFEST_BLOB_UNKNOWN, "a", "d1"), Problem(Code.DENIED, "b")))
     assert answer.status == 404
     assert isinstance(answer.body, bytes)
@@ -33,7 +33,7 @@ def test_the_status_comes_from_the_first_problem() -> None:
 
 
 def test_a_status_may_be_given() -> None:
-    """416 for BLOB_UPLOAD_INVALID, 412 for DENIED (D8)."""
+    """416 for BLOB_UPLOAD_INVALID, 412 for DENIED."""
     assert error(Code.DENIED, "no", status=412).status == 412
 
 
@@ -51,7 +51,7 @@ def test_a_status_may_be_given() -> None:
     ],
 )
 def test_pages(query: str, limit: int, last: str | None) -> None:
-    """D10: a larger n clamps, last alone pages too."""
+    """A larger n clamps, last alone pages too."""
     page = parse_page(request(query), 100)
     assert (page.limit, page.last) == (limit, last)
 
@@ -66,7 +66,7 @@ def test_a_wrong_n_is_refused(n: str) -> None:
 
 
 def test_the_link_is_relative_and_encoded() -> None:
-    """T3."""
+    """Clients accept no other host there."""
     links = next_link("/v2/a/tags/list", [("last", "a&b c"), ("n", "2")])
     assert links == [("Link", '</v2/a/tags/list?last=a%26b%20c&n=2>; rel="next"')]
 
@@ -76,7 +76,7 @@ def test_the_link_is_relative_and_encoded() -> None:
     [('"d"', False), ("d", False), ('W/"d"', False), ('"x", "d"', False), ("*", False), ('"x"', True), (None, True)],
 )
 def test_if_none_match(header: str | None, modified: bool) -> None:
-    """Quoted or bare (E6)."""
+    """Quoted or bare."""
     assert not_modified(header, "d") is not modified
 
 

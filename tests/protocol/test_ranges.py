@@ -162,5 +162,5 @@ def test_wrong_chunk_ranges(header: str) -> None:
 
 @pytest.mark.parametrize(("offset", "header"), [(0, "0-0"), (1, "0-0"), (2, "0-1"), (100, "0-99")])
 def test_the_range_of_a_session(offset: int, header: str) -> None:
-    """D4: never absent, since docker scans two numbers from it."""
+    """Never absent, since docker scans two numbers from it."""
     assert uploaded_range(offset) == header

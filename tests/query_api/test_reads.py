@@ -41,7 +41,7 @@ def all_pages(registry: Registry, path: str, member: str) -> list[str]:
 @pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
 def test_tags_are_listed_bytewise_page_by_page(registry: Registry, projected: bool, n: int) -> None:
-    """T1-T5; half of them may be rows and half of them tail."""
+    """Half of them may be rows and half of them tail."""
     for tag in TAGS[::2]:
         registry.push("u/app", tag, b"x")
     registry.push("u/app", "gone", b"x")
@@ -62,7 +62,7 @@ def test_tags_are_listed_bytewise_page_by_page(registry: Registry, projected: bo
 
 @pytest.mark.parametrize("n", [1, 2, 10])
 def test_the_catalog_lists_repositories_with_a_manifest(registry: Registry, n: int) -> None:
-    """D14: at once; one that lost its last manifest leaves the list."""
+    """At once; one that lost its last manifest leaves the list."""
     digests = {name: registry.push(name, "v1", b"x") for name in ("a", "b/c", "z")}
     registry.blob("only/blobs", b"x")
     assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "b/c", "z"]
@@ -149,7 +149,7 @@ def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
 
 
 def test_extensions_are_told(registry: Registry) -> None:
-    """E20."""
+    """Those of the registry, and of a repository."""
     assert [each["name"] for each in registry.get("/v2/_oci/ext/discover").get_json()["extensions"]] == ["_catalog"]
     assert registry.get("/v2/a/b/_oci/ext/discover").json == {"extensions": []}
     assert codes(registry.get("/v2/A/_oci/ext/discover")) == ["NAME_INVALID"]

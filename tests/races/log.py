@@ -48,7 +48,7 @@ def assert_chained(events: list[Recorded]) -> None:
 
 
 def assert_manifests_stood(store: Store, repository: str) -> int:
-    """I9: wherever a manifest was accepted, all that it names was there; answers how many were accepted.
+    """Wherever a manifest was accepted, all that it names was there; answers how many were accepted.
 
     Read from the manifests' own bytes, not from the facts that the product made of them. And after each command no
     tag names a manifest that is gone.

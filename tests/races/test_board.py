@@ -1,5 +1,5 @@
 """Four processes that change and read the same things through what each of them keeps: no answer is older than what
-anybody was acknowledged, or has read, before it was asked for. With a change board (S16), and without (S19).
+anybody was acknowledged, or has read, before it was asked for. With a change board, and without.
 
 Shared counters say what is known; each reader notes them before it reads. The long form, a million reads and writes:
 make test-long PART=board.

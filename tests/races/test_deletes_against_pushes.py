@@ -1,4 +1,4 @@
-"""DELETE against PUT: a manifest is accepted with all that it names or refused, and never by a 5xx (I9).
+"""DELETE against PUT: a manifest is accepted with all that it names or refused, and never by a 5xx.
 
 The long form: make test-long PART=deletes_against_pushes.
 """
@@ -149,7 +149,7 @@ def test_a_tag_against_its_manifest(race: Race, server: RunningServer) -> None:
 
 
 def test_a_mount_against_the_last_link(race: Race, server: RunningServer) -> None:
-    """A blob is mounted only while some repository links it: 201 with a link, else a session (I8)."""
+    """A blob is mounted only while some repository links it: 201 with a link, else a session."""
     target = f"{race.repository}-mounts"
 
     def mount(race: Race, api: Connection) -> int:

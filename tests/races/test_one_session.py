@@ -1,4 +1,4 @@
-"""Several clients in one upload session: one of them goes on, the others are told where the session stands (S26).
+"""Several clients in one upload session: one of them goes on, the others are told where the session stands.
 
 The long form: make test-long PART=one_session.
 """

@@ -1,4 +1,4 @@
-"""A list read page by page while tags are moved, made and deleted: what existed throughout is there exactly once (T5).
+"""A list read page by page while tags are moved, made and deleted: what existed throughout is there exactly once.
 
 The long form, 100,000 tags: make test-long PART=paging.
 """

@@ -1,4 +1,4 @@
-"""Clients that push at once: what commutes never conflicts (I6), and no move of a tag is lost (I7).
+"""Clients that push at once: what commutes never conflicts, and no move of a tag is lost.
 
 The long form: make test-long PART=test_pushes.
 """

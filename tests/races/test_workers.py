@@ -1,4 +1,4 @@
-"""Several API workers: what one of them acknowledged, all others answer at once, in every kind of GET (I4).
+"""Several API workers: what one of them acknowledged, all others answer at once, in every kind of GET.
 
 The long form: make test-long PART=test_workers.
 """

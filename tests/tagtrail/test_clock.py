@@ -1,4 +1,4 @@
-"""The clock that is passed in, and how tests move it across processes (I12)."""
+"""The clock that is passed in, and how tests move it across processes."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Answers that workers keep, on a real server: the same as fresh ones, and never a dead server's (S17, S18)."""
+"""Answers that workers keep, on a real server: the same as fresh ones, and never a dead server's."""
 
 import os
 import re
@@ -101,7 +101,7 @@ def test_a_kept_answer_is_as_a_fresh_one(
 
 
 def test_a_blob_whose_file_was_taken_away_is_not_served(victim: RunningServer) -> None:
-    """Though the answer was kept a moment ago (S25)."""
+    """Though the answer was kept a moment ago."""
     path = f"{victim.url}/v2/{REPOSITORY}/blobs/{sha256(LAYER)}"
     push(victim)
     for _ in range(8):

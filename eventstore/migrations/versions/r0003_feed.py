@@ -1,4 +1,4 @@
-"""What the feed keeps: leases, live processes, the relay's checkpoint; a log that knows when it was restored (S10)."""
+"""Tables of the feed: leases, live processes, the relay's checkpoint; and the log's epoch (rule: epochs)."""
 
 import sqlalchemy as sa
 from alembic import context, op

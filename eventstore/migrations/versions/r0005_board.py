@@ -1,4 +1,4 @@
-"""Who may append while a server keeps answers: its board, and the places of its processes (S17, S18)."""
+"""The board of a server that keeps answers, and its processes' places (rule: appends need the board)."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -9,7 +9,7 @@ from eventstore.migrations.functions import SCHEMA
 
 revision = "0009"
 down_revision = "0008"
-functions = "3f2e421b48f52e49"
+functions = "c8c8182b83c2a626"
 serves_from = "0005"
 
 

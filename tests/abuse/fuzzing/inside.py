@@ -168,7 +168,7 @@ class Player:
         if len(self._world.sessions) > requests.SESSIONS_MAX + BATCH_REQUESTS // 2:
             raise self._fault(f"{len(self._world.sessions)} sessions that cannot be cancelled", *self._refused.values())
         data = self._registry.rooms.settings.data
-        # By the last byte that Range shows: `0-0` stands for nothing and for one byte (D4).
+        # By the last byte that Range shows: `0-0` stands for nothing and for one byte.
         staged = {each.name: max(each.stat().st_size, 1) for each in (data / "uploads").iterdir()}
         answered = {upload: max(size, 1) for upload, size in self._world.sessions.items()}
         if staged != answered:

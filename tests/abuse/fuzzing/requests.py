@@ -88,7 +88,7 @@ class World:
         location = headers.get("location", "")
         if status == 202 and "docker-upload-uuid" in headers:
             upload = headers["docker-upload-uuid"]
-            # `0-0` stands for nothing and for one byte (D4): an empty chunk leaves what there was.
+            # `0-0` stands for nothing and for one byte: an empty chunk leaves what there was.
             stood = 1 if sent.method == "PATCH" and sent.brings_bytes else self.sessions.get(upload, 0)
             self.sessions[upload] = stood if headers["range"] == "0-0" else int(headers["range"][2:]) + 1
             self.repositories[upload] = location.removeprefix("/v2/").rpartition("/blobs/uploads/")[0]
