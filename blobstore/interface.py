@@ -12,6 +12,9 @@ from typing import Protocol
 from domain.digests import Digest
 from domain.names import UploadId
 
+# So many seconds may who serves a blob rely on having seen its file. Who takes one away says so only after that.
+SEEN_FOR_S = 2.0
+
 
 class BlobStoreError(Exception):
     """Base of what the blob store raises. One that is none of those below is an input or output error."""

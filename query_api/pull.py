@@ -1,30 +1,17 @@
 """The pull path: GET and HEAD of manifests and blobs, as plain functions."""
 
-import logging
 import sys
-from collections.abc import Iterable
 
-from blobstore.interface import BlobMissing, BlobName, BlobStore
+from blobstore.interface import BlobName
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
 from projections.models import links, manifests
 from projections.models.manifests import ManifestFound
-from protocol.conditions import not_modified, range_applies
+from protocol.conditions import not_modified
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Environ, Headers, Request, empty
-from protocol.multipart import Framing, MultipartBody, content_range
-from protocol.ranges import ByteRange, Unsatisfiable, parse_ranges
+from protocol.messages import Answer, Environ, Request, empty
 from query_api.context import Context
-
-_log = logging.getLogger(__name__)
-# A blob is data, never a page: whatever it holds, a browser must not run it.
-_BLOB_TYPE = "application/octet-stream"
-_BLOB_HEADERS = (
-    ("Accept-Ranges", "bytes"),
-    ("Cache-Control", "private, max-age=31536000, immutable"),
-    ("Content-Disposition", "attachment"),
-    ("Content-Security-Policy", "sandbox"),
-)
+from query_api.standing_blob import StandingBlob, unknown_blob
 
 
 def base(_: Context, request: Request) -> Answer:
@@ -93,82 +80,11 @@ def blob(context: Context, request: Request) -> Answer:
     opening = context.cache.open(repository)
     link = links.find(context.reader, repository, str(digest))
     if link is None:
-        raise _unknown_blob(digest)
+        raise unknown_blob(str(digest))
     standing = StandingBlob(context.blobs, BlobName(digest, link.generation), link.size, repository)
     if opening is not None:
-        context.cache.keep(request.path, opening, standing, 0)
+        context.cache.keep(request.path, opening, standing, standing.kept_bytes)
     return standing.answer(request.environ)
-
-
-class StandingBlob:
-    """A blob that a repository links. Each answer looks at its file, which may be gone (rule: look at the file)."""
-
-    __slots__ = ("_blobs", "_name", "_repository", "_size")
-
-    def __init__(self, blobs: BlobStore, name: BlobName, size: int, repository: str) -> None:
-        self._blobs = blobs
-        self._name = name
-        self._size = size
-        self._repository = repository
-
-    def answer(self, environ: Environ) -> Answer:
-        """The answer to a GET or HEAD. Raises WireError."""
-        if self._blobs.stat(self._name) != self._size:
-            _log.error(
-                "the file of blob %s is missing or has another size, and %s links it",
-                self._name.digest,
-                self._repository,
-            )
-            raise _unknown_blob(self._name.digest)
-        digest = str(self._name.digest)
-        headers = [("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), *_BLOB_HEADERS]
-        if not_modified(environ.get("HTTP_IF_NONE_MATCH"), digest):
-            return empty(304, headers)
-        if environ["REQUEST_METHOD"] == "HEAD":
-            # Only a GET has ranges (RFC 9110 section 14.2).
-            return Answer(200, [*headers, *_entity(_BLOB_TYPE, self._size)])
-        parts = self._parts(environ)
-        try:
-            return self._whole(headers) if parts is None else self._partial(headers, parts)
-        except BlobMissing as problem:
-            raise _unknown_blob(self._name.digest) from problem
-
-    def _whole(self, headers: Headers) -> Answer:
-        body = self._read(0, self._size) if self._size else b""
-        return Answer(200, [*headers, *_entity(_BLOB_TYPE, self._size)], body)
-
-    def _partial(self, headers: Headers, parts: tuple[ByteRange, ...]) -> Answer:
-        if len(parts) > 1:
-            framing = Framing(self._size, _BLOB_TYPE)
-            body = MultipartBody(framing, parts, self._read_in_small_blocks)
-            return Answer(206, [*headers, *_entity(framing.content_type, framing.length(parts))], body)
-        (part,) = parts
-        headers = [*headers, ("Content-Range", content_range(part, self._size)), *_entity(_BLOB_TYPE, part.length)]
-        return Answer(206, headers, self._read(part.start, part.length))
-
-    def _read(self, start: int, length: int) -> Iterable[bytes]:
-        return self._blobs.read(self._name, start, length)
-
-    def _read_in_small_blocks(self, start: int, length: int) -> Iterable[bytes]:
-        return self._blobs.read(self._name, start, length, large_blocks=False)
-
-    def _parts(self, environ: Environ) -> tuple[ByteRange, ...] | None:
-        """The parts that are asked for, None for the whole. Raises 416."""
-        if not range_applies(environ.get("HTTP_IF_RANGE"), str(self._name.digest)):
-            return None
-        try:
-            return parse_ranges(environ.get("HTTP_RANGE"), self._size)
-        except Unsatisfiable as problem:
-            raise error(
-                Code.RANGE_INVALID,
-                "the range is not within the blob",
-                {"size": self._size},
-                headers=[("Content-Range", f"bytes */{self._size}")],
-            ) from problem
-
-
-def _entity(content_type: str, length: int) -> Headers:
-    return [("Content-Type", content_type), ("Content-Length", str(length))]
 
 
 def _digest(text: str, code_of_unknown: Code) -> Digest:
@@ -183,7 +99,3 @@ def _digest(text: str, code_of_unknown: Code) -> Digest:
 
 def _unknown_manifest(reference: str) -> WireError:
     return error(Code.MANIFEST_UNKNOWN, "no such manifest in this repository", {"reference": reference[:200]})
-
-
-def _unknown_blob(digest: Digest) -> WireError:
-    return error(Code.BLOB_UNKNOWN, "no such blob in this repository", {"digest": str(digest)})

@@ -1,11 +1,12 @@
 """Checking stored bytes against the log: what should be there, what is damaged, and who is concerned."""
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blobstore.checking import BlobChecker, Damage
-from blobstore.interface import BlobName
+from blobstore.interface import SEEN_FOR_S, BlobName
 from domain import blob as blobs
 from domain import link as links
 from domain.digests import parse_digest
@@ -66,8 +67,10 @@ def check_blobs(
 ) -> Iterator[DamagedBlob]:
     """Check each blob and give those that are damaged, after their files were moved away.
 
-    A blob that is missing and that no repository links is no damage: nobody is promised it.
+    A blob that is missing and that no repository links is no damage: nobody is promised it. When this has ended, every
+    server answers 404 for what was given.
     """
+    found_at = None
     for standing in standing_blobs(store, repository):
         found = checker.check(standing.name, standing.size)
         if found is None:
@@ -76,6 +79,7 @@ def check_blobs(
         users = blob_references.references(reader, digest, None, MANIFESTS_MAX)
         if found.damage is Damage.MISSING and not users.repositories:
             continue
+        found_at = time.monotonic()
         moved_to = None if found.moved_to is None else str(found.moved_to)
         _log.error("blob %s is damaged (%s), its file was moved to %s", digest, found.damage, moved_to or "nowhere")
         yield DamagedBlob(
@@ -88,3 +92,6 @@ def check_blobs(
             manifests=users.manifests,
             more=users.more or users.more_repositories,
         )
+    if found_at is not None:
+        # A push that began sooner could be told that a blob is there, and would not heal it.
+        time.sleep(max(0.0, found_at + SEEN_FOR_S - time.monotonic()))

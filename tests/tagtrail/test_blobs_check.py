@@ -121,6 +121,34 @@ def test_the_table_says_who_is_concerned(own_server: RunningServer) -> None:
     upload(own_server, repository, data)
 
 
+def test_when_a_check_has_ended_no_worker_serves_what_it_found_from_memory(own_server: RunningServer) -> None:
+    """Each worker has the right bytes in memory, and has seen the file just before it was taken away."""
+    repository = f"check/{uuid.uuid4().hex[:12]}"
+    data = os.urandom(1000)
+    digest = upload(own_server, repository, data)
+    url = f"{own_server.url}/v2/{repository}/blobs/{digest}"
+    for _ in range(16):
+        assert requests.get(url, timeout=30).content == data
+    flip(file_of(own_server, digest))
+    stop = threading.Event()
+
+    def asking() -> None:
+        while not stop.is_set():
+            requests.get(url, timeout=30)
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    try:
+        ran = check(own_server, "--repo", repository)
+        assert {head(own_server, repository, digest) for _ in range(16)} == {404}
+    finally:
+        stop.set()
+        thread.join()
+    assert (ran.status, f"{digest}: wrong bytes" in ran.out) == (1, True)
+    upload(own_server, repository, data)
+    assert requests.get(url, timeout=30).content == data
+
+
 def test_wrong_usage_is_said(own_server: RunningServer, tmp_path: Path) -> None:
     unknown = check(own_server, "--repo", "no/such")
     assert (unknown.status, unknown.err) == (1, "Error: there is no repository no/such\n")
@@ -164,8 +192,10 @@ def test_it_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer)
         while not stop.is_set():
             statuses.append(check(own_server, "--repo", repository).status)
 
-    thread = threading.Thread(target=checking)
-    thread.start()
+    # Several, because each waits at its end until no server relies on what it took away.
+    threads = [threading.Thread(target=checking) for _ in range(3)]
+    for thread in threads:
+        thread.start()
     deadline = time.monotonic() + 5
     try:
         while time.monotonic() < deadline:
@@ -176,5 +206,6 @@ def test_it_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer)
             assert (answer.status_code, answer.content == data) == (200, True)
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
     assert set(statuses) <= {0, 1}
