@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 
 from eventstore.connection import connect
 from eventstore.migrations import functions
-from eventstore.schema import APPEND_LOCK, CONNECT_TIMEOUT_S, MIGRATION_LOCK, standing_of
+from eventstore.schema import APPEND_LOCK, CONNECT_TIMEOUT_S, MIGRATION_LOCK, installed_in
 from eventstore.types import StoreError, StoreUnavailable
 from eventstore.window import BEFORE_WINDOWS, REVISION
 
@@ -83,7 +83,7 @@ def _migrate(connection: sa.Connection, app_role: str) -> str:
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    stands = standing_of(driver)
+    stands = installed_in(driver)
     if stands is not None and stands.revision >= REVISION:
         return stands.revision
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * LOCK_TIMEOUT_S)}")

@@ -15,8 +15,8 @@ MIGRATION_LOCK = 4712
 CONNECT_TIMEOUT_S = 10
 _QUESTION_TIMEOUT_S = 30.0
 NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
-_STANDING = "SELECT s.version_num, s.serves_from FROM log.es_schema AS s"
-_STANDING_BEFORE_WINDOWS = "SELECT v.version_num, v.version_num FROM log.alembic_version AS v"
+_INSTALLED = "SELECT s.version_num, s.serves_from FROM log.es_schema AS s"
+_INSTALLED_BEFORE_WINDOWS = "SELECT v.version_num, v.version_num FROM log.alembic_version AS v"
 
 
 @contextmanager
@@ -40,20 +40,20 @@ def _connect(url: str, statement_timeout_s: float | None = None) -> psycopg.Conn
         raise StoreUnavailable(f"the database cannot be reached: {error}") from error
 
 
-def standing(url: str) -> Schema | None:
-    """Where the schema of the database stands, None if it holds no store."""
+def installed(url: str) -> Schema | None:
+    """The schema that the database has, None if it holds no store."""
     with connected(url, _QUESTION_TIMEOUT_S) as connection:
-        return standing_of(connection)
+        return installed_in(connection)
 
 
-def standing_of(connection: psycopg.Connection) -> Schema | None:
-    """As `standing`, on a connection that is there."""
+def installed_in(connection: psycopg.Connection) -> Schema | None:
+    """As `installed`, on an open connection."""
     found = connection.execute(
         "SELECT to_regclass('log.es_schema') IS NOT NULL, to_regclass('log.alembic_version') IS NOT NULL"
     ).fetchone()
     if found is None or not any(found):
         return None
-    row = connection.execute(_STANDING if found[0] else _STANDING_BEFORE_WINDOWS).fetchone()
+    row = connection.execute(_INSTALLED if found[0] else _INSTALLED_BEFORE_WINDOWS).fetchone()
     return None if row is None else Schema(*row)
 
 
@@ -75,10 +75,10 @@ def require(url: str, handled: Mapping[str, Collection[str]]) -> None:
 
 
 def _require(connection: psycopg.Connection, handled: Mapping[str, Collection[str]]) -> None:
-    stands = standing_of(connection)
-    if stands is None:
+    found = installed_in(connection)
+    if found is None:
         raise SchemaOutdated(f"the database holds no event store, this program needs schema {LEAST}: run the migration")
-    refusal = stands.refusal()
+    refusal = found.refusal()
     if refusal is not None:
         raise SchemaOutdated(refusal)
     for kind, features in handled.items():

@@ -26,7 +26,7 @@ class UnknownRepository(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LiveBlob:
     """A blob that should be there, with its size in bytes."""
 
     name: BlobName
@@ -47,7 +47,7 @@ class DamagedBlob:
     more: bool
 
 
-def standing_blobs(store: Store, repository: RepositoryName | None) -> Iterator[Standing]:
+def live_blobs(store: Store, repository: RepositoryName | None) -> Iterator[LiveBlob]:
     """Every blob that is kept, or that one repository links, a page at a time. Raises UnknownRepository."""
     if repository is not None and not store.stream_state(repository_stream(repository)).version:
         raise UnknownRepository(repository)
@@ -59,7 +59,7 @@ def standing_blobs(store: Store, repository: RepositoryName | None) -> Iterator[
             if each.ref == LIVE and each.state is not None:
                 digest = parse_digest(each.stream.removeprefix(prefix))
                 kept = blobs.from_state(each.state) if repository is None else links.from_state(each.state)
-                yield Standing(BlobName(digest, kept.generation), kept.size)
+                yield LiveBlob(BlobName(digest, kept.generation), kept.size)
 
 
 def check_blobs(
@@ -71,11 +71,11 @@ def check_blobs(
     server answers 404 for what was given.
     """
     found_at = None
-    for standing in standing_blobs(store, repository):
-        found = checker.check(standing.name, standing.size)
+    for blob in live_blobs(store, repository):
+        found = checker.check(blob.name, blob.size)
         if found is None:
             continue
-        digest = str(standing.name.digest)
+        digest = str(blob.name.digest)
         users = blob_references.references(reader, digest, None, MANIFESTS_MAX)
         if found.damage is Damage.MISSING and not users.repositories:
             continue
@@ -85,7 +85,7 @@ def check_blobs(
         yield DamagedBlob(
             digest=digest,
             damage=found.damage,
-            size=standing.size,
+            size=blob.size,
             found_size=found.size,
             moved_to=moved_to,
             repositories=users.repositories,

@@ -21,7 +21,7 @@ from projections.builds.compare import Difference
 from projections.builds.fill import Progress, fill
 from projections.engine import build_tables
 from projections.engine.build_tables import LIVE, RETIRED, Build
-from projections.engine.feeding import Moved, apply, lock, model_number, paused
+from projections.engine.checkpoints import Moved, apply, lock, model_number, paused
 from projections.engine.folding import reach, read_range
 from projections.engine.setup import engine_for
 from projections.model import FoldFailed, Model
@@ -113,19 +113,19 @@ def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | Non
     """Fold by Python up to `goal`, a position for each partition; without one, to near the end of the log."""
     while True:
         with connection.begin():
-            standing = lock(connection, made)
-            if standing is None:
+            locked = lock(connection, made)
+            if locked is None:
                 raise RebuildRefused(f"build {made.id} was removed")
-            limits = goal or dict.fromkeys(standing.positions, standing.head)
-            pending = {each: at for each, at in standing.positions.items() if at < limits[each]}
-            if not pending or (goal is None and standing.head - min(pending.values()) <= NEAR_EVENTS):
+            limits = goal or dict.fromkeys(locked.positions, locked.head)
+            pending = {each: at for each, at in locked.positions.items() if at < limits[each]}
+            if not pending or (goal is None and locked.head - min(pending.values()) <= NEAR_EVENTS):
                 return
             after = min(pending.values())
             upto = reach(connection, made.model, after, after + CATCH_UP_EVENTS)
             moved = {each: Moved(min(upto, limits[each])) for each, at in pending.items() if at < upto}
             events = [
                 each
-                for each in read_range(connection, made.model, after, upto, positions=standing.positions)
+                for each in read_range(connection, made.model, after, upto, positions=locked.positions)
                 if each.partition in moved and each.position <= moved[each.partition].position
             ]
             apply(connection, made, events, moved, isolate=True)
@@ -197,13 +197,13 @@ def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
     """Bring the build to where the live one stands, which is locked until the end of the transaction."""
     live = build_tables.live(connection, made.model)
     was = lock(connection, live)
-    standing = lock(connection, made)
-    if was is None or standing is None:
+    locked = lock(connection, made)
+    if was is None or locked is None:
         raise RebuildRefused(f"build {made.id} was removed")
-    after = min(standing.positions.values())
-    upto = max(max(was.positions.values()), max(standing.positions.values()))
-    events = read_range(connection, made.model, after, upto, positions=standing.positions)
-    moved = {each: Moved(upto) for each, position in standing.positions.items() if position < upto}
+    after = min(locked.positions.values())
+    upto = max(max(was.positions.values()), max(locked.positions.values()))
+    events = read_range(connection, made.model, after, upto, positions=locked.positions)
+    moved = {each: Moved(upto) for each, position in locked.positions.items() if position < upto}
     if moved:
         apply(connection, made, events, moved, isolate=True)
     connection.exec_driver_sql(_SAME_OFFSETS, {"made": made.id, "live": live.id})

@@ -28,30 +28,30 @@ def verify(database_url: str, name: str = "all", progress: Progress | None = Non
     with engine_for(database_url).connect() as plain:
         connection = plain.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
-            standing = [_Standing.of(connection, model) for model in models]
+            live_builds = [_LiveBuild.of(connection, model) for model in models]
             begin(connection)
             found: dict[str, Difference] = {}
-            for limits in dict.fromkeys(each.limits for each in standing):
-                group = [each for each in standing if each.limits == limits]
+            for limits in dict.fromkeys(each.limits for each in live_builds):
+                group = [each for each in live_builds if each.limits == limits]
                 found |= {each.name: each for each in _verify(connection, group, progress)}
             yield from (found[model.name] for model in models)
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _LiveBuild:
     """A live build and the position of each of its partitions."""
 
     live: Build
     limits: tuple[int, ...]
 
     @classmethod
-    def of(cls, connection: sa.Connection, model: Model) -> "_Standing":
+    def of(cls, connection: sa.Connection, model: Model) -> "_LiveBuild":
         live = build_tables.live(connection, model)
         positions = compare.positions_of(connection, live.id)
         return cls(live, tuple(positions[each] for each in sorted(positions)))
 
 
-def _verify(connection: sa.Connection, group: Sequence[_Standing], progress: Progress | None) -> Iterator[Difference]:
+def _verify(connection: sa.Connection, group: Sequence[_LiveBuild], progress: Progress | None) -> Iterator[Difference]:
     limits = group[0].limits
     upto = max(limits)
     tables = [

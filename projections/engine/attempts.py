@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from projections.engine.build_tables import Build
-from projections.engine.feeding import TRIES, is_poison
+from projections.engine.checkpoints import TRIES, is_poison
 from projections.model import MACHINE_FAULTS
 
 RETRY_S = 0.2

@@ -22,7 +22,7 @@ from eventstore.types import Recorded
 from projections.engine import build_tables
 from projections.engine.attempts import Attempts
 from projections.engine.build_tables import LIVE, Build, checkpoint
-from projections.engine.feeding import Moved, apply, lock
+from projections.engine.checkpoints import Moved, apply, lock
 from projections.engine.folding import reach, read_range
 from projections.model import Model
 
@@ -164,16 +164,16 @@ class KafkaFeed:
         """One transaction; answers the records of partitions whose hole was larger than a batch."""
         runs: dict[int, Run] = {}
         with self._connection.begin():
-            standing = lock(self._connection, build, sorted(records))
-            if standing is None:
+            locked = lock(self._connection, build, sorted(records))
+            if locked is None:
                 return {}
             for partition, each in records.items():
 
                 def read_store(after: int, upto: int, partition: int = partition) -> tuple[list[Recorded], int]:
                     return self._read_store(build, partition, after, upto)
 
-                last = standing.positions[partition]
-                runs[partition] = follow(last, each, standing.epoch, standing.head, read_store)
+                last = locked.positions[partition]
+                runs[partition] = follow(last, each, locked.epoch, locked.head, read_store)
             events = sorted((each for run in runs.values() for each in run.events), key=lambda event: event.position)
             moved = {
                 partition: Moved(run.position, topic_id if run.next_offset is not None else None, run.next_offset)
@@ -231,11 +231,11 @@ class KafkaFeed:
         found: list[Recorded] = []
         moved: dict[int, Moved] = {}
         with self._connection.begin():
-            standing = lock(self._connection, build, partitions)
-            if standing is None:
+            locked = lock(self._connection, build, partitions)
+            if locked is None:
                 return False
             for partition in partitions:
-                events, reached = self._read_store(build, partition, standing.positions[partition], standing.head)
+                events, reached = self._read_store(build, partition, locked.positions[partition], locked.head)
                 found += events
                 moved[partition] = Moved(reached)
             found.sort(key=lambda event: event.position)

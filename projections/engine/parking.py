@@ -10,7 +10,7 @@ from eventstore.types import Recorded
 from projections.all_models import MODELS
 from projections.engine import build_tables
 from projections.engine.build_tables import LIVE, Build
-from projections.engine.feeding import is_poison, lock
+from projections.engine.checkpoints import is_poison, lock
 from projections.engine.folding import fold_into, read_range
 from projections.engine.setup import engine_for
 
@@ -72,12 +72,12 @@ def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed
     while True:
         with connection.begin():
             # The checkpoint is locked, so that no event of the key slips between the last one here and the feed.
-            standing = lock(connection, build)
+            locked = lock(connection, build)
             own = sa.and_(build_tables.parked.c.build == build.id, build_tables.parked.c.key == parked.key)
             place = connection.execute(sa.select(build_tables.parked).where(own)).first()
-            if standing is None or place is None:
+            if locked is None or place is None:
                 return Replayed(build.id, parked.key, done, None)
-            upto = standing.positions[place.partition]
+            upto = locked.positions[place.partition]
             events = read_range(
                 connection, build.model, place.position - 1, upto, keys=[parked.key], limit=BATCH_EVENTS
             )

@@ -17,7 +17,7 @@ from eventstore.feed.settings import KafkaSettings
 from projections.engine import build_tables
 from projections.engine.attempts import Attempts
 from projections.engine.build_tables import Build
-from projections.engine.feeding import Moved, apply, lock
+from projections.engine.checkpoints import Moved, apply, lock
 from projections.engine.folding import reach, read_range
 from projections.engine.setup import STATEMENT_TIMEOUT_S, driver_of, engine_for, ensure_tables
 from projections.model import Model
@@ -169,16 +169,16 @@ def advance(
 ) -> int:
     """Fold the next batch of the store's events into a build, in all partitions; answers its new position."""
     with connection.begin():
-        standing = lock(connection, build)
-        if standing is None:
+        locked = lock(connection, build)
+        if locked is None:
             return head
-        after = min(standing.positions.values())
-        upto = min(head, standing.head, after + batch)
+        after = min(locked.positions.values())
+        upto = min(head, locked.head, after + batch)
         if upto <= after:
             return after
         upto = reach(connection, build.model, after, upto)
-        events = read_range(connection, build.model, after, upto, positions=standing.positions)
-        moved = {partition: Moved(upto) for partition, position in standing.positions.items() if position < upto}
+        events = read_range(connection, build.model, after, upto, positions=locked.positions)
+        moved = {partition: Moved(upto) for partition, position in locked.positions.items() if position < upto}
         apply(connection, build, events, moved, isolate=isolate)
     EVENTS_CONSUMED.labels("store").inc(len(events))
     return upto

@@ -16,7 +16,7 @@ from eventstore.store import Store
 from eventstore.types import StoreError
 from projections.models import blob_references
 from tagtrail import logs
-from tagtrail.blob_check import DamagedBlob, UnknownRepository, check_blobs, standing_blobs
+from tagtrail.blob_check import DamagedBlob, UnknownRepository, check_blobs, live_blobs
 from tagtrail.cli.common import (
     PROBLEM,
     Problem,
@@ -106,7 +106,7 @@ def check(
     store = Store(database, pool_size=1)
     try:
         with reading(values, config_file) as reader, progress_bar() as bar:
-            for each in standing_blobs(store, repository):
+            for each in live_blobs(store, repository):
                 count, bytes_total = count + 1, bytes_total + each.size
             pace = Pace(rate)
             task = bar.add_task("checking bytes", total=bytes_total)

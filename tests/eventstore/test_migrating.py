@@ -107,7 +107,7 @@ def test_a_migration_that_takes_something_away_turns_older_programs_out(database
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("SELECT log.es_raise_serves_from('0007')")
         connection.execute("SELECT log.es_raise_serves_from('0006')")
-        assert schema.standing(database.app_url) == Schema(REVISION, "0007")
+        assert schema.installed(database.app_url) == Schema(REVISION, "0007")
         assert connection.execute("SELECT version_num FROM log.alembic_version").fetchall() == [("0007",)]
 
 
@@ -178,4 +178,4 @@ def test_a_migration_that_gets_no_lock_says_so_and_changes_nothing(empty: Databa
         holder.execute("SELECT pg_advisory_xact_lock(%s, 0)", (schema.APPEND_LOCK,))
         with pytest.raises(StoreUnavailable, match="pg_stat_activity"):
             migrate(empty.owner_url, app_role=APP_ROLE, locks_within_s=0.1)
-    assert schema.standing(empty.admin_url) is None
+    assert schema.installed(empty.admin_url) is None

@@ -111,7 +111,7 @@ def test_a_table_of_the_session_does_not_deceive_the_append(database: Database) 
 def test_an_absent_server_is_told(database: Database) -> None:
     """StoreUnavailable from every task of upkeep."""
     absent = make_conninfo(database.app_url, host="/nonexistent")
-    for task in (schema.check, schema.standing, schema.note_cluster):
+    for task in (schema.check, schema.installed, schema.note_cluster):
         with pytest.raises(StoreUnavailable):
             task(absent)
     with pytest.raises(StoreUnavailable):

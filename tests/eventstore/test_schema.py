@@ -16,7 +16,7 @@ from tests.postgres import APP_ROLE, Database
 def test_the_application_role_is_safe(database: Database) -> None:
     """Nothing speaks against serving with it."""
     assert schema.check(database.app_url) == []
-    assert schema.standing(database.app_url) == Schema(REVISION, "0005")
+    assert schema.installed(database.app_url) == Schema(REVISION, "0005")
 
 
 def test_roles_that_could_change_events_are_refused(database: Database) -> None:

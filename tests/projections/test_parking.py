@@ -13,7 +13,7 @@ from domain.tag import TagMoved
 from projections.builds import admin, housekeeping
 from projections.builds.verify import verify
 from projections.engine import folding, parking
-from projections.engine.feeding import TRIES
+from projections.engine.checkpoints import TRIES
 from projections.engine.setup import engine_for
 from projections.model import Happened, Model, Rows
 from projections.models import tags

@@ -103,9 +103,9 @@ def test_no_request_fails_while_the_present_release_is_replaced(site: Site, empt
     roll(site, present(), next_release(tmp_path, serves_from="0005"), "9999")
     assert_verified(empty)
     assert site.migrate(present()) == "The schema is at 9999.\n"
-    standing = schema.standing(empty.app_url)
-    assert standing is not None
-    assert standing.revision == "9999"
+    found = schema.installed(empty.app_url)
+    assert found is not None
+    assert found.revision == "9999"
 
 
 def test_a_process_too_old_for_the_schema_says_which_it_needs(site: Site, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folding events into builds: rows and positions in one transaction, whoever gives the events.
+"""Moves builds on: their rows and their checkpoint change in one transaction, whichever feed gives the events.
 
 The checkpoint's rows are locked before anything is read (rule: checkpoint first). The position that stands there then
 judges what a feed gives, not what a process remembers: of two projectors the later one finds the work done.
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LockedCheckpoint:
     """Where a build stands while its checkpoint is locked: position by partition, the log's epoch and its head."""
 
     positions: dict[int, int]
@@ -64,7 +64,7 @@ class Moved:
     next_offset: int | None = None
 
 
-def lock(connection: sa.Connection, build: Build, partitions: Sequence[int] | None = None) -> Standing | None:
+def lock(connection: sa.Connection, build: Build, partitions: Sequence[int] | None = None) -> LockedCheckpoint | None:
     """Lock the build's checkpoint in these partitions (None: all); None if the build is gone.
 
     A checkpoint of another epoch is taken over, if the log has what it counts; otherwise the build starts from
@@ -82,7 +82,7 @@ def lock(connection: sa.Connection, build: Build, partitions: Sequence[int] | No
     if any(row[2] != epoch for row in rows):
         _take_over(connection, build, epoch, head)
         rows = list(connection.exec_driver_sql(_LOCK, asked))
-    return Standing({row[0]: row[1] for row in rows}, epoch, head)
+    return LockedCheckpoint({row[0]: row[1] for row in rows}, epoch, head)
 
 
 def _take_over(connection: sa.Connection, build: Build, epoch: int, head: int) -> None:
