@@ -1,18 +1,18 @@
-"""The part of a manifest's facts that folds are told, as SQL: the little that they need, whatever the facts hold.
+"""SQL for the part of a manifest's facts that folds need.
 
 Facts name everything that a manifest names, up to 50,000 things, and those of older versions hold annotations of
-megabytes. What is left out here never leaves the database. `content` is the alias of a row of log.es_content.
+megabytes. The rest never leaves the database (rule: bounded memory). `content` is the alias of a row of log.es_content.
 """
 
 from domain.facts import ANNOTATIONS_BYTES_MAX, ANNOTATIONS_LEFT_OUT
 from projections.model import Known
 
-# How much one needs of what memory may hold at a time, counted in references.
+# The weight of facts of this kind, counted in references, against what memory may hold at a time.
 _BRIEF_WEIGHT = 4
 
 
 def facts_known(known: Known, content: str) -> str:
-    """The facts as text, as far as a model of this kind looks at them."""
+    """The facts as text, reduced to what a model of this kind looks at."""
     match known:
         case Known.BRIEF:
             return _brief(content)
@@ -31,14 +31,14 @@ def facts_of_digest(content: str) -> str:
 
 
 def weight(known: Known, content: str) -> str:
-    """How much they take, counted in references."""
+    """The weight of the facts, counted in references."""
     if known is Known.REFERENCES:
         return f"coalesce(jsonb_array_length({content}.facts->'references'), 0)"
     return str(_BRIEF_WEIGHT)
 
 
 def _brief(content: str) -> str:
-    # The database writes a space more than we do for each pair and member, never twice as much: what would fit passes.
+    # The database writes some spaces more than we do, but never twice as much. So whatever would fit passes.
     return f"""(
     SELECT jsonb_build_object(
                'kind', x.kind, 'artifact_type', x.artifact_type, 'platform', x.platform, 'created', x.created,

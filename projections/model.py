@@ -1,7 +1,7 @@
-"""What a read model is: a table, the event types it takes, and a pure fold that all its readers and writers share.
+"""A read model: a table, the event types that it takes, and a pure fold that all its readers and writers share.
 
-The same fold serves the projector and the overlay of a GET. It knows no SQL. Beside it stands a second fold of the
-same meaning, one SELECT over the whole log (`set_fold`), which rebuilds the model and is compared with the first.
+The same fold serves the projector and the overlay of a GET. It knows no SQL. Beside it stands the set fold, one SELECT
+of the same meaning over the whole log, which rebuilds the model and is compared with the first (rule: two folds agree).
 """
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
@@ -19,10 +19,10 @@ from domain.facts import Facts, facts_from_json
 from eventstore.types import Recorded
 
 SCHEMA = "readmodel"
-# Shapes only: what stands in the database are versions of them (see engine/build_tables.py).
+# These tables are shapes only. The database has versions of them, the builds (see engine/build_tables.py).
 metadata = sa.MetaData(schema=SCHEMA)
-# They say that the machine is in trouble, and nothing about the event that was being folded when they came. A
-# RecursionError is none of them: a fold is always called at the same depth, so it fails there every time.
+# These errors say that the machine is in trouble, and nothing about the event that was being folded. RecursionError is
+# not among them: a fold is always called at the same depth, so the same event raises it every time.
 MACHINE_FAULTS = (MemoryError, OSError)
 
 Key = tuple[Any, ...]
@@ -35,11 +35,11 @@ def name_column(name: str, *, primary_key: bool = False, nullable: bool = False)
 
 
 class Known(Enum):
-    """How much a fold looks at of the facts of an event's content (see facts_sql)."""
+    """The part of the facts of an event's content that a fold looks at (see facts_sql)."""
 
     NOTHING = "nothing"
-    BRIEF = "brief"  # all but what the manifest names, its config excepted
-    REFERENCES = "references"  # what it names, as role and digest, and nothing else
+    BRIEF = "brief"  # all but the list of what the manifest names, of which only the config stays
+    REFERENCES = "references"  # only the list of what it names, as role and digest
 
 
 class FoldFailed(Exception):
@@ -54,7 +54,7 @@ class FoldFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event as a fold sees it: decoded, with what the log wrote beside it."""
+    """An event as a fold sees it: decoded, with the metadata that the log keeps beside it."""
 
     position: int
     key: str
@@ -71,7 +71,7 @@ class Model:
     """One read model. `row` is the data class of its rows; its fields are the table's columns.
 
     `touched` gives the keys of the rows that an event may change; `fold` changes them in `rows`, where None is a
-    row that does not stand. Each row belongs to one event key, the repository. `shape` changes with the table: a new
+    row that does not exist. Each row belongs to one event key, the repository. `shape` changes with the table: a new
     shape is a new table, filled from the log.
 
     `set_fold` is SQL of the form SELECT columns FROM … WHERE …, in the order of the row's fields: see `set_fold.py`
@@ -104,9 +104,9 @@ class Model:
         return tuple(each.name for each in self.table.primary_key.columns)
 
     def apply(self, rows: Rows, happened: Happened) -> None:
-        """Fold one event if the model takes its type; every row that it may touch must be in `rows` or not stand.
+        """Fold one event if the model takes its type; every row that it may touch must be in `rows`, if it exists.
 
-        Raises FoldFailed, from whatever the fold raised, unless it is one of MACHINE_FAULTS, which pass.
+        Raises FoldFailed from whatever the fold raised, but lets MACHINE_FAULTS pass.
         """
         if happened.event.TYPE not in self.types:
             return
@@ -142,8 +142,8 @@ def happened_from(
 ) -> Happened:
     """The event of a row of the log.
 
-    Raises UnknownEvent for a type or version that this program does not know: the reader stops. Raises FoldFailed for
-    what does not fit its type: the key is parked.
+    Raises UnknownEvent for a type or version that this program does not know, which stops the reader. Raises FoldFailed
+    for data that do not fit their type, which parks the key.
     """
     try:
         event = decode(event_type, schema_version, data)

@@ -21,7 +21,7 @@ def project(
 ) -> None:
     """Project until stopped; reconnects by itself while the database is away.
 
-    Raises what tells of a machine in trouble.
+    Raises failures of the machine.
     """
     models = tuple(models)
     house = Housekeeping(database_url, models, stop).start()
@@ -30,5 +30,5 @@ def project(
     finally:
         house.join()
     if house.failure is not None:
-        # Whoever supervises this process must see that it failed, and starts it again.
+        # The supervisor must see that this process failed, and start it again.
         raise house.failure

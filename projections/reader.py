@@ -21,7 +21,7 @@ _ITEM = (
     " e.schema_version, e.data::text{facts})"
 )
 _COLUMNS = "e.position, e.key, e.type, e.content, {item} AS item"
-# By key, for each event: a join of the two tables may be made by reading all facts there are.
+# A subquery for each event: the planner could make a join by reading all facts there are.
 _FACTS = ", (SELECT {facts} FROM log.es_content AS f WHERE f.digest = e.content)"
 # Give the planner an upper bound, even one that never binds. Without one it takes the tail for a third of the log and
 # may read it whole; with one, for a two-hundredth (PostgreSQL, DEFAULT_RANGE_INEQ_SEL), and it uses the index.
@@ -37,10 +37,10 @@ def _select(facts: str | None) -> str:
 
 
 def _events(which: str) -> str:
-    """SQL of a lateral join: for each row on its left the events of which `which` is true, by an index, in order.
+    """SQL of a lateral join that finds by an index, for each row on its left, the events that meet `which`, in order.
 
-    OFFSET 0 keeps the planner from making it a plain join: it would read a large log whole to find the few events that
-    are past a checkpoint.
+    OFFSET 0 keeps the planner from making it a plain join, which would read a large log whole to find the few events
+    that are past a checkpoint.
     """
     return statement(
         "CROSS JOIN LATERAL (SELECT e.* FROM log.es_event AS e"
@@ -52,7 +52,7 @@ def _events(which: str) -> str:
 def key_tail(models: Sequence[str]) -> str:
     """SQL of the events of the key %(key)s that one of the named models has not folded.
 
-    Past the lowest checkpoint of its partition, or from where the key is parked.
+    They are those past the lowest checkpoint of the key's partition, or from where the key is parked.
     """
     known = [statement(_KNOWN, checkpoint=f"readmodel.{each}_checkpoint") for each in models]
     parked = [statement(_PARKED, parked=f"readmodel.{each}_parked") for each in models]
@@ -103,7 +103,7 @@ class Reader:
         return self._store.row(query, values)
 
     def rows(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """All rows of a question about what never changes. Raises as `one` does."""
+        """All rows of a question about data that never change. Raises as `one` does."""
         return self._store.rows(query, parameters)
 
     def tail_of(self, tail: list[list[Any]] | None) -> Iterator[Happened]:

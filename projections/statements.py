@@ -1,4 +1,4 @@
-"""SQL over tables whose names are known only when the program runs: names are composed as identifiers, never pasted."""
+"""SQL for tables whose names are known only at run time. Names are composed as identifiers, never pasted."""
 
 from collections.abc import Iterable
 from typing import LiteralString
@@ -20,7 +20,7 @@ def columns(names: Iterable[str], of: str) -> sql.Composable:
 
 
 def all_of(text: LiteralString, names: Iterable[str]) -> sql.Composable:
-    """One condition on {name} for each column, all of which must hold."""
+    """One condition on {name} for each column, joined by AND."""
     return sql.SQL(" AND ").join(sql.SQL(text).format(name=sql.Identifier(name)) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Where the read models stand, for operators and for metrics."""
+"""The state of read models and relay, for operators and for metrics."""
 
 import time
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ from projections.engine.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.reader import NO_END
 from projections.statements import statement
 
-# How many events of a partition are counted that a build has not folded. More are estimated: counting them all would
-# cost the more the worse things stand.
+# Events that a build has not folded are counted up to this number for each partition. More are estimated, because a
+# count of all would cost most when things are worst.
 COUNTED_EVENTS_MAX = 1000
 
-# Of a build: the first event that it has not folded, per partition, tells since when it is behind.
+# The time of the first event that a build has not folded tells since when it is behind.
 _BEHIND = statement(
     """
 SELECT c.build, c.partition, c.position,
@@ -81,7 +81,7 @@ class BuildStatus:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """How far the log was published; `problem` is what keeps the relay from going on.
+    """The progress of the relay; `problem` is what keeps it from going on.
 
     `known` says whether a relay was alive during the last ten minutes; one that ended in order is not known any more.
     """
@@ -111,13 +111,13 @@ class Status:
 
 
 def status(database_url: str) -> Status:
-    """Where the log, every build and the relay stand."""
+    """The state of the log, of every build and of the relay."""
     with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
         return read_status(connection)
 
 
 def read_status(connection: sa.Connection) -> Status:
-    """The same, by a connection that is there."""
+    """As `status`, on an open connection."""
     asked = {"models": [each.id for each in MODELS], "counted": COUNTED_EVENTS_MAX}
     rows = list(connection.exec_driver_sql(_BEHIND, asked))
     relay = connection.exec_driver_sql(_RELAY).one()
@@ -153,8 +153,8 @@ def read_status(connection: sa.Connection) -> Status:
 def _estimated(parts: list[PartitionStatus], head: int) -> list[PartitionStatus]:
     """The partitions of a build, with an estimate where there are more events than were counted.
 
-    What stands behind the build and in no partition that was counted to its end, they have in equal shares. Their sum
-    is right where all partitions stand at one position, as they do unless Kafka feeds them.
+    Partitions that were not counted to their end share the remaining events equally. The sum is right if all
+    partitions stand at one position, as they do unless Kafka feeds them.
     """
     more = [each for each in parts if each.lag >= COUNTED_EVENTS_MAX]
     counted = sum(each.lag for each in parts if each not in more)
@@ -166,7 +166,7 @@ def _estimated(parts: list[PartitionStatus], head: int) -> list[PartitionStatus]
 
 
 def wait_until(database_url: str, position: int, timeout_s: float = 30.0) -> bool:
-    """Wait until every live build has folded what stands up to `position`; False if not within `timeout_s`."""
+    """Wait until every live build has folded all events up to `position`; False if not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     query = sa.text(
         "SELECT NOT EXISTS (SELECT FROM readmodel.checkpoint AS c JOIN readmodel.build AS b ON b.id = c.build"

@@ -1,4 +1,4 @@
-"""Whether two tables hold the same rows: by checksums of 256 buckets, and row by row where a bucket differs."""
+"""Compares two tables by checksums of 256 buckets, and row by row where a bucket differs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _PYTHON_RANGE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a table differs from what is expected, at a position of the log.
+    """The difference between a table and what is expected, at a position of the log.
 
     `buckets` of 256 differ; in them rows are `missing`, `unexpected` or `differing`. `samples` are a few of them:
     (what is wrong, columns as expected or found). `keys` are the repositories concerned.
@@ -38,12 +38,12 @@ class Difference:
 
     @property
     def rows(self) -> int:
-        """How many rows are wrong."""
+        """The number of wrong rows."""
         return self.missing + self.unexpected + self.differing
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """True if nothing differs."""
         return self.rows == 0
 
 
@@ -62,9 +62,9 @@ def compare(
     position: int,
     without: Iterable[str] = (),
 ) -> Difference:
-    """How `found` differs from `expected`, both of the model's columns, in the connection's snapshot.
+    """Compare `found` with `expected`, both with the model's columns, in the connection's snapshot.
 
-    Rows of the repositories `without` are not looked at.
+    Rows of the repositories in `without` are left out.
     """
     sums, wanted = (_checksums(connection, model, table) for table in (found, expected))
     total = sum(count for count, _ in sums.values())
@@ -178,7 +178,7 @@ SELECT d.repository FROM (
 
 
 def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[str]) -> set[str]:
-    """Those of the keys whose rows in the build are not what the Python fold makes of their events from nothing."""
+    """The keys whose rows in the build differ from what the Python fold makes of their events from nothing."""
     wanted = sorted(keys)
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         positions = positions_of(connection, made.id)

@@ -1,7 +1,7 @@
-"""Filling new builds from the whole log by the SQL fold: several models together, so that the log is read once.
+"""Fills new builds from the whole log by the set fold, for several models at once, so that the log is read once.
 
-Each range of the log is folded for every model in one short transaction that notes how far it got, so that what was
-broken off is resumed. The log is cut into stripes, one for each connection that folds.
+Each range of the log is folded for every model in one short transaction that notes its progress, so that a fill that
+was broken off is resumed. The log is cut into stripes, one for each connection that folds.
 """
 
 import secrets
@@ -18,16 +18,16 @@ from projections.engine.build_tables import FILLING, FOLLOWING, Build
 from projections.engine.setup import engine_for
 from projections.model import SCHEMA, Model
 
-# Connections that fold at once.
+# The number of connections that fold at once.
 FILLERS = 2
 
 Progress = Callable[[int, int], None]
 
 
 def fill(database_url: str, models: Sequence[Model], progress: Progress | None = None) -> list[Build]:
-    """A build of each model, filled, with its indexes, and fed from now on; what was broken off is gone on with.
+    """Fill a build of each model and give it its indexes; projectors feed it from then on.
 
-    The caller sees to it that no other fills a build of these models.
+    A fill that was broken off is resumed. The caller makes sure that nobody else fills builds of these models.
     """
     with engine_for(database_url).begin() as connection:
         partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
@@ -45,7 +45,7 @@ def fill(database_url: str, models: Sequence[Model], progress: Progress | None =
 
 
 def _resumable(connection: sa.Connection, models: Sequence[Model]) -> list[Build]:
-    """Builds that were broken off, if they are of this epoch: the last of each model; others are removed."""
+    """The last build of each model whose fill was broken off in this epoch; other such builds are removed."""
     epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
     found = build_tables.listed(connection, models, [FILLING, FOLLOWING])
     usable = (each for each in found if each.epoch == epoch and (each.state == FOLLOWING or each.superseded))
@@ -68,7 +68,7 @@ def _created(connection: sa.Connection, models: Sequence[Model], partitions: int
 
 
 def _groups(found: Sequence[Build]) -> Iterator[list[Build]]:
-    """Those that are equally far in filling, which is what builds that began together are."""
+    """Groups of builds with equal progress: those that began together."""
 
     def place(made: Build) -> tuple[str, tuple[int, ...]]:
         return made.superseded or "", made.reached

@@ -1,4 +1,4 @@
-"""What the projector does beside projecting: fills read models that are new, and removes builds that are over."""
+"""The projector's work beside folding: it fills read models that are new and removes builds that are over."""
 
 import logging
 import threading
@@ -18,10 +18,10 @@ from projections.engine.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.model import SCHEMA, FoldFailed, Model
 
 EVERY_S = 30.0
-# A fill that failed has read the whole log in vain.
+# The pause is long because a fill that failed has read the whole log in vain.
 RETRY_S = 10.0
 RETRY_MAX_S = 600.0
-# A model that starts from nothing is folded by SQL from this many events on; below, the projector is as quick.
+# A model that is this many events behind is filled by SQL; below, the projector is as quick.
 FILL_EVENTS = 10_000
 UNASKED_S = 3600.0
 DROP_LOCK_TIMEOUT_MS = 100
@@ -42,10 +42,10 @@ _log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """The thread of one projector that keeps house; several do no harm to each other.
+    """The housekeeping thread of one projector; those of several projectors do no harm to each other.
 
-    What it cannot bear, such as a lack of memory, stands in `failure` and stops the projector: a thread that is
-    silently gone would look like a house in order.
+    A failure that it cannot handle, such as a lack of memory, is kept in `failure` and stops the projector. A thread
+    that ended silently would look like one with nothing to do.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Housekeeping:
         return self
 
     def look_soon(self) -> None:
-        """Look at once: the database may be another one than before, with nothing but the log."""
+        """Look at once, because the database may have been replaced by one that has nothing but the log."""
         self._soon.set()
 
     def join(self) -> None:
@@ -94,10 +94,10 @@ class Housekeeping:
                 _log.warning("housekeeping waits for the database: %s", problem.orig)
 
     def _fill_new(self) -> None:
-        """Fill what starts from nothing; several models, as after an upgrade or a restore, from one reading."""
+        """Fill new models. Several, as after an upgrade or a restore, are filled from one reading of the log."""
         new = self._new_models()
         if len(new) > 1:
-            # Where that fails, they are filled one by one.
+            # If that fails, they are filled one by one.
             self._try("together", lambda: fold(self._url, new))
         for model in new:
             if not self._stop.is_set():
@@ -108,13 +108,13 @@ class Housekeeping:
         _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
 
     def _try(self, what: str, work: Callable[[], None]) -> None:
-        """Do it, unless it has failed lately. One model that is not filled keeps no other waiting."""
+        """Do it, unless it has failed lately. So one model that cannot be filled does not hold up the others."""
         if not self._pauses.over(what):
             return
         try:
             work()
         except (RebuildRefused, FoldFailed, UnknownEvent, DataError, IntegrityError) as problem:
-            # By another projector, perhaps, or an event that the fold cannot take.
+            # Another projector may be filling it, or the fold cannot take an event.
             pause_s = self._pauses.failed(what)
             _log.warning("read models (%s) were not filled, tried again in %g s: %s", what, pause_s, problem)
         except DBAPIError:
@@ -124,7 +124,7 @@ class Housekeeping:
             self._pauses.succeeded(what)
 
     def _new_models(self) -> list[Model]:
-        """Those whose live build is far behind, and not nearly half of the way."""
+        """The models whose live build is far behind and has done less than half of the log."""
         with engine_for(self._url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
             live = {each.id: each.model for each in build_tables.listed(connection, self._models, [LIVE])}
             furthest = connection.execute(

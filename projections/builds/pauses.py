@@ -12,7 +12,7 @@ class _Pause:
 
 
 class Pauses:
-    """Which work, by name, is left alone until when."""
+    """Work that has failed, by name, with the time until which it is left alone."""
 
     def __init__(self, first_s: float, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._first_s = first_s

@@ -1,9 +1,10 @@
-"""Folding a read model anew from the whole log, while it is read and written, and proving that the result is right.
+"""Makes a read model anew from the whole log, while it is read and written, and proves that the result is right.
 
-1. The SQL fold fills the next build, range by range, each in a short transaction that notes how far it got: what was
-   broken off is resumed. 2. The Python fold catches up with what was appended meanwhile. 3. Both builds are compared at
-   one position; rows that differ are folded a third time, by Python from nothing, to tell which build is right. Where
-   the live build is hardly begun, some repositories are folded by Python instead.
+1. The set fold fills the next build range by range, each in a short transaction that notes its progress. A fill that
+   was broken off is resumed.
+2. The Python fold catches up with what was appended meanwhile.
+3. Both builds are compared at one position. Rows that differ are folded a third time, by Python from nothing, to tell
+   which build is right. If the live build has hardly begun, some repositories are folded by Python instead.
 4. One transaction points the views at the new build. The old one stays fed for a while (rule: views of one build).
 """
 
@@ -36,7 +37,7 @@ SWAP_TRIES = 600
 SWAP_PAUSE_S = 0.05
 KEEP_S = 3600.0
 
-# Who feeds the new build goes on in the topic where the old one was, which is no further than the new one now is.
+# The new build goes on in the topic where the old one was, which is no further than the new one now is.
 _SAME_OFFSETS = """
 UPDATE readmodel.checkpoint AS m SET topic_id = l.topic_id, next_offset = l.next_offset
   FROM readmodel.checkpoint AS l
@@ -52,7 +53,7 @@ class RebuildRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did. `swap_s` is how long readers may have waited, `mended` how the old build was wrong."""
+    """The result of a rebuild. Readers waited `swap_s` at most; `mended` is the difference to the old build."""
 
     name: str
     position: int
@@ -64,7 +65,7 @@ class Rebuilt:
 def rebuild(database_url: str, model: Model, *, progress: Progress | None = None, keep_s: float = KEEP_S) -> Rebuilt:
     """Replace the live build of a model by one that is folded from the whole log.
 
-    May be broken off at any moment and called again: it goes on where it was, or where `fold` was. Raises
+    It may be broken off at any moment and called again; it then resumes, also what `fold` began. Raises
     RebuildRefused if another rebuild of the model runs, or if the two folds disagree.
     """
     with engine_for(database_url).connect() as connection, _alone(connection, model):
@@ -96,7 +97,7 @@ def fold(database_url: str, models: Sequence[Model], *, progress: Progress | Non
 
 @contextmanager
 def _alone(connection: sa.Connection, model: Model) -> Iterator[None]:
-    """Hold the model's own lock, which the database drops with the connection."""
+    """Hold the model's own lock; the database drops it with the connection."""
     key = {"lock": REBUILD_LOCK, "model": model_number(model)}
     if not connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock, :model)"), key).scalar_one():
         raise RebuildRefused(f"another rebuild of {model.name} is under way")
@@ -132,7 +133,7 @@ def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | Non
 
 
 def _compared(database_url: str, connection: sa.Connection, made: Build) -> Difference | None:
-    """How the live build differs from the new one, both at one position, seen by one snapshot.
+    """The difference between the live build and the new one, both at one position, seen by one snapshot.
 
     None if the live build is so far behind (a new shape is, at first) that there is nothing to compare with.
     Projectors of the model pause only until both stand at one position and the snapshot is taken.
@@ -173,9 +174,10 @@ def _judge(connection: sa.Connection, made: Build, keys: Iterable[str]) -> None:
 
 
 def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, float]:
-    """Point the views at the build, level with the live one; answers the position and how long readers may have waited.
+    """Bring the build level with the live one and point the views at it.
 
-    Locks on views wait for no longer than a reader notices, and are asked for again.
+    Answers the position and how many seconds readers may have waited. A lock on a view is waited for no longer than a
+    reader notices, and then asked for again.
     """
     for _ in range(SWAP_TRIES):
         try:
@@ -194,7 +196,7 @@ def _swap(connection: sa.Connection, made: Build, keep_s: float) -> tuple[int, f
 
 
 def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
-    """Bring the build to where the live one stands, which is locked until the end of the transaction."""
+    """Bring the build to the position of the live one, which is locked until the end of the transaction."""
     live = build_tables.live(connection, made.model)
     was = lock(connection, live)
     locked = lock(connection, made)

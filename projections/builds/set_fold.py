@@ -1,10 +1,10 @@
-"""The second fold: a model's rows from the whole log by sets, in SQL, inserted and never updated.
+"""The set fold: SQL that makes a model's rows from the whole log, inserting them and never updating one.
 
-Written apart from the Python folds on purpose: the two are compared on every rebuild, on every `verify` and on random
-histories by tests. What makes it insert-only is that an event counts only if it is the last of its stream: the
-positions of those that are not are collected once, in a small table (most streams have one event). So ranges of the
-log are independent, and each is read once, whatever the number of models: into `range_event`, from which every model
-takes its rows.
+It is written apart from the Python folds on purpose (rule: two folds agree): every rebuild, every `verify` and tests
+with random histories compare the two. It only inserts, because an event counts only if it is the last of its stream.
+The positions of events that are not the last are collected once, in a table that is small, since most streams have one
+event. So ranges of the log are independent. Each range is read once into `range_event`, from which every model takes
+its rows.
 
 A model's `set_fold` reads `range_event AS e`, whose columns are those of the log, and two more: `is_last`, whether no
 later event of the stream counts, and `facts`, those of the event's content. Where it reads more of the log, an event
@@ -20,11 +20,11 @@ import sqlalchemy as sa
 from projections.model import Known, Model
 from projections.statements import columns, statement
 
-# Small enough that a range's events stay in memory: so many, with facts of so many bytes as the database stores them.
+# A range's events must stay in memory, so both their number and the stored bytes of their facts are bounded.
 RANGE_EVENTS = 25_000
 RANGE_FACTS_BYTES = 16 * 1024 * 1024
 _BUFFERS = "64MB"
-# Each range reads its own pages of the log and no others: scanning all of them each time is quadratic.
+# Each range must read its own pages of the log only: scanning all of them for each would be quadratic.
 _PLANNING = ("enable_seqscan", "enable_bitmapscan", "enable_memoize", "jit")
 _BY_INDEX = "; ".join(f"SET LOCAL {each} = off" for each in _PLANNING)
 _AS_USUAL = "; ".join(f"RESET {each}" for each in _PLANNING)
@@ -71,15 +71,15 @@ SELECT coalesce((SELECT e.position - 1 FROM log.es_event AS e
 
 
 def types_of(models: Iterable[Model]) -> list[str]:
-    """All types of events that these models take."""
+    """All event types that these models take."""
     return sorted(frozenset[str]().union(*(model.types for model in models)))
 
 
 def collect_superseded(
     connection: sa.Connection, models: Iterable[Model], name: str, limits: Sequence[int], *, temporary: bool = False
 ) -> None:
-    """Make the table of events that later ones of their stream have replaced, for models that stand at `limits`."""
-    # Never unlogged: a crash would empty it, and a rebuild that goes on would take every event for the last.
+    """Make the table of events that later events of their stream replaced, for models that stand at `limits`."""
+    # An unlogged table would be empty after a crash, and a resumed rebuild would take every event for the last.
     kind: LiteralString = "CREATE TEMPORARY TABLE" if temporary else "CREATE TABLE"
     query = statement(kind + " {name} AS" + _COLLECT, name=name)
     connection.exec_driver_sql(query, {"types": types_of(models), "limits": list(limits)})
@@ -88,7 +88,7 @@ def collect_superseded(
 
 
 def begin(connection: sa.Connection) -> None:
-    """Make the connection's own table for the events of a range; to be called before it has used temporary tables."""
+    """Make the connection's own table for the events of a range. Call it before any temporary table was used."""
     connection.exec_driver_sql(f"SET temp_buffers = '{_BUFFERS}'")
     connection.exec_driver_sql(statement(_RANGE_TABLE, columns=_COPIED))
 
@@ -101,9 +101,9 @@ def insert_range(
     upto: int,
     limits: Sequence[int],
 ) -> int:
-    """Insert the rows of each model that the events of (after, upto] say are standing at `limits`.
+    """Insert the rows of each model that exist at `limits` because of the events of (after, upto].
 
-    Answers how far it came: less than `upto` where the events have very much beside them.
+    Answers the position that it reached, which is before `upto` if the events have very large facts.
     """
     models = [model for model, _ in tables]
     values = {

@@ -1,4 +1,4 @@
-"""Whether the live read models are what the log says: the SQL fold of all of it, beside what the projector made."""
+"""Checks live read models against the log: the set fold of all of it is compared with the projector's rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ Progress = Callable[[int, int], None]
 def verify(database_url: str, name: str = "all", progress: Progress | None = None) -> Iterator[Difference]:
     """Fold the models' events into temporary tables and compare, all in one snapshot.
 
-    Models that stand at one place, as they do once the projector is level with the log, are folded from one reading.
-    Parked keys are left out: `status` names them.
+    Models at the same position, as all are once the projector is level with the log, are folded from one reading.
+    Parked keys are left out; `status` names them.
     """
     models = models_named(name)
     with engine_for(database_url).connect() as plain:

@@ -23,7 +23,7 @@ from projections.statements import Names, statement
 
 _kept = sa.MetaData(schema=SCHEMA)
 
-FILLING = "filling"  # the SQL fold writes it
+FILLING = "filling"  # the set fold writes it
 FOLLOWING = "following"  # complete, kept up by the projector, not read
 LIVE = "live"
 RETIRED = "retired"  # was live; kept up for a while, so that going back takes a moment
@@ -39,9 +39,9 @@ build = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("target", sa.BigInteger, nullable=False),
-    # How far the SQL fold got in each of its stripes of the log.
+    # The position that the set fold has reached in each of its stripes of the log.
     sa.Column("reached", ARRAY(sa.BigInteger), nullable=False),
-    # The table of superseded events that it is filled with; builds that are filled together share one.
+    # Events that later ones of their stream replaced; builds that are filled together share the table.
     sa.Column("superseded", sa.Text),
     sa.Column("made_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
     sa.Column("keep_until", sa.TIMESTAMP(timezone=True)),
@@ -53,7 +53,7 @@ checkpoint = sa.Table(
     sa.Column("partition", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
-    # Where the feed goes on: an offset counts only in the topic in which it was seen.
+    # The feed goes on here. An offset counts only in the topic in which it was seen.
     sa.Column("topic_id", sa.Text),
     sa.Column("next_offset", sa.BigInteger),
     postgresql_with={"fillfactor": "50"},
@@ -73,7 +73,7 @@ parked = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One version of a model's table. The SQL fold goes to `target` in stripes; `reached` is how far it got in each."""
+    """One version of a model's table. The set fold goes to `target` in stripes and has `reached` a position in each."""
 
     id: str
     model: Model
@@ -97,7 +97,7 @@ class Build:
 
     @property
     def filled(self) -> int:
-        """How many positions the SQL fold has done."""
+        """The number of positions that the set fold has done."""
         return sum(self.reached) - sum(self.starts)
 
 
@@ -107,7 +107,7 @@ def _table(shape: sa.Table, build_id: str) -> sa.Table:
 
 
 def prepare(connection: sa.Connection) -> None:
-    """Make the tables that are kept about builds."""
+    """Make the tables that describe builds."""
     _kept.create_all(connection)
     connection.exec_driver_sql("ALTER TABLE readmodel.build ADD COLUMN IF NOT EXISTS superseded text")
 
@@ -133,7 +133,7 @@ def live(connection: sa.Connection, model: Model) -> Build:
 def create(
     connection: sa.Connection, model: Model, state: str, target: int, stripes: int = 1, superseded: str | None = None
 ) -> Build:
-    """The next version of the model's table: bare, without key and indexes, until `finish`."""
+    """Make the next version of the model's table, without key and indexes until `finish`."""
     last = connection.execute(sa.select(sa.func.max(build.c.version)).where(build.c.model == model.id)).scalar()
     version = (last or 0) + 1
     epoch = connection.exec_driver_sql("SELECT l.epoch FROM log.es_log AS l WHERE l.log_id = 0").scalar_one()
@@ -151,7 +151,7 @@ def create(
 
 
 def finish(connection: sa.Connection, made: Build, state: str) -> Build:
-    """Give the table its key and its indexes and its checkpoint the build's target; from now on it is fed."""
+    """Give the build its key, its indexes and a checkpoint at its target. Projectors feed it from now on."""
     # A copy of its own, because its indexes are given new names.
     table = made.model.table.to_metadata(sa.MetaData(schema=SCHEMA), name=made.id)
     keys = ", ".join(made.model.key_columns)
@@ -173,11 +173,11 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
 
 
 def _release_superseded(connection: sa.Connection, build_id: str) -> None:
-    """Let go of the build's table of superseded events; the last build that does so drops it."""
+    """Release the build's table of superseded events; the last build that does so drops it."""
     name = connection.execute(sa.select(build.c.superseded).where(build.c.id == build_id)).scalar()
     if name is None:
         return
-    # Two that let go at once would each leave it to the other.
+    # Without a lock, two that release it at once would each leave it to the other.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%(lock)s, 0)", {"lock": SUPERSEDED_LOCK})
     connection.execute(sa.update(build).where(build.c.id == build_id).values(superseded=None))
     if not connection.execute(sa.select(sa.func.count()).where(build.c.superseded == name)).scalar_one():
@@ -212,7 +212,7 @@ def mark(connection: sa.Connection, made: Build, state: str, keep_s: float | Non
 
 
 def drop(connection: sa.Connection, build_id: str) -> None:
-    """Remove a build. Whoever feeds it locks its checkpoint first and finds none."""
+    """Remove a build. A projector that feeds it locks its checkpoint first, and finds none."""
     if not re.fullmatch(r"[a-z_]+_s[0-9]+_v[0-9]+", build_id):
         raise ValueError(f"{build_id!r} is no build")
     for table in (checkpoint, parked):

@@ -21,7 +21,7 @@ from projections.engine.build_tables import Build
 from projections.engine.folding import fold_into
 from projections.model import FoldFailed, Model
 
-# A fold that fails is tried again, in case what it lacked was only late, before its key is parked.
+# A fold that fails is tried again before its key is parked, in case it lacked something that was only late.
 TRIES = 3
 PAUSE_LOCK = 4715
 PROBLEM_CHARACTERS = 500
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LockedCheckpoint:
-    """Where a build stands while its checkpoint is locked: position by partition, the log's epoch and its head."""
+    """A build's position in each partition, and the log's epoch and head, while the checkpoint is locked."""
 
     positions: dict[int, int]
     epoch: int
@@ -57,7 +57,7 @@ class LockedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Where a partition goes: all its events up to `position` are folded; `next_offset` in the topic of this id."""
+    """The new place of a partition: all its events up to `position` are folded, the topic goes on at `next_offset`."""
 
     position: int
     topic_id: str | None = None
@@ -67,8 +67,8 @@ class Moved:
 def lock(connection: sa.Connection, build: Build, partitions: Sequence[int] | None = None) -> LockedCheckpoint | None:
     """Lock the build's checkpoint in these partitions (None: all); None if the build is gone.
 
-    A checkpoint of another epoch is taken over, if the log has what it counts; otherwise the build starts from
-    nothing: the database was restored from a backup without its read models (rule: epochs).
+    A checkpoint of another epoch is taken over if the log has the events that it counts. Otherwise the log was restored
+    from a backup without the read models, and the build starts from nothing (rule: epochs).
     """
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock_shared(%(lock)s, %(model)s)",
@@ -103,7 +103,7 @@ def _take_over(connection: sa.Connection, build: Build, epoch: int, head: int) -
 
 @contextmanager
 def paused(connection: sa.Connection, model: Model) -> Iterator[None]:
-    """Keep everybody else from feeding the model's builds meanwhile."""
+    """Keep everybody else from feeding the model's builds during the block."""
     key = {"lock": PAUSE_LOCK, "model": model_number(model)}
     connection.exec_driver_sql("SELECT pg_advisory_lock(%(lock)s, %(model)s)", key)
     connection.commit()
@@ -116,7 +116,7 @@ def paused(connection: sa.Connection, model: Model) -> Iterator[None]:
 
 
 def model_number(model: Model) -> int:
-    """What stands for the model in the names of advisory locks."""
+    """The number of the model in the keys of advisory locks."""
     return crc32(model.id.encode()) & 0x7FFFFFFF
 
 
@@ -162,13 +162,13 @@ def apply(
 def is_poison(problem: Exception) -> bool:
     """True if an event is to blame: its fold failed, or the database does not take what the fold made of it.
 
-    All else speaks of the machine, the database or the program, and no repository is parked for it.
+    All other failures come from the machine, the database or the program, and no repository is parked for them.
     """
     return isinstance(problem, (FoldFailed, DataError, IntegrityError))
 
 
 def _fold_by_key(connection: sa.Connection, build: Build, events: Sequence[Recorded]) -> None:
-    """Fold key by key; where one fails, event by event up to the one that does, from which the key is parked."""
+    """Fold key by key. If a key fails, fold it event by event and park it from the event that fails."""
     by_key: dict[str, list[Recorded]] = {}
     for each in events:
         by_key.setdefault(each.key, []).append(each)
@@ -183,7 +183,7 @@ def _fold_by_key(connection: sa.Connection, build: Build, events: Sequence[Recor
 
 
 def _failure(connection: sa.Connection, build: Build, events: Sequence[Recorded]) -> Exception | None:
-    """Fold the events in a transaction of their own; what speaks against them, undone, if anything does."""
+    """Fold the events in a transaction of their own. Answers the failure, after it was undone, or None."""
     try:
         with connection.begin_nested():
             fold_into(connection, build.model, build.table, events)
@@ -195,7 +195,7 @@ def _failure(connection: sa.Connection, build: Build, events: Sequence[Recorded]
 
 
 def park(connection: sa.Connection, build: Build, event: Recorded, problem: Exception) -> None:
-    """Note that the key is not folded from this event on."""
+    """Park the event's key: it is not folded from this event on."""
     cause = problem.__cause__ or problem
     text = f"{type(cause).__name__}: {cause}"[:PROBLEM_CHARACTERS].replace("\x00", "")
     connection.execute(

@@ -1,4 +1,4 @@
-"""Folding ranges of the log into a table by the Python fold."""
+"""Folds ranges of the log into a table by the Python fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from projections.facts_sql import facts_known, weight
 from projections.model import Key, Known, Model, Rows, happened_of
 from projections.statements import all_of, columns, statement
 
-# So many references are in memory at a time, or those of one event.
+# The most references in memory at a time; one event may have more.
 CHUNK_REFERENCES = 10_000
-# So many are folded in one transaction, or those of one event.
+# The most that one transaction folds; one event may have more.
 TRANSACTION_REFERENCES = 50_000
 _DIGESTS_ASKED = 500
 
@@ -32,7 +32,7 @@ SELECT e.position, e.type FROM log.es_event AS e
  WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND NOT e.type = ANY(%(known)s)
  ORDER BY e.position LIMIT 1
 """
-# Of the digests in their order, as many as fit, the first in any case.
+# Brings as many of the digests, in their order, as fit; the first one in any case.
 _FACTS = """
 SELECT s.digest, {known}
   FROM (SELECT u.digest, f.facts, sum({weight}) OVER (ORDER BY u.place) - {weight} AS before
@@ -50,7 +50,7 @@ SELECT min(s.position) FROM (
              ORDER BY e.position) AS w) AS s
  WHERE s.before >= %(most)s
 """  # noqa: S608 - put together from constants; values go as parameters
-# Postgres's names of the types that columns of read models have.
+# The names that Postgres has for the types of columns.
 _TYPES: dict[type, LiteralString] = {
     sa.Text: "text",
     sa.BigInteger: "bigint",
@@ -72,8 +72,9 @@ def read_range(
 ) -> list[Recorded]:
     """The events of (after, upto] that the model takes.
 
-    `positions` leaves out what is not past the position of its partition, `keys` all other keys, `partition` all
-    others; at most `limit`. Raises UnknownEvent if the range holds an event of a type that this program does not know.
+    With `positions`, events are left out that are not past the position of their partition. `keys` and `partition` name
+    the only ones wanted. There are at most `limit` events. Raises UnknownEvent if the range holds a type that this
+    program does not know.
     """
     limits = {"after": after, "upto": upto, "partition": partition, "limit": limit}
     unknown = connection.exec_driver_sql(_UNKNOWN, {**limits, "known": sorted(event_types())}).first()
@@ -89,7 +90,7 @@ def read_range(
 
 
 def reach(connection: sa.Connection, model: Model, after: int, upto: int) -> int:
-    """How far from `after` one transaction should go, `upto` at most: what it folds is bounded, and so is its time."""
+    """The position, `upto` at most, up to which one transaction should fold, to bound its memory and time."""
     if model.known is not Known.REFERENCES:
         return upto
     asked = {"after": after, "upto": upto, "types": sorted(model.types), "most": TRANSACTION_REFERENCES}
@@ -100,7 +101,7 @@ def reach(connection: sa.Connection, model: Model, after: int, upto: int) -> int
 def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: Sequence[Recorded]) -> None:
     """Fold the events over the rows that stand in `table` and write what changed, in key order.
 
-    What the log keeps beside them, their facts, is brought a bounded part at a time.
+    The facts that the log keeps beside events are brought a bounded part at a time.
     """
     for some in _with_facts(connection, model, events):
         happened = [happened_of(each) for each in some]
@@ -114,7 +115,7 @@ def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: 
 
 
 def _with_facts(connection: sa.Connection, model: Model, events: Sequence[Recorded]) -> Iterator[Sequence[Recorded]]:
-    """The events in parts, each completed by as much of its facts as the model looks at."""
+    """The events in parts, completed by as much of their facts as the model looks at."""
     if model.known is Known.NOTHING:
         yield events
         return
@@ -140,7 +141,7 @@ _DELETE = "DELETE FROM {table} AS t USING unnest({arrays}) AS k({key}) WHERE {sa
 
 @dataclass(frozen=True, slots=True)
 class _Statements:
-    """What reads and writes the rows of one table: whole columns as arrays, whatever the number of rows."""
+    """The statements for rows of one table. They take whole columns as arrays, whatever the number of rows."""
 
     load: str
     upsert: str

@@ -59,7 +59,7 @@ def wants(models: Sequence[Model]) -> Wants:
 
 @dataclass(slots=True)
 class _Watched:
-    """Where a partition of a build was when it last moved or was level with the log."""
+    """The position of a build in a partition, and since when it has neither moved nor been level with the log."""
 
     position: int
     since: float
@@ -98,7 +98,7 @@ class KafkaFeed:
             self._reader.close()
 
     def _merged(self, batch: Batch) -> Batch:
-        """The batch and those that wait behind it: fewer and larger transactions where there is much to do."""
+        """Join the batch with those that wait behind it, for fewer and larger transactions under load."""
         records = {partition: list(each) for partition, each in batch.records.items()}
         for _ in range(MERGED_BATCHES_MAX):
             more = self._reader.get(0) if self._reader.waiting else None
@@ -128,7 +128,7 @@ class KafkaFeed:
         return self._members.held
 
     def _places(self, partitions: frozenset[int]) -> dict[int, Place]:
-        """Where to go on: where the live build that is furthest behind stopped, if all stopped in one topic."""
+        """The places to read on from: those of the live build that is furthest behind, if all stopped in one topic."""
         live = [each.id for each in self._builds if each.state == LIVE]
         query = sa.select(checkpoint.c.partition, checkpoint.c.topic_id, checkpoint.c.next_offset).where(
             checkpoint.c.build.in_(live), checkpoint.c.partition.in_(partitions)
@@ -147,7 +147,7 @@ class KafkaFeed:
     def _take(self, batch: Batch) -> None:
         for build in self._builds:
             mine = {each: batch.records[each] for each in self._owned.get(build.model.id, ()) if each in batch.records}
-            # One that fails is brought along from the store, so that the others do not wait for it.
+            # A build that fails is fed from the store, so that the others do not wait for it.
             if not mine or self._attempts.failing(build):
                 continue
 
@@ -161,7 +161,7 @@ class KafkaFeed:
     def _take_once(
         self, build: Build, topic_id: str, records: Mapping[int, Sequence[FeedRecord]], *, isolate: bool
     ) -> dict[int, Sequence[FeedRecord]]:
-        """One transaction; answers the records of partitions whose hole was larger than a batch."""
+        """Fold in one transaction. Answers the records of partitions whose hole was larger than a batch."""
         runs: dict[int, Run] = {}
         with self._connection.begin():
             locked = lock(self._connection, build, sorted(records))
@@ -201,7 +201,7 @@ class KafkaFeed:
         return found, found[-1].position if len(found) == self._batch else upto
 
     def _fill_from_store(self) -> None:
-        """Bring along what has been behind the log for a while without moving, and what has failed."""
+        """Feed partitions from the store that have been behind without moving for a while, or that have failed."""
         query = self._connection.exec_driver_sql(_POSITIONS, {"builds": [each.id for each in self._builds]})
         places = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in query}
         self._connection.commit()
@@ -227,7 +227,7 @@ class KafkaFeed:
         return self._attempts.failing(build) or now - watched.since > STALLED_S
 
     def _catch_up(self, build: Build, partitions: Sequence[int], *, isolate: bool) -> bool:
-        """Fold what the store has for the partitions, a batch of each."""
+        """Fold a batch from the store for each of the partitions."""
         found: list[Recorded] = []
         moved: dict[int, Moved] = {}
         with self._connection.begin():

@@ -1,4 +1,4 @@
-"""Keys that were parked, and going on with them once what they lacked was mended (rule: parked keys)."""
+"""Lists parked keys, and goes on with them once the defect was mended (rule: parked keys)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a parked key: `problem` is None if it is folded again like all others."""
+    """The result for a parked key: `problem` is None if it is folded again like all others."""
 
     build: str
     key: str
@@ -58,7 +58,7 @@ def parked_keys(connection: sa.Connection) -> list[Parked]:
 
 
 def replay(database_url: str) -> Iterator[Replayed]:
-    """Go on with every parked key, in order, from where it was parked; one that still fails stays parked there."""
+    """Fold every parked key on from its position; a key that still fails stays parked where it fails."""
     with engine_for(database_url).connect() as connection:
         of = {each.id: each for each in build_tables.listed(connection, MODELS)}
         waiting = parked_keys(connection)
@@ -98,7 +98,7 @@ def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed
 
 
 def _fold_in_order(connection: sa.Connection, build: Build, events: list[Recorded]) -> tuple[str | None, int]:
-    """Fold event by event; what stopped it, and how many were taken."""
+    """Fold event by event. Answers the problem that stopped it, if any, and the number of events folded."""
     for taken, each in enumerate(events):
         try:
             with connection.begin_nested():

@@ -25,15 +25,15 @@ from projections.model import Model
 BATCH_EVENTS = 2000
 POLL_S = 0.005
 POLL_MAX_S = 0.1
-# Who is level waits so long for more: a pass over all builds costs the same for one event as for hundreds, and reads do
-# not wait for it.
+# A projector that is level waits so long for more events: a pass over all builds costs the same for one event as for
+# hundreds, and reads do not wait for it.
 GATHER_S = 0.2
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
 REFRESH_S = 0.5
-# Nothing moves a build back but a new epoch; should somebody have changed a checkpoint by hand, it is found so late.
+# Only a new epoch moves a build back. A checkpoint that somebody changed by hand is noticed after this time.
 RECHECK_S = 60.0
-# Without Kafka there is nothing to share, and nobody waits for its heartbeat.
+# Without Kafka there is nothing to share, so heartbeats may be rare.
 BEAT_S = 5.0
 
 _HEAD = """
@@ -54,7 +54,7 @@ def run(
 ) -> None:
     """Fold what is appended until stopped; reconnects by itself while the database is away.
 
-    `connected` is called at each new connection. Raises what tells of a machine in trouble.
+    `connected` is called at each new connection. Raises failures of the machine.
     """
     models = tuple(models)
     wants = None
@@ -111,7 +111,7 @@ class _Follower:
         self._changed_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Keep the builds up until stopped: look often while there is something to do, else wait for a notification."""
+        """Feed the builds until stopped. Look often while there is something to do, else wait for a notification."""
         pause = POLL_S
         while not stop.is_set():
             if self._members.refusal is not None:
@@ -131,7 +131,7 @@ class _Follower:
                 pause = min(2 * pause, POLL_MAX_S)
 
     def _look(self) -> None:
-        """Learn which builds there are and how far the log is."""
+        """Learn which builds there are and where the log ends."""
         now = time.monotonic()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_S
@@ -149,7 +149,7 @@ class _Follower:
             self._bell.leave()
 
     def _advance(self) -> bool:
-        """A batch for each build that is behind; whether any moved."""
+        """Fold a batch into each build that is behind; True if any moved."""
         moved = False
         for build in self._fed:
             if self._positions.get(build.id, -1) < self._head and self._attempts.may(build):

@@ -1,4 +1,4 @@
-"""Making what read models need where it is missing."""
+"""Makes the tables of read models where they are missing, and engines to reach them."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -13,9 +13,9 @@ from projections.engine import build_tables
 from projections.model import Model
 
 SETUP_LOCK = 4713
-# Of statements that touch some thousand rows: reached only if the database is stuck.
+# Statements touch some thousand rows, so the limit is reached only if the database is stuck.
 STATEMENT_TIMEOUT_S = 30.0
-# Statements that SQLAlchemy makes differ; those that come again are worth preparing.
+# SQLAlchemy makes many statements that differ; only those that come again are worth preparing.
 PREPARE_THRESHOLD = 5
 
 
@@ -23,8 +23,8 @@ PREPARE_THRESHOLD = 5
 def engine_for(database_url: str, *, statement_timeout_s: float | None = None) -> sa.Engine:
     """An engine without a pool: for the projector and for tools, which hold one connection.
 
-    The same one each time: a new one would ask the database anew what it is. Without a time limit only for what reads
-    the whole log: rebuild and verify.
+    Each call answers the same engine, because a new one would ask the database for its version again. Only rebuild and
+    verify, which read the whole log, have no time limit.
     """
     engine = sa.create_engine(
         database_url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
@@ -57,9 +57,10 @@ def driver_of(connection: sa.Connection) -> psycopg.Connection:
 
 
 def ensure_tables(database_url: str, models: Iterable[Model] = MODELS) -> None:
-    """Give each model that has none an empty live build at position 0: right at once, and fast when it is folded.
+    """Give each model that has none an empty live build at position 0.
 
-    Any number of processes may do it at once.
+    Reads are right at once, because they fold the tail, and fast once the build is filled. Any number of processes may
+    do this at the same time.
     """
     with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SETUP_LOCK})

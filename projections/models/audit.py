@@ -1,4 +1,4 @@
-"""Audit: the trail of every change of a repository, one row an event, for ever."""
+"""Audit: the trail of all changes of a repository, one row for each event, kept for ever."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class AuditRow:
 
 
 def _change(event: Event, prev_ref: str | None) -> tuple[str, str | None, str | None, str | None] | None:
-    """What happened, the tag, the digest before and the digest after."""
+    """The kind of the change, the tag, the digest before and the digest after."""
     before = digest_of_manifest_stream(prev_ref) if prev_ref and "@" in prev_ref else None
     match event:
         case RepositoryCreated():
@@ -151,7 +151,7 @@ _NO_LIMIT = 2**62
 def history(
     reader: Reader, repository: str, *, tag: str | None = None, before: int | None = None, limit: int = 100
 ) -> tuple[list[AuditRow], bool]:
-    """At most `limit` changes before the position `before`, newest first; whether there are older ones."""
+    """At most `limit` changes before the position `before`, newest first, and True if there are older ones."""
     end = before or _NO_LIMIT
     found, tail = reader.one(
         _OF_REPOSITORY if tag is None else _OF_TAG,

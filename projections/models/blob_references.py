@@ -1,4 +1,4 @@
-"""Blob references: which manifests name a blob; a set of (digest, repository, manifest), never a counter."""
+"""Blob references: the manifests that name a blob, as a set of (digest, repository, manifest), never a counter."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def _fold(rows: Rows, happened: Happened) -> None:
         return
     match happened.event:
         case ManifestPushed(repository, digest):
-            # The first role stands where a manifest names a digest twice.
+            # If a manifest names a digest twice, the first role counts.
             for each in reversed(happened.facts.references):
                 rows[each.digest, repository, digest] = BlobReferenceRow(each.digest, repository, digest, each.role)
         case ManifestDeleted(repository, digest):
@@ -77,8 +77,8 @@ model = Model(
 class BlobReferences:
     """The users of a blob: `count` manifests in all; a page of them as (repository, manifest, role); repositories.
 
-    There are more manifests than `count` if it is not exact, more behind the page if `more`, and more repositories
-    than those if `more_repositories`.
+    If `count_exact` is false there are more manifests than `count`. `more` says that another page follows, and
+    `more_repositories` that other repositories link the blob.
     """
 
     digest: str
@@ -109,12 +109,12 @@ SELECT (SELECT count(*) FROM (
 """  # noqa: S608 - put together from constants; values go as parameters
 
 REPOSITORIES_MAX = 1000
-# A base layer may be named by any number of manifests, and to count them all would be to read them all.
+# Any number of manifests may name a base layer, and a count of all would read them all.
 COUNT_MAX = 10_000
 
 
 def references(reader: Reader, digest: str, after: tuple[str, str] | None, limit: int) -> BlobReferences:
-    """Who uses the blob: at most `limit` manifests after (repository, manifest) `after`, in bytewise order."""
+    """The users of the blob: at most `limit` manifests after (repository, manifest) `after`, in bytewise order."""
     start = after or ("", "")
     asked = {"digest": digest, "repository": start[0], "manifest": start[1], "limit": limit, "count_max": COUNT_MAX}
     count, found, touched, tail = reader.one(_REFERENCES, asked)

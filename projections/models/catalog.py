@@ -1,4 +1,4 @@
-"""The catalog: every repository that is known, and how many manifests it has."""
+"""The catalog: all known repositories, each with the number of its manifests."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -88,7 +88,7 @@ SELECT (SELECT array_agg(p.repository) FROM (
 
 
 def page(reader: Reader, after: str | None, limit: int) -> tuple[list[str], bool]:
-    """At most `limit` repositories with a manifest after `after`, in bytewise order; whether there are more."""
+    """At most `limit` repositories with a manifest after `after`, in bytewise order, and True if there are more."""
     found, touched, tail = reader.one(_PAGE, {"after": after or "", "limit": limit})
     listed = set(found or ())
     rows: Rows = {

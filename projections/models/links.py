@@ -1,4 +1,4 @@
-"""Links: which blobs each repository may serve."""
+"""Links: the blobs that each repository may serve."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Manifests: what each repository serves, under which type, and what is known of it."""
+"""Manifests: those that each repository serves, with their types and what is known of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ table = sa.Table(
 class ManifestRow:
     """A manifest of a repository; `media_type` is the one of its last push (rule: the last type wins).
 
-    `size` is of its own bytes, `content_size` of all that it names.
+    `size` is the size of its own bytes, `content_size` that of everything it names.
     """
 
     repository: str
@@ -112,7 +112,7 @@ model = Model(
 
 @dataclass(frozen=True, slots=True)
 class ManifestFound:
-    """What a pull is answered with; `body` is None where it was not asked for."""
+    """The manifest that answers a pull; `body` is None if it was not asked for."""
 
     digest: str
     media_type: str
@@ -165,8 +165,8 @@ def by_digest(reader: Reader, repository: str, digest: str, *, with_body: bool =
 def by_tag(reader: Reader, repository: str, tag: str, *, with_body: bool = True) -> ManifestFound | None:
     """The manifest that the tag names now.
 
-    Where the tail moved the tag to a manifest that the statement has not brought, that one is asked for by digest:
-    its bytes never change. If it was deleted in between, the tag may name another one by now: ask again.
+    If the tail moved the tag to a manifest that the statement has not brought, that manifest is asked for by digest,
+    since its bytes never change. If it was deleted in between, the tag may name another one by now: ask again.
     """
     for _ in range(_ATTEMPTS_MAX):
         digest, media_type, size, body, tail = reader.one(_TAG_QUERIES[with_body], {"key": repository, "tag": tag})

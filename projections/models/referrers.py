@@ -1,7 +1,7 @@
 """Referrers: manifests by the subject that they name.
 
-Annotations may be megabytes: the row has them only while they are small. Larger ones are read from the bytes of the
-manifests that a page shows, and a page is cut, within the database, where it would become too large.
+Annotations may be megabytes, so a row holds only small ones. Larger ones are read from the bytes of the manifests on a
+page. The database cuts a page before it becomes too large (rule: bounded memory).
 """
 
 import json
@@ -40,7 +40,7 @@ sa.Index("referrers_s3_subject", table.c.repository, table.c.subject, table.c.di
 class ReferrerRow:
     """A manifest that names a subject; `artifact_type` as the API lists it.
 
-    `annotations_json` is None while they must be read from the manifest itself.
+    `annotations_json` is None if the annotations must be read from the manifest itself.
     """
 
     repository: str
@@ -100,10 +100,10 @@ model = Model(
     known=Known.BRIEF,
 )
 
-# A row of a page costs its annotations, or the whole manifest where they must be read from it, and this.
+# A row of a page costs this, and its annotations, or the whole manifest if they must be read from it.
 _ROW_BYTES = 400
-# What the tail says of a manifest is what its last event says. Of the tail and of the rows so much is looked at, in
-# order of digest, as a page may hold; `edge` is the last digest that fits, if there are more behind it.
+# The last event of a manifest in the tail tells its state. Tail and rows are each looked at in order of digest as far
+# as a page may reach; `edge` is the last digest that fits, if there are more behind it.
 _PAGE = f"""
 WITH tail AS MATERIALIZED (
      SELECT DISTINCT ON (t.content) t.* FROM (
@@ -169,7 +169,7 @@ def page(
 ) -> Referrers:
     """At most `limit` referrers of the subject after the digest `after`, of these types if any are named.
 
-    Not many more bytes than `bytes_max`, if it is more than one. A page may be empty though there is a next one.
+    A page of more than one is not much larger than `bytes_max`. A page may be empty although there is a next one.
     """
     found, tail, edge = reader.one(
         _PAGE,
@@ -177,7 +177,7 @@ def page(
             "key": repository,
             "subject": subject,
             "after": after or "",
-            # No manifest has a type with NUL, and the database would not take one.
+            # No manifest has a type with NUL, and the database would refuse it.
             "types": sorted(each for each in artifact_types if "\x00" not in each) if artifact_types else None,
             "limit": limit,
             "bytes": bytes_max,
@@ -195,7 +195,7 @@ def page(
 
 
 def _whole(reader: Reader, rows: list[ReferrerRow]) -> list[Referrer]:
-    """The rows with their annotations: those that are large are in the manifests, whose bytes never change."""
+    """The rows with their annotations. Large ones come from the manifests, whose bytes never change."""
     large = [row.digest for row in rows if row.annotations_json is None]
     bodies = dict(reader.rows(_BODIES, {"digests": large})) if large else {}
     return [

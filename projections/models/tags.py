@@ -1,4 +1,4 @@
-"""Tags: what each names now."""
+"""Tags: the manifest that each names now."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
