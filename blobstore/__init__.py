@@ -1,1 +1,1 @@
-"""Bytes by digest."""
+"""Blobs by digest on the local disk, and the staging of uploads."""

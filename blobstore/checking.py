@@ -1,10 +1,10 @@
-"""Whether stored bytes are still what their digest says; and where damaged files go, out of everybody's way.
+"""Checks stored bytes against their digests, and moves damaged files out of everybody's way.
 
     <data>/quarantine/<algorithm>-<hex>.<generation>.<random>    one file each time that damage was found
 
-A blob whose file is there is never replaced in place: a commit renames another file over it. So a file is known by
-its inode while it is held open, and the damaged one is moved only if it still is the one that stands there, looked at
-under a lock that every commit takes for its rename.
+A blob's file is never changed in place: a commit renames another file over it. So a file is known by its inode while it
+is held open. A damaged file is moved only if it is still the one at its path. That is looked at under a lock that every
+commit takes for its rename.
 """
 
 import os
@@ -28,7 +28,7 @@ Taken = Callable[[int], None]
 
 
 class Damage(StrEnum):
-    """What is wrong with a blob's file."""
+    """The kinds of damage to a blob's file."""
 
     MISSING = "missing"
     WRONG_SIZE = "wrong size"
@@ -38,7 +38,7 @@ class Damage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A damaged blob: the size of its file in bytes, if there is one, and where that was moved."""
+    """A damaged blob, with the size in bytes and the new place of its file, if there is one."""
 
     damage: Damage
     size: int | None
@@ -46,7 +46,7 @@ class Found:
 
 
 class Pace:
-    """Holds whoever reads to so many bytes a second; None is no limit."""
+    """Limits reading to so many bytes a second; None is no limit."""
 
     def __init__(self, bytes_per_s: int | None) -> None:
         self._bytes_per_s = bytes_per_s
@@ -62,7 +62,7 @@ class Pace:
 
 
 class BlobChecker:
-    """Checks the blobs of a data folder, while servers use it. `taken` is told the bytes of each block read."""
+    """Checks the blobs of a data folder while servers use it. `taken` is called with the size of each block read."""
 
     def __init__(self, data: Path, path_of: Callable[[BlobName], Path], taken: Taken) -> None:
         self._quarantine = data / QUARANTINE
@@ -70,9 +70,9 @@ class BlobChecker:
         self._taken = taken
 
     def check(self, name: BlobName, size: int) -> Found | None:
-        """None if the blob's file is whole; otherwise what is wrong, after the file was moved away.
+        """Check the blob's file. Answers None if it is whole; otherwise moves it away and tells the damage.
 
-        A file that was replaced meanwhile is checked anew. Raises BlobStoreError if it cannot be moved.
+        A file that was replaced meanwhile is checked again. Raises BlobStoreError if it cannot be moved.
         """
         path = self._path_of(name)
         while True:
@@ -82,7 +82,7 @@ class BlobChecker:
             except Absent:
                 return Found(Damage.MISSING, None, None)
             try:
-                # What was read wrong once may have been the reading: only what is wrong twice is moved.
+                # One wrong reading may be a fault of the reading, so only a file that is wrong twice is moved.
                 damage = self._damage(descriptor, name.digest, size) and self._damage(descriptor, name.digest, size)
                 if damage is None:
                     return None
@@ -110,7 +110,7 @@ class BlobChecker:
         return None if hashing.hexdigest() == digest.hex else Damage.WRONG_BYTES
 
     def _move_away(self, path: Path, descriptor: int, name: BlobName) -> Path | None:
-        """Where the file went; None if another one, or none, stands at its path by now."""
+        """Move the file to quarantine and answer its new path; None if another file, or none, is at its path by now."""
         digest = name.digest
         target = self._quarantine / f"{digest.algorithm}-{digest.hex}.{name.generation}.{secrets.token_hex(4)}"
         held = os.fstat(descriptor)

@@ -3,8 +3,8 @@
     <data>/blobs/<algorithm>/<first two hex digits>/<hex>.<generation>    one file a blob
     <data>/uploads/<upload id>                                            one file a session
 
-Folders are 0700 and files 0600. Paths are only ever built from validated digests and upload ids. A file appears
-under blobs/ by rename, after its bytes were flushed, so that it is whole from its first moment; the folder is flushed
+Folders are 0700 and files 0600. Paths are built from validated digests and upload ids only. A file appears under
+blobs/ by a rename after its bytes were flushed, so it is whole from its first moment. The folder is flushed
 before the caller may append the event that claims it (rule: bytes before events).
 """
 
@@ -44,7 +44,7 @@ class DiskBlobStore:
         self._hashes = HashCache()
 
     def prepare(self) -> None:
-        """Make the folders, durably, and try them. Raises BlobStoreUnusable. A full disk is usable: it can be read."""
+        """Make the folders durably and try them. Raises BlobStoreUnusable, but not for a full disk: it can be read."""
         try:
             make_folder(self._data)
             make_subfolder(self._blobs)
@@ -61,7 +61,7 @@ class DiskBlobStore:
 
     @staticmethod
     def _make_fan(folder: Path) -> None:
-        """All 256 folders at once, so that no commit has to make one."""
+        """Make all 256 folders at once, so that no commit has to make one."""
         for number in range(256):
             (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
         flush_folder(folder)
@@ -121,7 +121,7 @@ class DiskBlobStore:
             return None
 
     def checker(self, taken: Taken) -> BlobChecker:
-        """What checks stored bytes and moves damaged files away; `taken` is told the bytes of each block read."""
+        """A checker of stored bytes. It moves damaged files away and calls `taken` with the size of each block read."""
         return BlobChecker(self._data, self._path, taken)
 
     def delete(self, name: BlobName) -> None:
@@ -197,7 +197,7 @@ class DiskBlobStore:
         return Path(self._place(name))
 
     def _place(self, name: BlobName) -> str:
-        """The path as text: on the pull path a Path would cost more than the reading."""
+        """The path as text, because on the pull path a Path would cost more than the reading."""
         digest = name.digest
         return f"{self._blobs_place}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{name.generation}"
 

@@ -10,7 +10,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Absent(BlobStoreError):
-    """There is no such file; what that means is for the caller to say."""
+    """There is no such file; the caller decides what that means."""
 
 
 @contextmanager

@@ -14,9 +14,9 @@ def make_folder(folder: Path) -> None:
 
 
 def make_subfolder(folder: Path) -> None:
-    """Make a private folder in one that stands; its entry is durable even if an earlier start made it and was killed.
+    """Make a private folder within an existing one and make its entry durable, also if the folder is there already.
 
-    That start may have died between making the folder and flushing its entry, and nobody would flush it later.
+    An earlier start may have been killed between making the folder and flushing its entry.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     flush_folder(folder.parent)

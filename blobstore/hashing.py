@@ -33,7 +33,7 @@ class RunningHashes:
 
 
 class HashCache:
-    """The hashes of the sessions used last. A session that is not here is hashed again from its file when needed."""
+    """The hashes of the sessions used last. Other sessions are hashed again from their files when needed."""
 
     def __init__(self, sessions_max: int = SESSIONS_MAX) -> None:
         self._sessions_max = sessions_max

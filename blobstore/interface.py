@@ -17,7 +17,7 @@ SEEN_FOR_S = 2.0
 
 
 class BlobStoreError(Exception):
-    """Base of what the blob store raises. One that is none of those below is an input or output error."""
+    """Base of the errors of a blob store. One that is none of the kinds below is an input or output error."""
 
 
 class BlobMissing(BlobStoreError):
@@ -100,7 +100,7 @@ class BlobStore(Protocol):
     def read(self, name: BlobName, start: int, length: int, *, large_blocks: bool = True) -> Iterable[bytes]:
         """Blocks of the blob from `start` on: a list of one piece if that is small, else an iterator to be closed.
 
-        Large blocks go to a few readers at a time, if at all; who reads several parts for one answer must not ask for
+        Only a few readers at a time get large blocks; a caller that reads several parts for one answer must not ask for
         them. Raises BlobMissing at the call, not while blocks are taken.
         """
 
@@ -114,15 +114,15 @@ class BlobStore(Protocol):
         """Make an empty staging place; a durable one survives a loss of power before its first byte."""
 
     def staged(self, upload: UploadId) -> int | None:
-        """How many bytes of a session are staged, None if it has no staging place (any more)."""
+        """The number of staged bytes of a session, None if it has no staging place (any more)."""
 
     def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> AbstractContextManager[StagedUpload]:
         """Hold the session alone, to write behind its first `offset` bytes. Raises UploadBusy, UploadMissing.
 
         The first change cuts off what is staged beyond them. Until then the holder can ask the log once more, now that
         nobody else writes, and leave everything as it is if `offset` is outdated (rule: one writer a session).
-        Leaving the block without an exception says that the log now has all that was written; after an exception
-        nothing of it counts. `algorithm` is the digest that the client is likely to ask for.
+        If the block ends without an exception, the log has all that was written; after an exception nothing of it
+        counts. `algorithm` is the digest that the client is likely to ask for.
         """
 
     def discard(self, upload: UploadId) -> None:

@@ -23,8 +23,8 @@ _SET_OFD_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 def lock_exclusively(descriptor: int) -> None:
     """Lock the open file against every other opening of it, without waiting; raises UploadBusy.
 
-    A lock of the open file description, so it holds between threads too, and the kernel drops it with the last
-    descriptor, however the process ends. Where the system has none, flock() does the same on local disks.
+    The lock belongs to the open file description. So it holds between threads too, and the kernel drops it with the
+    last descriptor, however the process ends. On systems without such locks flock() does the same on local disks.
     """
     try:
         if _SET_OFD_LOCK is None:
@@ -39,7 +39,7 @@ def lock_exclusively(descriptor: int) -> None:
 
 @contextmanager
 def folder_shared(folder: Path) -> Iterator[int]:
-    """Hold the folder beside others who do, while nobody holds it alone; gives its descriptor."""
+    """Hold the folder together with others, while nobody holds it alone; gives its descriptor."""
     with _folder_locked(folder, fcntl.LOCK_SH) as descriptor:
         yield descriptor
 

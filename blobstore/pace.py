@@ -1,4 +1,4 @@
-"""How large the blocks of an answer are: memory is bounded for readers who stall, and who reads fast loses little.
+"""The sizes of an answer's blocks: readers who stall take little memory, and readers who are fast lose little speed.
 
 The server takes about ten blocks ahead of a reader, half of them for the connection. So blocks are small unless one of
 a few tokens of this process is held, and a token is held until its large blocks have gone out.
@@ -8,26 +8,26 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-# Of an answer in one piece, and of the first block of any: the kernel takes as much in any case (see UNSENT_BYTES_MAX
-# in tagtrail/server/keepalive.py).
+# The most that goes out in one piece, and the size of every first block: the kernel takes as much in any case (see
+# UNSENT_BYTES_MAX in tagtrail/server/keepalive.py).
 WHOLE_BYTES_MAX = 128 * 1024
 SMALL_BYTES = 8 * 1024
 STARTING_BYTES = 256 * 1024
 FAST_BYTES = 1024 * 1024
-# So many readers a process hold six large blocks at most: 24 MiB of the first kind, 48 of the other.
+# The readers of a process that hold large blocks. Each holds six at most: 24 MiB of the first kind, 48 of the other.
 STARTING_TOKENS = 16
 FAST_TOKENS = 8
-# More than connections take in at once, at a rate at which the size of blocks begins to matter.
+# A reader is fast if it takes this much, which no connection buffers, at a rate where the size of blocks matters.
 _PROOF_BYTES = 2 * 1024 * 1024
 _PROOF_BYTES_PER_S = 32 * 1024 * 1024
 _SLOW_S = 0.25
-# One more than wait between the thread and the connection: once they were taken, all before them have been sent.
+# One block more than wait between thread and connection: once so many were taken, all before them have been sent.
 _BEHIND = 5
 _LAST_BYTES = 1024
 
 
 class Tokens:
-    """Rights to blocks of one size."""
+    """A bounded number of rights to blocks of one size."""
 
     def __init__(self, block_bytes: int, count: int) -> None:
         self.block_bytes = block_bytes
@@ -47,7 +47,7 @@ class Tokens:
 
 
 class Allowance:
-    """The tokens of one process: for readers who begin, and for those who have shown to be fast."""
+    """The tokens of one process: for readers who begin, and for readers who have been fast."""
 
     def __init__(
         self, starting: int = STARTING_TOKENS, fast: int = FAST_TOKENS, first_bytes: int = WHOLE_BYTES_MAX
@@ -77,7 +77,7 @@ class Pace:
         self._hold(allowance.starting)
 
     def next_size(self, left: int) -> int:
-        """How many of the bytes that are left come next."""
+        """The size of the next block, of the bytes that are left."""
         now = self._clock()
         waited, self._asked_at = now - self._asked_at, now
         if waited > _SLOW_S:
@@ -115,6 +115,6 @@ class Pace:
             if self._behind > _BEHIND:
                 self.end()
             return min(self._size, left)
-        # The last ones are tiny, so that the large ones have been sent when the last of all is taken.
+        # The last blocks are tiny, so that the large ones have been sent when the last block is taken.
         last = _BEHIND * _LAST_BYTES
         return min(self._size, left - last) if left > last else min(_LAST_BYTES, left)

@@ -1,4 +1,4 @@
-"""An open blob in blocks for one reader."""
+"""Reads an open blob in blocks for one reader."""
 
 import os
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ from blobstore.pace import Allowance, Pace
 
 
 def blocks_of(descriptor: int, start: int, length: int, allowance: Allowance) -> Iterable[bytes]:
-    """A list of one piece if a first block may be as large, else an iterator.
+    """The bytes as a list of one piece if that fits into a first block, else as an iterator.
 
-    The file is closed when all is read or it is given up.
+    The file is closed once all is read or the iterator is closed.
     """
     if length > allowance.first_bytes:
         return FileBlocks(descriptor, start, length, Pace(allowance))
@@ -22,7 +22,7 @@ def blocks_of(descriptor: int, start: int, length: int, allowance: Allowance) ->
 
 
 class FileBlocks:
-    """Blocks of an open file; closes it at the end or when whoever reads gives up."""
+    """Blocks of an open file, which is closed at the end or when the reader gives up."""
 
     def __init__(self, descriptor: int, start: int, length: int, pace: Pace) -> None:
         self._descriptor: int | None = descriptor
@@ -40,7 +40,7 @@ class FileBlocks:
         try:
             block = os.pread(self._descriptor, self._pace.next_size(self._left), self._position)
         except OSError:
-            # Entered only now: it would cost each block as much as the reading.
+            # Entered only for an error: it would cost each block as much as the reading.
             with translated():
                 raise
         if not block:
@@ -62,7 +62,7 @@ class FileBlocks:
 
 
 def _read(descriptor: int, start: int, length: int) -> bytes:
-    """All of it: a read may give fewer bytes than were asked for."""
+    """Read all of it, although one read may give fewer bytes than were asked for."""
     made = bytearray()
     with translated():
         while len(made) < length:

@@ -16,23 +16,23 @@ from domain.digests import Digest, new_hash
 
 FaultPoint = Callable[[str], None]
 
-# Below this, starting a thread costs more than hashing beside the writing gains.
+# Below this size a thread costs more than it saves by hashing beside the writing.
 _HASH_BESIDE_BYTES = 1024 * 1024
 _BLOCKS_AHEAD = 4
-# So often the disk is told to begin, so that the flush at the end does not wait for everything.
+# After so many bytes the disk is told to begin, so that the flush at the end need not wait for all of them.
 _WRITE_BEHIND_BYTES = 16 * 1024 * 1024
 _REREAD_BLOCK_BYTES = 1024 * 1024
 
 
 def no_fault(step: str) -> None:
-    """Production's fault point: `step` passes."""
+    """The fault point of production, where every step passes."""
 
 
 class DiskUpload:
     """The staged bytes of one session while one request holds them; implements StagedUpload.
 
-    Bytes behind `offset` are cut off by the first change, not before: until then the caller may find, under the lock,
-    that the log has moved on and that those bytes count (rule: one writer a session).
+    The first change cuts off the bytes behind `offset`. Until then the caller may find, under the lock, that the log
+    has moved on and that those bytes count (rule: one writer a session).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DiskUpload:
         self._fault = fault
         self._hasher: ThreadPoolExecutor | None = None
         self._hashing: list[Future[None]] = []
-        # What was recorded is durable already, and nothing lies behind it.
+        # If nothing lies behind the offset, all bytes are recorded, and so durable already.
         self._cut = ends_at_offset
         self._dirty = not ends_at_offset
         self._committed = False
@@ -68,7 +68,7 @@ class DiskUpload:
 
     @property
     def ends_at_offset(self) -> bool:
-        """Whether nothing was staged behind `offset` when the file was locked."""
+        """True if nothing was staged behind `offset` when the file was locked."""
         return self._ends_at_offset
 
     def write(self, block: bytes) -> None:
@@ -88,8 +88,8 @@ class DiskUpload:
     def _write_behind(self) -> None:
         """Let the system begin to write what it has taken of a large body.
 
-        The advice begins to write pages that are dirty, and of those that are on the disk by then some leave the page
-        cache (Linux, mm/fadvise.c). Where it is not taken, the system writes when it likes.
+        Linux then begins to write dirty pages, and drops some written ones from the page cache (mm/fadvise.c). Systems
+        that ignore the advice write when they like.
         """
         length = self._size - self._begun
         if length >= _WRITE_BEHIND_BYTES and hasattr(os, "posix_fadvise"):
@@ -135,7 +135,7 @@ class DiskUpload:
         target = self._path_of(name)
         with translated():
             self._fault("before rename")
-            # Whoever moves a damaged file away must never take the one that has just healed it.
+            # A check that moves a damaged file away must not take the file that has just healed it.
             with folder_shared(target.parent):
                 self._move(target)
             self._fault("renamed")
@@ -143,10 +143,10 @@ class DiskUpload:
         self._fault("committed")
 
     def close(self, *, recorded: bool) -> RunningHashes | None:
-        """End the hashing; answers the hashes to keep for the session's next request, if there are any.
+        """End the hashing. Answers the hashes to keep for the session's next request, if there are any.
 
-        Only bytes that the log has are safe from being replaced, by this process or another, without its knowing;
-        so unless they are `recorded`, what this writer added does not count.
+        Bytes that the log does not have may be replaced by any process without this one knowing it. So the bytes that
+        this writer added count only if they are `recorded` (rule: hashes of recorded bytes).
         """
         self._settle()
         if self._hasher is not None:
@@ -178,7 +178,7 @@ class DiskUpload:
         self._committed = True
 
     def _copy(self) -> Path:
-        """A durable copy of the bytes, under a name of its own: the session's name may be another writer's by now."""
+        """Make a durable copy under a name of its own, because the session's name may be another writer's by now."""
         path = self._staging_folder / secrets.token_hex(16)
         with open(path, "xb", opener=_open_private) as copy:
             self._reread(copy.write)

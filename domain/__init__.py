@@ -1,1 +1,1 @@
-"""The rules, pure: events, states, decisions, names, digests, manifests."""
+"""The rules of a registry as pure code: events, states, decisions, names, digests, manifests."""

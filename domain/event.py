@@ -1,4 +1,4 @@
-"""What an event is, how it is written as JSON and read back, and the registry of all event types.
+"""Events: their types, and how they are written as JSON and read back.
 
 An event is declared once, as a frozen dataclass under `@event("Name")`. Old schema versions stay readable by
 upcasters, one step a version; what stands in the log is never rewritten.

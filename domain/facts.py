@@ -1,4 +1,4 @@
-"""What parsing a manifest gave: kept as our own JSON beside its bytes, so that folds never parse a client's JSON."""
+"""The facts that parsing a manifest gave. They are kept as our own JSON, so that folds never parse a client's JSON."""
 
 import json
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 
 from domain.event import to_json
 
-# Facts keep annotations of up to so many bytes as JSON; larger ones are read from the manifest where they are shown.
+# Facts keep annotations of up to so many bytes of JSON. Larger ones are read from the manifest when they are shown.
 ANNOTATIONS_BYTES_MAX = 4096
-# Stands in their place then. A manifest that really has such an annotation is read where it is shown, too.
+# This stands in their place. A manifest that really has such an annotation is read when it is shown, too.
 ANNOTATIONS_LEFT_OUT = "tagtrail.annotations-left-out"
 
 
@@ -31,7 +31,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The known facts of a manifest: enough for every page and list without its bytes, but for large annotations.
+    """The known facts of a manifest: all that pages and lists need of it, except for large annotations.
 
     `kind` is "manifest" or "index". `artifact_type` is the one that the referrers API lists. `platform`, `created` (as
     the config says it), `labels` and `history` are there if the config has them (rule: configs may be anything). `size`
@@ -62,7 +62,7 @@ _FACTS = tuple(each.name for each in fields(Facts))
 
 def facts_to_json(facts: Facts, *, whole: bool = False) -> str:
     """The facts as canonical JSON."""
-    # dataclasses.asdict copies deeply, which takes five times as long; nothing here outlives the call.
+    # dataclasses.asdict copies deeply, which takes five times as long and is not needed here.
     values = {name: getattr(facts, name) for name in _FACTS}
     values["references"] = [{name: getattr(each, name) for name in _REFERENCE} for each in facts.references]
     values["annotations"] = dict(facts.annotations) if whole else _kept(facts.annotations)
@@ -71,7 +71,7 @@ def facts_to_json(facts: Facts, *, whole: bool = False) -> str:
 
 
 def annotations_to_json(annotations: Mapping[str, str]) -> str:
-    """As the database would write them too: keys by their bytes, nothing escaped that need not be."""
+    """The annotations as JSON, just as the database would write them: keys in order of bytes, no needless escapes."""
     return json.dumps(dict(annotations), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

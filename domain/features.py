@@ -1,7 +1,7 @@
 """The features that each kind of process handles. One is used once every live process of the kinds concerned has it.
 
-A feature is an event type with its schema version (`TagMoved.1`), or the name of something that older processes would
-get wrong: a new kind of id, another place of data. Each kind declares only what it handles.
+A feature is an event type with its schema version (`TagMoved.1`), or the name of anything else that older processes
+would get wrong, such as a new kind of id. Each kind of process declares what it handles.
 """
 
 from collections.abc import Mapping

@@ -10,12 +10,12 @@ from domain.facts import Facts
 
 _TEXT_MAX = 1024
 _ENTRIES_MAX = 200
-# Of all labels together, and of the whole history.
+# The most for all labels together, and for the whole history.
 _CHARACTERS_MAX = 32_768
 
 
 def with_config(facts: Facts, config: bytes | None) -> Facts:
-    """The facts, completed by platform, creation time, labels and layer history where the config gives them."""
+    """The facts with platform, creation time, labels and layer history, as far as the config has them."""
     values = _object(config)
     if values is None:
         return facts
@@ -45,7 +45,7 @@ def _lower(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """The text without what neither a database nor a page can show, cut to a bounded length."""
+    """The text, cut to a bounded length, without characters that a database or a page cannot show."""
     if not isinstance(value, str) or not value:
         return None
     shown = "".join(each for each in value[:_TEXT_MAX] if each != "\x00" and not "\ud800" <= each <= "\udfff")
@@ -66,7 +66,7 @@ def _labels(value: Any) -> dict[str, str]:
 
 
 def _history(value: Any) -> tuple[str, ...]:
-    """How each layer was made, without the marker that docker build puts before metadata steps (row 17)."""
+    """The commands that made the layers, without the marker that `docker build` puts before metadata steps."""
     if not isinstance(value, list):
         return ()
     steps = []
@@ -79,5 +79,5 @@ def _history(value: Any) -> tuple[str, ...]:
 
 
 def _fitting(lengths: Iterable[int]) -> int:
-    """How many of the first ones are not too long together."""
+    """The number of texts from the first on that are not too long together."""
     return sum(total <= _CHARACTERS_MAX for total in accumulate(lengths))

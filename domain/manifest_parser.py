@@ -1,4 +1,4 @@
-"""From a manifest's bytes to its facts: which type it is, what it names, and why it is refused (protocol section 3)."""
+"""Parses manifests strictly: their type, what they name, and the reason if one is refused."""
 
 import base64
 import binascii
@@ -12,9 +12,9 @@ from domain.facts import Facts, Reference
 from domain.media_types import INDEX, KIND_OF_TYPE, MANIFEST, NONDISTRIBUTABLE
 from domain.strict_json import InvalidJson, parse_object
 
-# More than fit into 4 MiB, which every registry must take: the shortest descriptor has 94 bytes.
+# More descriptors than fit into 4 MiB, which every registry must take: the shortest one has 94 bytes.
 DESCRIPTORS_MAX = 50_000
-# A client that lists the referrers of a manifest gets the annotations of each at once.
+# Bounded, because a client that lists the referrers of a manifest gets the annotations of each.
 ANNOTATIONS_BYTES_MAX = 4 * 1024 * 1024
 _TEXT_LENGTH_MAX = 1024
 

@@ -1,4 +1,4 @@
-"""The media types that the registry treats specially; every other type is accepted and stored as it is."""
+"""The media types that the registry knows. Any other type of layer or config is accepted and stored as it is."""
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

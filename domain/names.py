@@ -1,4 +1,4 @@
-"""Names of repositories, tags and sessions: the grammars of distribution-spec, as value types parsed once."""
+"""Names of repositories, tags and sessions, checked once against the grammars of the specification."""
 
 import re
 from typing import NewType

@@ -31,7 +31,7 @@ def manifest_stream(repository: RepositoryName | str, digest: Digest | str) -> s
 
 
 def tag_prefix(repository: RepositoryName | str) -> str:
-    """What the names of all tag streams of a repository begin with."""
+    """The beginning of the names of all tag streams of a repository."""
     return f"tag-{repository}:"
 
 

@@ -55,7 +55,7 @@ def _finite(text: str) -> float:
 
 
 def _check(top: dict[str, Any], *, escapes: bool) -> None:
-    """Walk the value without recursion: depth always, strings only where escapes could have made bad ones."""
+    """Walk the value without recursion and check its depth, and its strings if escapes could have made bad ones."""
     waiting: list[tuple[Any, int]] = [(top, 1)]
     while waiting:
         value, depth = waiting.pop()

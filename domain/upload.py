@@ -65,11 +65,11 @@ class Upload:
 
     @property
     def is_open(self) -> bool:
-        """Whether the session still takes bytes."""
+        """True if the session still takes bytes."""
         return self.status == "open"
 
     def is_committed_as(self, digest: str) -> bool:
-        """Whether the session has become the blob `digest`."""
+        """True if the session has become the blob `digest`."""
         return self.status == "committed" and self.digest == digest
 
 

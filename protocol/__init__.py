@@ -1,1 +1,1 @@
-"""The wire that both APIs speak: routes, headers, error answers, paging."""
+"""The protocol that both APIs speak: routes, requests and answers, errors, ranges, pages."""

@@ -1,4 +1,4 @@
-"""A bounded number of what clients may do at once, in all and for each client address; counted by each process."""
+"""Limits on what clients do at once, in all and for each client address. Each process counts for itself."""
 
 import threading
 from collections import Counter
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class TooMany(Exception):
-    """The client's address, or all clients together, do this too many times already: 429."""
+    """The client's address, or all clients together, have taken all their places: 429."""
 
 
 def _nobody(_: str) -> bool:
@@ -15,7 +15,7 @@ def _nobody(_: str) -> bool:
 
 
 class AddressGate:
-    """Counts places. Addresses that are `exempt` count among all, and have no limit of their own."""
+    """Counts places. An `exempt` address counts towards the total but has no limit of its own."""
 
     def __init__(self, *, per_address_max: int, total_max: int, exempt: Callable[[str], bool] = _nobody) -> None:
         self._per_address_max = per_address_max
@@ -27,7 +27,7 @@ class AddressGate:
 
     @property
     def total(self) -> int:
-        """How many places are taken now."""
+        """The number of places taken now."""
         return self._total
 
     def enter(self, address: str) -> None:

@@ -18,7 +18,7 @@ _FULL_RETRY_S = "30"
 
 ANONYMOUS = "anonymous"
 
-# W3C Trace Context, section 3.2. A version after 00 may say more behind a dash; ff and ids of zeros say nothing.
+# W3C Trace Context, section 3.2. Versions after 00 may have more behind a dash; ff and ids of zeros are invalid.
 _TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
 )
@@ -73,13 +73,13 @@ class Request:
 
     @property
     def user_agent(self) -> str | None:
-        """The client's User-Agent, cut to a length that a log can bear."""
+        """The client's User-Agent, cut to 255 characters."""
         value = self.header("User-Agent")
         return value[:255] if value else None
 
     @property
     def trace_id(self) -> str | None:
-        """The trace that this request is a part of, by its `traceparent`; None where that is missing or malformed."""
+        """The trace-id of the request's `traceparent`; None if that is missing or malformed."""
         given = _TRACEPARENT.fullmatch(self.header("traceparent") or "")
         if given is None or (given["version"] == "00" and given["more"]):
             return None
@@ -121,7 +121,7 @@ Handlers = Mapping[tuple[Kind, str], Handler]
 
 
 def empty(status: int, headers: Headers | None = None) -> Answer:
-    """An answer without a body; says so with Content-Length 0 where the status allows one."""
+    """An answer without a body, with Content-Length 0 where the status allows one."""
     made = list(headers or [])
     if status != 204 and status != 304:
         made.append(("Content-Length", "0"))
@@ -138,7 +138,7 @@ def json_answer(status: int, body: bytes, headers: Headers | None = None) -> Ans
 
 
 def error_answer(problem: WireError) -> Answer:
-    """The answer that an error becomes. No cache may keep it: what is missing now may be pushed the next moment."""
+    """The answer for an error. No cache may keep it, because what is missing now may be pushed the next moment."""
     return json_answer(problem.status, problem.body(), [("Cache-Control", "no-store"), *problem.headers])
 
 
@@ -148,13 +148,13 @@ def unknown_path() -> WireError:
 
 
 def storage_full(headers: Sequence[tuple[str, str]] = ()) -> WireError:
-    """503 for bytes that find no room; clients try again, by when there may be some."""
+    """503 because the disk is full. Clients try again later, when there may be room."""
     return error(
         Code.UNAVAILABLE, "the storage is full, try again later", headers=[*headers, ("Retry-After", _FULL_RETRY_S)]
     )
 
 
 def not_allowed(methods: Iterable[str]) -> WireError:
-    """405 with the methods that the path does take."""
+    """405 with the methods that the path takes."""
     allow = ", ".join(sorted(set(methods)))
     return error(Code.UNSUPPORTED, f"this path takes {allow}", headers=[("Allow", allow)])

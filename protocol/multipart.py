@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 from protocol.ranges import ByteRange
 
-# Smaller pieces go out together: each write of its own costs more than its bytes. No more, because a client that does
-# not read has several of these wait for it.
+# Smaller pieces go out together, because a write costs more than their bytes. Larger ones would take memory: several
+# blocks wait for a client that does not read.
 GATHERED_BYTES = 8 * 1024
 
 Read = Callable[[int, int], Iterable[bytes]]
 
 
 def _new_boundary() -> str:
-    """Text that nobody can have put into the blob: it is chosen for this answer alone, out of 2**128."""
+    """A text that no blob can have been made to contain: it is chosen for this answer alone, out of 2**128."""
     return secrets.token_hex(16)
 
 
@@ -58,12 +58,12 @@ def content_range(part: ByteRange, size: int) -> str:
 
 
 class MultipartBody:
-    """The bytes of such an answer, in blocks. One part is open at a time, and what `read` gave is closed."""
+    """The bytes of an answer of several parts, in blocks. One part is open at a time, and each is closed."""
 
     def __init__(self, framing: Framing, parts: Sequence[ByteRange], read: Read) -> None:
-        """Open the first part, so that what `read` raises for a missing blob is raised here."""
+        """Open the first part, so that a missing blob is noticed here."""
         self._blocks = read(parts[0].start, parts[0].length)
-        # As bare numbers: two thousand objects would take a quarter of a megabyte for as long as nobody reads on.
+        # Bare numbers, because two thousand objects would take a quarter of a megabyte while the client does not read.
         starts = array("Q", [each.start for each in parts])
         lengths = array("Q", [each.length for each in parts])
         self._pieces = self._all(framing, starts, lengths, read)
@@ -84,7 +84,7 @@ class MultipartBody:
         return b"".join(gathered)
 
     def close(self) -> None:
-        """Give up what is open; may be called any number of times."""
+        """Close the open part; may be called any number of times."""
         self._pieces.close()
         close = getattr(self._blocks, "close", None)
         if close is not None:

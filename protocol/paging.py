@@ -12,7 +12,7 @@ PAGE_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a client asks of a list: at most `limit` entries after `last` (exclusive; None = from the beginning)."""
+    """A page of a list: at most `limit` entries after `last` (exclusive; None = from the beginning)."""
 
     limit: int
     last: str | None
@@ -33,7 +33,7 @@ def parse_page(request: Request, limit_max: int = PAGE_MAX) -> Page:
 
 
 def parse_last(request: Request) -> str | None:
-    """The entry to go on after, without what no name holds and no database takes."""
+    """The entry after which the page begins, without characters that no name holds and no database takes."""
     last = request.parameter("last")
     if last is not None and not last.isprintable():
         last = "".join(character for character in last if character.isprintable())

@@ -43,7 +43,7 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...] | None:
     unit = _UNIT.match(header or "")
     if header is None or unit is None:
         return None
-    # The grammar of lists (RFC 9110 section 5.6.1) allows elements without anything.
+    # The grammar of lists (RFC 9110 section 5.6.1) allows empty elements.
     specs = [each for each in (each.strip(" \t") for each in header[unit.end() :].split(",")) if each]
     if not 0 < len(specs) <= RANGES_MAX:
         return None
@@ -61,7 +61,7 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...] | None:
 
 
 def _within(first: str, last: str, size: int) -> ByteRange | None:
-    """One range of the header as far as the blob reaches; None if it names none of its bytes."""
+    """One range of the header, cut at the end of the blob; None if it names none of its bytes."""
     if not first:
         length = min(_number(last), size)
         return ByteRange(size - length, length) if length else None
@@ -71,7 +71,7 @@ def _within(first: str, last: str, size: int) -> ByteRange | None:
 
 
 def _number(digits: str) -> int:
-    """The number; one that is larger than any blob if it has more digits than a size can have."""
+    """The number, or one beyond the end of any blob if there are too many digits."""
     digits = digits.lstrip("0")
     return int(digits or "0") if len(digits) <= _DIGITS_MAX else _BEYOND_ANY_BLOB
 

@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 
 class Kind(Enum):
-    """What a path under /v2/ names."""
+    """The kinds of things that paths under /v2/ name."""
 
     BASE = auto()
     CATALOG = auto()

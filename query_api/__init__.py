@@ -1,1 +1,1 @@
-"""Every GET and HEAD but upload status: pull path, lists, history."""
+"""Answers every GET and HEAD except upload status: pull path, lists, history."""

@@ -1,4 +1,4 @@
-"""/api/v1: the questions that only this registry can answer, for programs and pages (Flask, marshmallow)."""
+"""/api/v1: questions beyond the protocol, for programs and pages."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -88,7 +88,7 @@ def _after(text: str | None) -> tuple[str, str] | None:
 
 
 def _parameters(schema: Schema) -> dict[str, Any]:
-    """The query parameters as the schema wants them; 400 with every wrong one named."""
+    """The query parameters, checked by the schema. Raises 400 that names every wrong one."""
     try:
         loaded: dict[str, Any] = schema.load(request.args.to_dict())
     except ValidationError as problem:

@@ -1,4 +1,4 @@
-"""What every question is given: the read models, the bytes, and the limits of answers."""
+"""The parts that every question uses: the read models, the bytes, and the limits of answers."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from query_api.cache import AnswerCache
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The rooms that a question needs; made once a process."""
+    """The parts that a question uses; made once for each process."""
 
     reader: Reader
     blobs: BlobStore

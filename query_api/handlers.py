@@ -1,4 +1,4 @@
-"""Which handler answers what: the query side's table of routes and methods."""
+"""The query side's table of routes and methods with their handlers."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Parameters and answers of /api/v1, as marshmallow schemas: the only description of their shape."""
+"""Parameters and answers of /api/v1. These schemas are the only description of their shape."""
 
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
@@ -7,10 +7,10 @@ PAGE_MAX = 1_000
 
 
 class HistoryParameters(Schema):
-    """What a client may ask of a repository's history."""
+    """The parameters of a repository's history."""
 
     class Meta:
-        """An unknown parameter is refused: a misspelt filter must not answer everything."""
+        """An unknown parameter is refused, because a misspelt filter would answer everything."""
 
         unknown = RAISE
 
@@ -42,7 +42,7 @@ class History(Schema):
 
 
 class ReferencesParameters(Schema):
-    """What a client may ask of a blob's references."""
+    """The parameters of a blob's references."""
 
     class Meta:
         """An unknown parameter is refused."""
@@ -57,7 +57,7 @@ class ManifestReference(Schema):
     """One manifest that names the blob, and as what."""
 
     class Meta:
-        """Rows may know more than the answer says."""
+        """Rows may have more columns than the answer shows."""
 
         unknown = EXCLUDE
 

@@ -57,7 +57,7 @@ class StandingBlob:
 
     @property
     def kept_bytes(self) -> int:
-        """How many bytes this holds in memory once it was asked for."""
+        """The number of bytes that this holds in memory once it was asked for."""
         return self._size if self._size <= SMALL_BYTES_MAX else 0
 
     def answer(self, environ: Environ) -> Answer:
