@@ -1,4 +1,4 @@
-"""Checking stored bytes against the log: what should be there, what is damaged, and who is concerned."""
+"""Checks stored bytes against the log, and tells which repositories and manifests a damaged blob concerns."""
 
 import logging
 import time
@@ -35,7 +35,7 @@ class LiveBlob:
 
 @dataclass(frozen=True, slots=True)
 class DamagedBlob:
-    """A damaged blob: sizes in bytes, where its file went, who links it, and (repository, manifest, role) naming it."""
+    """A damaged blob: sizes in bytes, the new place of its file, and its users as (repository, manifest, role)."""
 
     digest: str
     damage: Damage
@@ -67,8 +67,8 @@ def check_blobs(
 ) -> Iterator[DamagedBlob]:
     """Check each blob and give those that are damaged, after their files were moved away.
 
-    A blob that is missing and that no repository links is no damage: nobody is promised it. When this has ended, every
-    server answers 404 for what was given.
+    A missing blob that no repository links is no damage, because nobody can ask for it. When this has ended, every
+    server answers 404 for the blobs that were given.
     """
     found_at = None
     for blob in live_blobs(store, repository):
@@ -93,5 +93,5 @@ def check_blobs(
             more=users.more or users.more_repositories,
         )
     if found_at is not None:
-        # A push that began sooner could be told that a blob is there, and would not heal it.
+        # Until then a push could be told that the blob is there, and would not heal it.
         time.sleep(max(0.0, found_at + SEEN_FOR_S - time.monotonic()))

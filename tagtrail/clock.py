@@ -1,4 +1,4 @@
-"""The clock of a process, and the tests' way of moving it across processes (rule: time is passed in)."""
+"""The clock of a process, which tests can move across processes (rule: time is passed in)."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from tagtrail.config import Settings
 
 
 def make_clock(settings: Settings) -> Callable[[], datetime]:
-    """The time now, aware, in UTC; in tests moved by the seconds that the file `test_clock` holds at that moment."""
+    """A clock of aware times in UTC; in tests it is moved by the seconds in the file `test_clock`."""
     offset_file = settings.test_clock
     if offset_file is None:
         return utc_now

@@ -1,7 +1,7 @@
 """Settings of one server: resolved from flags, variables and a TOML file, handed to child processes as JSON.
 
-A flag stands above its variable, that above the file, that above the default. What is wrong raises WrongOption, whose
-message names the option, where it was set and what would be right; a value of `database` is never repeated in one.
+A flag beats its variable, which beats the file, which beats the default. A wrong value raises WrongOption, whose
+message names the option, where it was set and what would be right. It never repeats a value of `database`.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from tagtrail.options import BY_NAME, OPTIONS, InvalidValue, Option
 CONFIG_VARIABLE = "TAGTRAIL_CONFIG"
 DEFAULT_FILE = "tagtrail.toml"
 HANDED_VARIABLE = "TAGTRAIL_SETTINGS_FILE"
-# Variables that are no options: the tests' own, and those of single commands and of docker-compose.yml.
+# Variables that are not options: those of tests, of single commands and of docker-compose.yml.
 _OTHER_VARIABLES = {
     CONFIG_VARIABLE,
     HANDED_VARIABLE,
@@ -44,7 +44,7 @@ class WrongOption(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server runs with. Times are seconds, sizes bytes; see `tagtrail.options` for each."""
+    """The settings of a server. Times are seconds, sizes bytes; see `tagtrail.options` for each."""
 
     listen: str
     data: Path
@@ -95,14 +95,14 @@ class Settings:
 
     @property
     def database_url(self) -> str:
-        """The database to connect to; in a child process always known, because the supervisor has resolved it."""
+        """The database to connect to. A child process always knows it, because the supervisor has resolved it."""
         if self.database is None:
             raise WrongOption("no database: these settings were not handed over by a running server")
         return self.database
 
     @property
     def kafka_settings(self) -> KafkaSettings | None:
-        """How Kafka is reached, if it is used at all."""
+        """The settings of Kafka, None if it is not used."""
         if self.kafka is None:
             return None
         sasl = self.kafka_security_protocol.startswith("sasl")
@@ -131,7 +131,7 @@ class Settings:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """True if only this machine can reach the server."""
         return ipaddress.ip_address(self.host).is_loopback
 
     def to_json(self) -> str:
@@ -152,7 +152,7 @@ class Settings:
         return cls(**values)
 
     def with_database(self, url: str) -> "Settings":
-        """The same settings with a database that is known."""
+        """The same settings with this database."""
         return replace(self, database=url)
 
 
@@ -288,7 +288,7 @@ def hand_over(settings: Settings, path: Path) -> None:
 
 @lru_cache(maxsize=1)
 def current_settings() -> Settings:
-    """The settings that the supervisor handed to this process; raises WrongOption where there are none."""
+    """The settings that the supervisor handed to this process. Raises WrongOption if there are none."""
     path = os.environ.get(HANDED_VARIABLE)
     if path is None:
         raise WrongOption(f"{HANDED_VARIABLE} is not set: this process is started by `tagtrail serve`")

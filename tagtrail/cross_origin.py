@@ -1,4 +1,4 @@
-"""Pages of other origins (CORS in the Fetch standard): which of them may call, and what their browsers are told."""
+"""Tells browsers which pages of other origins may call (CORS in the Fetch standard)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from protocol.messages import Answer, Headers, empty
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-# What requests of the protocol carry besides what browsers let every page send.
+# Headers of the protocol's requests, besides those that browsers let every page send.
 _REQUEST_HEADERS = (
     "Accept, Authorization, Content-Range, Content-Type, If-Match, If-None-Match, If-Range, Range, X-Request-Id"
 )
-# What clients of the protocol read besides what browsers show to every page.
+# Headers that clients of the protocol read, besides those that browsers show to every page.
 _ANSWER_HEADERS = ", ".join(
     [
         "Accept-Ranges",
@@ -33,13 +33,13 @@ _ANSWER_HEADERS = ", ".join(
         "X-Request-Id",
     ]
 )
-# As long as any browser keeps it.
+# The longest time for which any browser keeps it.
 _PREFLIGHT_S = "7200"
 ANY = "*"
 
 
 class CrossOrigin:
-    """The origins whose pages may call; none of them: nothing is answered that would let one."""
+    """The origins whose pages may call. If there are none, no answer lets any page call."""
 
     def __init__(self, origins: frozenset[str]) -> None:
         self._origins = origins
@@ -48,7 +48,7 @@ class CrossOrigin:
         """Headers that go with an answer."""
         if not self._origins:
             return []
-        # The answer to one origin is not that to another, also for caches on the way.
+        # Caches on the way must not give the answer for one origin to another.
         vary: Headers = [] if ANY in self._origins else [("Vary", "Origin")]
         allowed = self._allowed(environ)
         if allowed is None:

@@ -1,7 +1,7 @@
 """Answers that a client may take long to read: counted, and handed to the server in small blocks.
 
-The server writes an answer of one piece by itself. One of several blocks holds a thread until the last of them is on
-its way, and its client decides when that is: so their number is bounded, for each address and in all.
+The server writes an answer of one piece by itself. An answer of several blocks holds a thread until the last block is
+on its way, and its client decides when that is. So the number of such answers is bounded, for each address and in all.
 """
 
 import sys
@@ -14,8 +14,8 @@ from protocol.gates import AddressGate, TooMany
 from protocol.messages import Answer
 
 _RETRY_AFTER_S = 5
-# A thread that waits for the interpreter wakes up that often to ask for it. When a thousand downloads begin at once,
-# that many wait, and with Python's own 5 ms their waking up took all the time that there was: nobody else was served.
+# A thread that waits for the interpreter wakes up at this interval to ask for it. When a thousand downloads began at
+# once, with Python's own 5 ms, their waking up took all the time, and nobody else was served.
 _SWITCH_INTERVAL_S = 0.005
 _SWITCH_INTERVAL_S_EACH = 0.00005
 
@@ -29,7 +29,7 @@ class Downloads:
         self._setting = threading.Lock()
 
     def admit(self, answer: Answer, address: str) -> Answer:
-        """The answer to a GET as it may go out: a large one holds a place until it ends. Raises 429 if none is free."""
+        """The answer to a GET, ready to go out. A large one holds a place until it ends. Raises 429 if none is free."""
         body = answer.body
         if isinstance(body, list) or (isinstance(body, bytes) and len(body) <= WHOLE_BYTES_MAX):
             return answer
@@ -54,13 +54,13 @@ class Downloads:
         self._set_interval()
 
     def _set_interval(self) -> None:
-        # One at a time, so that the last one to set it has counted all.
+        # Under a lock, so that the last one to set it has counted all.
         with self._setting:
             sys.setswitchinterval(_SWITCH_INTERVAL_S + self._gate.total * _SWITCH_INTERVAL_S_EACH)
 
 
 class MemoryBlocks:
-    """Blocks of bytes that are in memory anyway, so that the server does not copy all of them for each reader."""
+    """Blocks of bytes that are in memory already, so that the server does not copy all of them for each reader."""
 
     def __init__(self, body: bytes, pace: Pace) -> None:
         self._body = body
@@ -85,7 +85,7 @@ class MemoryBlocks:
 
 
 class _Held:
-    """A body that holds a place; the server takes its blocks without coming by here."""
+    """A body that holds a place. The server takes its blocks without calling this class."""
 
     def __init__(self, body: Iterable[bytes], leave: Callable[[], None]) -> None:
         self._body = body
@@ -104,7 +104,7 @@ class _Held:
                 leave()
 
     def __del__(self) -> None:
-        # A body that the server never began to read is closed by nobody else.
+        # Nobody else closes a body that the server never began to read.
         self.close()
 
 

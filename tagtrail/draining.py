@@ -1,8 +1,8 @@
-"""The rest of a body whose answer is there already: it is read and thrown away, for every answer alike.
+"""Reads and throws away the rest of a body whose answer is there already.
 
 A connection that is closed with bytes unread is reset by the kernel, and a reset overtakes the answer: the client would
 see "broken pipe" and no status. So an answer that is given before the body was read keeps its thread until the rest
-has come too, within limits. Where little is left, the connection works on; otherwise the answer says that it will be
+has come too, within limits. If little is left, the connection stays open; otherwise the answer says that it will be
 closed.
 """
 
@@ -22,23 +22,23 @@ from command_api.bodies import (
 from protocol.gates import AddressGate, TooMany
 from tagtrail.waits import BodyWaits
 
-# So much is read for the sake of the next request on the same connection.
+# The most that is read to keep the connection for the next request.
 KEPT_BYTES_MAX = 1 << 20
-# So much is read for the sake of the answer. Clients that listen while they send have ended long before.
+# The most that is read so that the answer arrives. Clients that listen while they send stop long before.
 BYTES_MAX = 256 << 20
 SECONDS_MAX = 300.0
-# The server takes so many blocks of an answer before it has begun to send it, and a few more to be sure.
+# More blocks of an answer than the server takes before it has begun to send it.
 _BLOCKS_AHEAD = 8
 
 Environ = dict[str, Any]
 
 
 class RequestBody:
-    """The wsgi.input of a request that has a body, and how much of it was read. `waits` is told of each read."""
+    """The wsgi.input of a request with a body. It counts what was read and reports each read to `waits`."""
 
     def __init__(self, environ: Environ, waits: BodyWaits) -> None:
         self._waits = waits
-        # The other end of the connection, which is not the client's where a proxy is between.
+        # The other end of the connection: the client, or a proxy.
         self.peer: str = environ.get("REMOTE_ADDR", "")
         self._source: Input = environ["wsgi.input"]
         self._length = content_length(environ)
@@ -61,16 +61,16 @@ class RequestBody:
 
     @property
     def left(self) -> int | None:
-        """How many bytes are left; None for a body in chunks, which does not say."""
+        """The number of bytes left; None for a body in chunks, which does not say."""
         return None if self._length is None else self._length - self._received
 
     @property
     def asking(self) -> bool:
-        """True if the client waits to be told to send the body, which the first read does."""
+        """True if the client waits to be told to send the body; the first read tells it."""
         return self._asks and not self._received
 
     def rest(self) -> Environ:
-        """The rest, as the environment of a request of its own."""
+        """The environment of a request whose body is the rest."""
         left = self.left
         length = {"HTTP_TRANSFER_ENCODING": "chunked"} if left is None else {"CONTENT_LENGTH": str(left)}
         return {"wsgi.input": self, **length}
@@ -79,7 +79,7 @@ class RequestBody:
 def take_body(environ: Environ, waits: BodyWaits) -> RequestBody | None:
     """Put a RequestBody in the place of wsgi.input; None for a request without a body.
 
-    REMOTE_ADDR must be that of the connection still, whatever a proxy says.
+    REMOTE_ADDR must still be the address of the connection, whatever a proxy says.
     """
     if not has_body(environ):
         return None
@@ -88,9 +88,9 @@ def take_body(environ: Environ, waits: BodyWaits) -> RequestBody | None:
 
 
 class Drain:
-    """Reads the rests of bodies, of as many at once as the gate lets in.
+    """Reads the rests of as many bodies at once as the gate lets in.
 
-    `linger` is told the peer's address of a connection that is closed at once because the gate lets in no more.
+    If the gate lets in no more, `linger` is given the address of the peer whose connection is closed at once.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Drain:
         self._clock = clock
 
     def after(self, answer: Iterable[bytes], body: RequestBody, address: str) -> tuple[Iterable[bytes], bool]:
-        """The answer, which reads the rest of the body when it was sent; and whether its connection may serve another.
+        """The answer, which reads the rest of the body once it was sent; and True if its connection stays open.
 
-        An answer that is one too many does not, and its connection is closed at once.
+        If the gate is full, the rest is not read, and the connection is closed at once.
         """
         if body.ended:
             return answer, True
@@ -135,10 +135,10 @@ class Drain:
 
 
 class _Drained:
-    """An answer with something to do when all of it was handed over.
+    """An answer with work to do once all of it was handed over.
 
-    Who reads a body that was asked for tells the client to send it, unless the answer is on its way. That is known when
-    the server takes no more blocks: it has room for a few before it begins, so some empty ones are offered.
+    To read a body that waits for 100 Continue tells the client to send it, unless the answer is on its way. It is on
+    its way when the server takes no more blocks. The server takes a few before it begins, so empty ones are offered.
     """
 
     # See tagtrail.server.senders: the rest of a body is read by the thread that was given the request.

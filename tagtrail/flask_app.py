@@ -1,4 +1,4 @@
-"""The Flask application: everything but the pull path. Errors leave it as exceptions; the WSGI shell answers them."""
+"""The Flask application for all but the pull path. Errors leave it as exceptions, which the WSGI shell answers."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,17 +17,17 @@ REQUEST_KEY = "tagtrail.request"
 
 
 class _Application(Flask):
-    """Flask, without what it would find out of each request of the wire that is the same for all of them."""
+    """Flask, without the work that gives the same result for each request of the protocol."""
 
     def create_url_adapter(self, request: FlaskRequest | None) -> MapAdapter | None:
-        """The wire has one path and no host."""
+        """All requests of the protocol have one path here, and no host."""
         if request is not None and REQUEST_KEY in request.environ:
             return self.url_map.bind("", path_info=WIRE_PATH, default_method=request.method)
         return super().create_url_adapter(request)
 
 
 class _WireResponse(Response):
-    """An answer of ours, which goes out as it is."""
+    """An answer of ours, which goes out unchanged."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(status=answer.status)

@@ -1,4 +1,4 @@
-"""GET /healthz and /readyz: whether the process lives, and whether it can serve; says what is not (design: Server)."""
+"""GET /healthz tells that the process lives, GET /readyz that it can serve, or else what is missing."""
 
 import json
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The Host of a request (RFC 9112 section 3.2), and the names to which a server on loopback answers.
 
 A page of any site can let its own name point to 127.0.0.1 (DNS rebinding), and its browser then takes this server for
-that site. Where nobody has to log in, the page could pull and delete. The browser sends the site's name as Host, so a
-server that only this machine reaches answers to names of this machine and to those that it was given.
+that site. As nobody has to log in, the page could pull and delete. But the browser sends the site's name as Host. So a
+server that only this machine reaches answers only to names of this machine and to those that it was given.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from protocol.errors import Code, error
 from tagtrail.config import Settings
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,255})(:[0-9]{0,5})?")
-# A longer one is malformed, and is not kept: a head has room for 64 KiB of it.
+# A longer one is malformed. It must not be kept, because a head has room for 64 KiB.
 _BYTES_MAX = 300
 _KEPT = 1024
 
@@ -29,7 +29,7 @@ class _Verdict(Enum):
 
 
 class Hosts:
-    """Which Host a request may have; `names` is None where every one is right."""
+    """The rule for the Host of requests; `names` is None if every name is right."""
 
     def __init__(self, names: frozenset[str] | None) -> None:
         self._names = names
@@ -48,7 +48,7 @@ class Hosts:
                 "start it with --allow-host or --public-url to let it answer to this one",
                 {"host": host[:255]},
             )
-        # The server gives an empty one where there is none. HTTP/1.0 does not ask for it, and no browser speaks that.
+        # The server gives an empty Host if there is none. HTTP/1.0 needs none, and no browser speaks it.
         if host or environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
             raise error(Code.UNSUPPORTED, "a request has one Host header, a name or an address", status=400)
 
@@ -63,7 +63,7 @@ class Hosts:
 
 
 def hosts_of(settings: Settings) -> Hosts:
-    """The names to which a server of these settings answers; every one where others than this machine reach it."""
+    """The names to which a server of these settings answers: all, if other machines reach it."""
     if not settings.loopback:
         return Hosts(None)
     return Hosts(frozenset(names_given(settings)))
@@ -76,7 +76,7 @@ def names_given(settings: Settings) -> list[str]:
 
 
 def _is_of_this_machine(name: str) -> bool:
-    """True if a name is of loopback by its spelling, whatever a name server says (RFC 6761 section 6.3)."""
+    """True if a name means loopback whatever a name server says (RFC 6761 section 6.3)."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

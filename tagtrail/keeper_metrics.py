@@ -1,4 +1,4 @@
-"""The keeper at /metrics: told from the database, so that every API process and every keeper says the same."""
+"""The keeper at /metrics, read from the database, so that every API process and every keeper says the same."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,17 @@ from eventstore.feed.keeper import LEASE, STANDINGS
 
 
 class Keeping(Collector):
-    """One gauge for a keeper that is there, and where each of its tasks stands; nothing while the database is away."""
+    """Gauges of a living keeper and of each of its tasks; none while the database is away."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: what there is to tell is known when the database is asked."""
+        """Nothing, because the samples are known only when the database is asked."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """One sample a task of each; a task stands there from its first round on."""
+        """One sample of each for every task, from its first round on."""
         try:
             with self._engine.connect() as connection:
                 rows = connection.exec_driver_sql(STANDINGS, {"lease": LEASE}).all()

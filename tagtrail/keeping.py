@@ -1,4 +1,4 @@
-"""The keeper of a log, made from settings: which tasks it has and how often, and the thread or process that runs it."""
+"""The keeper of a log, made from settings: its tasks, their periods, and the thread or process that runs it."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ JOIN_S = 2.0
 
 
 def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
-    """All that a registry does by itself. Periods in seconds."""
+    """All tasks that a registry does by itself. Periods are seconds."""
     clock = make_clock(settings)
     uploads = UploadUpkeep(store, DiskBlobStore(settings.data), clock, timedelta(seconds=settings.upload_expiry_s))
     addresses = timedelta(days=settings.client_address_days)
@@ -75,7 +75,7 @@ def keep(settings: Settings, stop: threading.Event, board_path: Path | None = No
 
 @contextmanager
 def keeping(settings: Settings, stop: threading.Event, board_path: Path | None = None) -> Iterator[None]:
-    """The same in a thread, beside what else the process does; should it end by a fault, `stop` ends the process."""
+    """Keep in a thread beside the other work of the process. If it ends by a fault, it sets `stop`."""
 
     def run() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Logs of every process: structlog, as text or JSON, on standard error; one line a request; no secrets."""
+"""Logs of every process by structlog, as text or JSON, on standard error: one line a request, and no secrets."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ def configure(settings: Settings, process_name: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         _stamp(process_name),
-        # Plain traces: those of rich print local variables, and with them the database's password.
+        # Plain traces, because those of rich print local variables, and with them the database's password.
         structlog.processors.format_exc_info,
     ]
     last: structlog.types.Processor = (
@@ -46,17 +46,17 @@ def configure(settings: Settings, process_name: str) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries narrate at info; only what they warn of concerns an operator.
+    # Libraries tell too much at level info; an operator needs only their warnings.
     root.setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
-    # Of a broker that is away it tells for each connection and try; the relay and the feed tell it once.
+    # kafka-python logs each try to reach a broker; the relay and the feed log once that it is away.
     logging.getLogger("kafka").setLevel(level if level == logging.DEBUG else logging.CRITICAL)
     logging.captureWarnings(True)
 
 
 class _Lossy:
-    """A stream for lines, of which those that cannot be written are lost: what logs go to may be full or gone.
+    """A stream that drops lines which cannot be written, because the disk or the pipe of logs may be full or gone.
 
-    No request may fail for that. Once lines can be written again, one says how many were lost.
+    No request may fail for that. Once lines can be written again, one of them says how many were lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -64,7 +64,7 @@ class _Lossy:
         self._lost = 0
 
     def write(self, line: str) -> None:
-        """Write and flush one line, or lose it."""
+        """Write and flush one line, or drop it."""
         try:
             self._stream.write(line)
             self._stream.flush()
@@ -75,10 +75,10 @@ class _Lossy:
             self._lost = 0
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing, because no line is held back."""
 
     def tell(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Say in the event how many lines before it were lost."""
+        """Add to the event the number of lines lost before it."""
         return {**event, "lines_lost": self._lost} if self._lost else event
 
 
@@ -102,7 +102,7 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
 def _as_text(coloured: bool) -> structlog.types.Processor:
-    """A line a person reads: time, level, what happened, then name=value; anything odd in a value is quoted."""
+    """A line for people: time, level, event, then name=value with odd values quoted."""
 
     def render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
         stamp, level, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
@@ -115,7 +115,7 @@ def _as_text(coloured: bool) -> structlog.types.Processor:
 
 
 def _quoted(value: object) -> str:
-    # A path may hold newlines: unquoted, a request could write log lines of its own.
+    # A path may hold newlines; unquoted, a request could write log lines of its own.
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
@@ -138,7 +138,7 @@ def access_line(
     request_id: str,
     address: str,
 ) -> None:
-    """Log one served request. The query is left out: it may hold what is nobody's business."""
+    """Log one served request. The query is left out, because it may hold secrets."""
     _logger.info(
         "request",
         method=method,
@@ -152,10 +152,10 @@ def access_line(
 
 
 def error_with_trace(request_id: str, exc: BaseException) -> None:
-    """Log what made a request fail with a 5xx, with its trace and the id that the answer carries."""
+    """Log why a request failed with a 5xx, with the trace and the id that the answer carries."""
     _logger.error("request failed", request_id=request_id, error=str(exc), exc_info=exc)
 
 
 def refused(request_id: str, exc: BaseException) -> None:
-    """Log why a request was answered 503: what is away or full is away for all, and a trace each would bury it."""
+    """Log why a request was answered 503, without a trace: the cause concerns all requests, traces would bury it."""
     _logger.error("request refused", request_id=request_id, error=str(exc))

@@ -1,7 +1,7 @@
-"""GET /metrics: what the processes of this machine counted, and where log, feed and read models stand.
+"""GET /metrics: the counters of this machine's processes, and the state of log, feed and read models.
 
-Counters live in files that all processes of one server share (prometheus-client's multiprocess mode); where things
-stand is asked of the database, so that it is the same whoever is asked.
+Counters live in files that all processes of one server share (prometheus-client's multiprocess mode). The state is
+read from the database, so every process gives the same.
 """
 
 import logging
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def registry_of(settings: Settings) -> CollectorRegistry:
-    """Everything that this machine can tell."""
+    """All metrics of this machine."""
     if os.environ.get(FOLDER_VARIABLE):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -56,31 +56,31 @@ class Metrics:
 
 
 class Standings(Collector):
-    """Where log, relay and read models stand, read from the database at each scrape."""
+    """The state of log, relay and read models, read from the database at each scrape."""
 
     def __init__(self, database_url: str, *, with_kafka: bool) -> None:
         self._engine = engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S)
         self._with_kafka = with_kafka
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: what there is to tell is known when the database is asked."""
+        """Nothing, because the samples are known only when the database is asked."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """All gauges; only that it is away, if the database is; only that it is there, if it takes too long to tell."""
+        """All gauges. If the database is away or too slow, there is only the gauge that says so."""
         up, found = self._ask()
         yield _gauge("tagtrail_database_up", "Whether the database answers", int(up))
         if found is None:
             return
         yield _gauge("tagtrail_log_position", "Position of the last event", found.head)
         yield _gauge("tagtrail_log_epoch", "Epoch of the log, raised by a restore", found.epoch)
-        # Without Kafka nothing is published, and the lag would grow for ever.
+        # Without Kafka nothing is published, so the lag would grow for ever.
         if self._with_kafka or found.relay.known:
             yield from _of_relay(found.relay)
         yield from _of_models(found)
 
     def _ask(self) -> tuple[bool, Status | None]:
-        """True if the database answers, and where things stand if it could tell in time."""
+        """True if the database answers, and the state if it was read in time."""
         up = False
         try:
             with self._engine.connect() as connection:

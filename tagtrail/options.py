@@ -1,4 +1,4 @@
-"""The table of options: name, how a value is read, default, help. `config` resolves it, the command line mirrors it."""
+"""The table of options: name, reader of values, default, help. `config` and the command line are made from it."""
 
 import ipaddress
 import os
@@ -13,15 +13,15 @@ Value = Any
 
 
 class InvalidValue(ValueError):
-    """A value that its option does not take; the message says what would be right."""
+    """A value that is wrong for its option; the message says what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option. `read` takes a string (flag, variable) or a TOML value and raises InvalidValue.
 
-    `default` gets the options resolved so far. `flag` False: settable by variable and file only. `many` takes several
-    values: parted by commas, as a list in the file, or by the flag given again.
+    `default` gets the options resolved so far. Without `flag` the option is set by variable and file only. With `many`
+    it takes several values: separated by commas, as a list in the file, or by repeated flags.
     """
 
     name: str
@@ -153,7 +153,7 @@ def read_origins(given: object) -> tuple[str, ...]:
 
 
 def read_public_url(given: object) -> str | None:
-    """The root that clients know the server by, without a slash at its end; empty means none."""
+    """The URL by which clients know the server, without a slash at its end; empty means none."""
     text = str(given)
     if not text:
         return None
@@ -169,7 +169,7 @@ def read_text(given: object) -> str | None:
 
 
 def read_topic_prefix(given: object) -> str:
-    """What names of topics may begin with."""
+    """A prefix of topic names."""
     text = str(given)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", text):
         raise InvalidValue("must be letters, digits, '.', '_' and '-'")

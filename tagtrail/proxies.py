@@ -10,7 +10,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class TrustedProxies:
-    """The addresses of the proxies in front. Nothing that others say of where they come from is believed."""
+    """The addresses of trusted proxies. Only they are believed when they name the address of a client."""
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(each) for each in networks)
@@ -22,8 +22,8 @@ class TrustedProxies:
     def client_of(self, environ: Mapping[str, Any]) -> str:
         """The client's address. X-Forwarded-For is read from its end, where each proxy adds the peer that it saw.
 
-        The first one that is no trusted proxy is the client. Where an entry is no address, whoever wrote it is the
-        last that is known.
+        The first address that is no trusted proxy is the client. If an entry is no address, the proxy that wrote it is
+        the last one that is known.
         """
         known: str = environ.get("REMOTE_ADDR", "")
         forwarded: str = environ.get("HTTP_X_FORWARDED_FOR", "")

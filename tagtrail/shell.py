@@ -1,6 +1,6 @@
-"""The WSGI shell of an API process: request ids, the pull path in front of Flask, errors into answers, access log.
+"""The WSGI shell of an API process: request ids, the pull path before Flask, answers for errors, the access log.
 
-The pull path (GET and HEAD of /v2/, manifests and blobs) is served by plain functions: Flask alone would cost three
+Plain functions serve the pull path (GET and HEAD of /v2/, manifests and blobs), because Flask alone would take three
 quarters of such a request's time.
 """
 
@@ -68,10 +68,10 @@ class Application:
         public_url: str | None,
         access_log: bool,
     ) -> None:
-        # The reads of bodies that wait for their clients.
+        # The reads that wait for bytes of a body from their clients.
         self.waits = BodyWaits()
         self._cache = cache
-        # Of request ids: a random name a process and a number, because randomness for each request costs a system call.
+        # A request id is a random name of the process and a number: randomness for each would cost a system call.
         self._name = secrets.token_hex(5)
         self._numbers = itertools.count()
         self._pull = pull
@@ -117,7 +117,7 @@ class Application:
         return body
 
     def _located(self, headers: Headers) -> Headers:
-        """The headers, with addresses of this server made absolute where it was told its own."""
+        """The headers, with Location made absolute if the server was told its public URL."""
         if self._public_url is None:
             return headers
         return [
@@ -198,7 +198,7 @@ class Application:
 
         inner = environ if request is None else {**environ, "PATH_INFO": WIRE_PATH, REQUEST_KEY: request}
         body = self._flask.wsgi_app(inner, start)
-        # All that it serves is in memory.
+        # Everything that it serves is in memory.
         whole = b"".join(body)
         close(body)
         status, headers = made[0]

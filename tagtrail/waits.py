@@ -1,7 +1,7 @@
-"""Reads of bodies that wait for their clients: since when, and at which address the client's connection has its end.
+"""Counts the reads of bodies that wait for their clients, with the address of the connection's other end.
 
-A read cannot be broken off, and it does not know its connection. So whoever looks at the connections
-(tagtrail.server.silence) is told here for which addresses reads have waited too long.
+A read cannot be broken off, and it does not know its connection. So the watch of connections
+(tagtrail.server.silence) learns here for which addresses reads have waited too long.
 """
 
 import itertools
@@ -30,5 +30,5 @@ class BodyWaits:
             del self._open[number]
 
     def peers(self, before: float = float("inf")) -> Counter[str]:
-        """How many reads that began before a moment wait, by address."""
+        """The number of waiting reads that began before a moment, by address."""
         return Counter(peer for peer, since in list(self._open.values()) if since < before)

@@ -1,4 +1,4 @@
-"""The composition root: one process's rooms, made from its settings and joined into one WSGI application."""
+"""Makes the rooms of one process from its settings and joins them into one WSGI application."""
 
 import sys
 import threading
@@ -46,7 +46,7 @@ OPEN_PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What one API process holds; `close` ends it."""
+    """The rooms of one API process; `close` ends them."""
 
     settings: Settings
     store: Store
@@ -91,7 +91,7 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
         ),
         work_gate=WorkGate(),
     )
-    # Without the tail, answers are not of now: those are not kept.
+    # Without the tail answers may be outdated, so none is kept.
     cache = AnswerCache((board or Validator(store.marks)) if tail else None, settings.cache_bytes)
     questions = QueryContext(reader=reader, blobs=blobs, cache=cache, list_page_max=settings.list_page_max)
     gate = AddressGate(
@@ -102,7 +102,7 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
 
 
 def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) -> Application:
-    """The application of one API process; `refusal` says why it must not serve at the moment, if it must not."""
+    """The application of one API process; `refusal` tells why it must not serve at the moment, or None."""
     commands = command_handlers.handlers(rooms.commands)
     lists = query_handlers.list_handlers(rooms.questions)
     pull = query_handlers.pull_handlers(rooms.questions)
@@ -114,7 +114,7 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
         "/readyz": health.ready,
         "/metrics": Metrics(rooms.settings).answer,
     }
-    # As many rests of bodies as bodies: who may send no more of these is answered before the body was read.
+    # As many rests as bodies: a client that may send no more bodies is answered before its body was read.
     gate = AddressGate(
         per_address_max=rooms.settings.upload_bodies_per_address,
         total_max=rooms.settings.upload_bodies_total,
@@ -138,18 +138,18 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
 
 
 def _linger(settings: Settings) -> Callable[[str], None]:
-    """What holds the connections of an address that are about to be closed; only Linux tells their states."""
+    """The holder of connections that are about to be closed. Only Linux tells their states."""
     return Lingering(settings.port).hold if sys.platform == "linux" else lambda _: None
 
 
 def register(rooms: Rooms) -> Membership:
-    """Say that this process lives, which read models it asks for and what it handles; until then it must not serve."""
+    """Register this process with its read models and features; it must not serve before."""
     member = Member("api", frozenset(each.id for each in MODELS), HANDLED["api"])
     return Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
 
 
 def start_beside(rooms: Rooms) -> threading.Event:
-    """Begin what goes on beside the requests; set the event to end it."""
+    """Start the work that goes on beside the requests; set the event to end it."""
     stop = threading.Event()
     if rooms.board is not None:
         threading.Thread(target=_open_store, args=(rooms.store, stop), name="open-store", daemon=True).start()
@@ -157,7 +157,7 @@ def start_beside(rooms: Rooms) -> threading.Event:
 
 
 def _open_store(store: Store, stop: threading.Event) -> None:
-    """Open the store before it is needed: what a dead worker left open on the board is settled by its successor."""
+    """Open the store before it is needed, because that settles what a dead worker left open on the board."""
     while not stop.is_set():
         try:
             store.head()

@@ -1,4 +1,4 @@
-"""What the server's worker processes load."""
+"""The module that the server's worker processes load."""
 
 from dataclasses import replace
 from multiprocessing.util import Finalize
@@ -10,9 +10,9 @@ from tagtrail.server.processes import board_path
 from tagtrail.shell import Application
 from tagtrail.wiring import make_rooms, make_wsgi, register, start_beside
 
-# Workers that listen before they are registered would answer 503 meanwhile. A database that is away is not waited for.
+# A worker that listens before it is registered answers 503. But a database that is away is not waited for.
 FIRST_BEAT_S = 3.0
-# A worker that ends says so, and does not wait longer for a database that is away.
+# A worker that ends signs off, but does not wait long for a database that is away.
 LAST_BEAT_S = 3.0
 
 

@@ -1,4 +1,4 @@
-"""`tagtrail api`: API workers by themselves, over a database and a data folder that several may share."""
+"""`tagtrail api`: API workers alone, with a database and a data folder that others may share."""
 
 import fcntl
 import os
@@ -40,7 +40,7 @@ def api(config_file: str | None, **values: Any) -> None:
 
 def _serve(settings: Settings, handed: Path) -> None:
     os.environ.setdefault(ALLOCATOR_VARIABLE, ALLOCATOR_SETTINGS)
-    # Loaded once the folder of the counters is known, and the settings of the server's allocator.
+    # Loaded late: the folder of the counters and the settings of the allocator must be known before.
     from tagtrail.cli.processes import checked
     from tagtrail.server import api as work
 
@@ -53,7 +53,7 @@ def _serve(settings: Settings, handed: Path) -> None:
 
 @contextmanager
 def shared(data: Path) -> Iterator[None]:
-    """Make the data folder and hold it, beside others of our kind, but not beside `tagtrail serve`."""
+    """Make the data folder and hold it together with others of our kind, but not beside `tagtrail serve`."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         DiskBlobStore(data).prepare()

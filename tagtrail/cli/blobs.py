@@ -1,4 +1,4 @@
-"""`tagtrail blobs`: who has a blob, and whether the stored bytes are whole."""
+"""`tagtrail blobs`: the users of a blob, and checks of stored bytes."""
 
 import os
 from dataclasses import asdict
@@ -91,10 +91,10 @@ def _rate(_: click.Context, __: click.Parameter, given: str | None) -> int | Non
 def check(
     repository: RepositoryName | None, rate: int | None, output: str, config_file: str | None, **values: Any
 ) -> None:
-    """Hash every stored blob; move damaged files to quarantine/; exit status 1 if there is one.
+    """Hash every stored blob and move damaged files to quarantine/. The exit status is 1 if there is one.
 
-    Reads and writes go on meanwhile. A damaged blob is answered 404 from then on, so that the next push of an image
-    that has it uploads it again. Ctrl-C does no harm.
+    Reads and writes go on meanwhile. A damaged blob is answered 404 from then on, so the next push of an image with
+    this blob uploads it again. Ctrl-C does no harm.
     """
     settings = resolved({**values, "insecure_open": True}, config_file).settings
     database = database_of(values, config_file)

@@ -1,4 +1,4 @@
-"""What the commands share: options of settings, finding the running server's database, output, exit codes."""
+"""Parts that commands share: options of settings, the running server's database, output, exit codes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ STOPPED = 130
 
 
 class Problem(click.ClickException):
-    """Something that the person can mend; exit status 1."""
+    """A problem that the user can solve; the exit status is 1."""
 
 
 def setting_options(*names: str) -> Callable[[F], F]:
-    """The flags of the named options (all without names); a flag not given is left out."""
+    """The flags of the named options, or of all. A flag that was not given is left out of the values."""
 
     def decorate(command: F) -> F:
         wanted = [each for each in OPTIONS if each.flag and (not names or each.name in names)]
@@ -52,7 +52,7 @@ def setting_options(*names: str) -> Callable[[F], F]:
 
 
 def resolved(values: Mapping[str, Any], config_file: str | None) -> Resolved:
-    """The settings of a command line; a wrong one ends with status 2 and names itself."""
+    """The settings of a command line. A wrong one ends the program with status 2 and is named."""
     flags = {name: value for name, value in values.items() if value not in (None, ())}
     try:
         return resolve(flags, config_file=config_file)
@@ -61,8 +61,8 @@ def resolved(values: Mapping[str, Any], config_file: str | None) -> Resolved:
 
 
 def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
-    """The database that is named, else that of the server which runs on the data folder."""
-    # A command that only asks listens nowhere: the address of a server's own options is no concern of it.
+    """The database of the options, or else that of the server that runs on the data folder."""
+    # A command that only asks does not listen, so the address in the server's options does not matter.
     settings = resolved({**values, "insecure_open": True}, config_file).settings
     if settings.database is not None:
         return settings.database
@@ -82,14 +82,14 @@ def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
 
 
 def console() -> Console:
-    """Where tables go."""
+    """The console for tables."""
     shown = Console(soft_wrap=True)
-    # A table that goes into a file or a pipe is never cut.
+    # A table is never cut where it goes into a file or a pipe.
     return shown if shown.is_terminal else Console(soft_wrap=True, width=200)
 
 
 def progress_bar() -> "Progress":
-    """A bar on standard error, gone when it is done; none where nobody watches."""
+    """A progress bar on standard error, removed at the end; none if standard error is no terminal."""
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TimeRemainingColumn
     from rich.text import Text
 

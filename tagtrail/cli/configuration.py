@@ -12,7 +12,7 @@ from tagtrail.config import mask_url
 
 @click.group()
 def config() -> None:
-    """Look at the options in force."""
+    """Show the options in force."""
 
 
 @config.command()

@@ -1,4 +1,4 @@
-"""`tagtrail db`: a database of one's own."""
+"""`tagtrail db`: prepares and maintains a database of your own."""
 
 import secrets
 from datetime import UTC, datetime
@@ -48,8 +48,8 @@ def init(
 ) -> None:
     """Make the owner's and the application's roles and the database, and migrate it.
 
-    Prints the URLs to use, passwords included, once. Safe to run again: roles that are there keep their passwords
-    unless some are given or --new-passwords is said.
+    Prints the URLs to use, passwords included, once. It is safe to run again: existing roles keep their passwords
+    unless you give new ones or say --new-passwords.
     """
     from eventstore.migrating import migrate as bring_up
 
@@ -73,7 +73,7 @@ def init(
         ("migrate with:  TAGTRAIL_OWNER_URL=", OWNER, passwords[0], owner_password),
     ):
         url = _as_role(admin_url, role, password, database_name)
-        # What was given is known to whoever gave it, and what is printed may end in a log.
+        # A password that was given is known already, and output may end in a log.
         click.echo(f"  {what}{mask_url(url) if given else url}")
 
 
@@ -87,7 +87,7 @@ def init(
     help="The database, as the owner's role (`tagtrail db init` printed it).",
 )
 def migrate(owner_url: str) -> None:
-    """Bring the schema to what this program needs. Run it before the new version is started."""
+    """Bring the schema to what this program needs. Run this before you start a new version."""
     from eventstore.migrating import migrate as bring_up
 
     try:
@@ -129,9 +129,9 @@ def _moment(_: click.Context, __: click.Parameter, given: str) -> datetime:
 )
 @setting_options("database", "data")
 def erase_addresses(before: datetime, config_file: str | None, **values: Any) -> None:
-    """Erase the addresses and user agents of clients recorded up to a moment, now.
+    """Erase, now, the addresses and user agents of clients that were recorded up to a moment.
 
-    A server erases them by itself after client_address_days. The history keeps who did what.
+    A server erases them by itself after client_address_days. The history still tells who did what.
     """
     upkeep = Upkeep(database_of(values, config_file), utc_now)
     erased, more = 0, True

@@ -1,4 +1,4 @@
-"""`tagtrail history`: what only this registry can tell."""
+"""`tagtrail history`: every change of a repository or a tag."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _DIGEST_SHOWN = 19
 
 @contextmanager
 def reading(values: dict[str, Any], config_file: str | None) -> Iterator[Reader]:
-    """The read models of the running server, or of the database that is named."""
+    """A reader of the running server's read models, or of those of the named database."""
     reader = Reader(database_of(values, config_file), pool_size=1)
     try:
         yield reader

@@ -26,14 +26,14 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Commands that are loaded when they are asked for: all together take longer to load than most to run."""
+    """Loads a command only when it is asked for, because loading all takes longer than most commands run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order in which they are shown."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one; ends with what may have been meant if there is none."""
+        """Load one. If there is none of that name, end and name similar ones."""
         if cmd_name not in _COMMANDS:
             near = get_close_matches(cmd_name, _COMMANDS, n=1)
             ctx.fail(f"no such command: {cmd_name}; " + (f"did you mean {near[0]}?" if near else "see --help"))
@@ -56,7 +56,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; Ctrl-C and a reader that goes away end it quietly."""
+    """Run a command. Ctrl-C, and a closed pipe, end it quietly."""
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -66,7 +66,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         status = STOPPED
     except BrokenPipeError:
-        # Python would complain once more when it flushes at its end.
+        # Otherwise Python would report the closed pipe again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = PROBLEM
     sys.exit(status if isinstance(status, int) else 0)

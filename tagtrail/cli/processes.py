@@ -1,4 +1,4 @@
-"""`tagtrail relay`, `tagtrail projector` and `tagtrail keeper`: processes of a server by themselves, on any machine."""
+"""`tagtrail relay`, `tagtrail projector` and `tagtrail keeper`: single processes of a server, on any machine."""
 
 import signal
 import threading
@@ -51,7 +51,7 @@ metrics_option = click.option(
 def relay(metrics_listen: str | None, config_file: str | None, **values: Any) -> None:
     """Carry the log from the database to Kafka until Ctrl-C.
 
-    Any number may run: one works, the others take over when it ends.
+    Any number may run: one works, and another one takes over when it ends.
     """
     from eventstore.feed import relay as work
 
@@ -67,7 +67,7 @@ def relay(metrics_listen: str | None, config_file: str | None, **values: Any) ->
 @metrics_option
 @setting_options(*_COMMON, *_KAFKA)
 def projector(only: str | None, metrics_listen: str | None, config_file: str | None, **values: Any) -> None:
-    """Keep read models up with the log until Ctrl-C, fed by Kafka if it is named, else by the database.
+    """Keep read models up with the log until Ctrl-C. Events come from Kafka if it is named, else from the database.
 
     Any number may run: with Kafka they share the partitions.
     """
@@ -104,7 +104,7 @@ def _models(only: str | None) -> tuple[Model, ...]:
 
 
 def checked(settings: Settings, kind: str) -> Settings:
-    """The settings, if their database is there and safe, and lets a process of this kind serve."""
+    """The settings, after their database was found safe to serve with for a process of this kind."""
     if settings.database is None:
         raise click.UsageError("name the database: --database URL or TAGTRAIL_DATABASE")
     try:
@@ -120,7 +120,7 @@ def checked(settings: Settings, kind: str) -> Settings:
 
 @contextmanager
 def _standing(settings: Settings, name: str, metrics_listen: str | None) -> Iterator[threading.Event]:
-    """What ends on SIGTERM and Ctrl-C, with its logs and its metrics."""
+    """Set up logs and metrics, and give the event that SIGTERM and Ctrl-C set."""
     logs.configure(settings, name)
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""`tagtrail projections`: where the read models stand, whether they are right, and to fold them again."""
+"""`tagtrail projections`: shows, verifies and rebuilds read models."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ keep_option = click.option(
 @output_option
 @setting_options("data", "database")
 def status(partitions: bool, output: str, config_file: str | None, **values: Any) -> None:
-    """Print where the log, the relay and each read model stand, their lag, and what is parked."""
+    """Print the positions of the log, the relay and each read model, their lag, and parked keys."""
     with _problems():
         found = admin.status(database_of(values, config_file))
     if output == "json":
@@ -108,7 +108,7 @@ def _print_partitions(found: "Status") -> None:
 
 
 def _folded_by_us(values: dict[str, Any], config_file: str | None) -> str:
-    """The database, if this program can fold all that its log holds: an older one would leave events out."""
+    """The database, if this program can fold its whole log; an older program would leave events out."""
     database = database_of(values, config_file)
     try:
         schema.require(database, {"projector": HANDLED["projector"]})
@@ -122,7 +122,7 @@ def _folded_by_us(values: dict[str, Any], config_file: str | None) -> str:
 @output_option
 @setting_options("data", "database")
 def verify_command(name: str, output: str, config_file: str | None, **values: Any) -> None:
-    """Compare read models with a fold of the whole log, by 256 buckets; exit status 1 if one differs."""
+    """Compare read models with a fold of the whole log. The exit status is 1 if one differs."""
     database = _folded_by_us(values, config_file)
     differs = False
     with _problems(), progress_bar() as bar:
@@ -154,9 +154,9 @@ def _print_difference(found: Difference) -> None:
 @keep_option
 @setting_options("data", "database")
 def rebuild_command(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
-    """Fold a read model (or "all") anew from the log and swap it in; reads and writes go on meanwhile.
+    """Make a read model (or "all") anew from the log and swap it in, while reads and writes go on.
 
-    Ctrl-C does no harm: the same command goes on where this one was broken off.
+    Ctrl-C does no harm: the same command resumes where this one was broken off.
     """
     database = _folded_by_us(values, config_file)
     with _problems(), progress_bar() as bar:
@@ -186,7 +186,7 @@ def _advancing(bar: "Progress", task: "TaskID") -> Callable[[int, int], None]:
 @keep_option
 @setting_options("data", "database")
 def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
-    """Make the build that was live before the last rebuild live again, while it is kept."""
+    """Make the build from before the last rebuild live again. It is kept for an hour."""
     database = _folded_by_us(values, config_file)
     with _problems():
         for model in models_named(name):
@@ -197,7 +197,7 @@ def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) 
 @output_option
 @setting_options("data", "database")
 def replay_parked(output: str, config_file: str | None, **values: Any) -> None:
-    """Go on with every parked key, in order; exit status 1 if one cannot go on."""
+    """Go on with every parked key, in order. The exit status is 1 if one still fails."""
     database = _folded_by_us(values, config_file)
     stuck = False
     with _problems():

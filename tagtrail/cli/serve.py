@@ -17,8 +17,8 @@ from tagtrail.server.supervisor import CannotServe, Supervisor
 def serve(config_file: str | None, **values: Any) -> None:
     """Serve the registry until Ctrl-C.
 
-    Without --database a Postgres is run inside the data folder. Options come from flags, then from variables, then
-    from the file, then from defaults; `tagtrail config show` tells which.
+    Without --database, a Postgres runs inside the data folder. An option is taken from its flag, else from its
+    variable, else from the file, else from its default; `tagtrail config show` tells which.
     """
     settings = resolved(values, config_file).settings
     try:

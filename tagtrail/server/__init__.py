@@ -1,1 +1,1 @@
-"""Running tagtrail: the supervisor, its children, the embedded Postgres, the watchdog."""
+"""The processes of a server: the supervisor, its children, the embedded Postgres, the watchdog."""

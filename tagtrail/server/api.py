@@ -16,9 +16,9 @@ from tagtrail.server.processes import end_with_parent, supervisor_pid
 WORKERS_KILL_TIMEOUT_S = 7
 RESPAWN_INTERVAL_S = 0.5
 BACKLOG = 2048
-# Of an answer, what waits in each connection before its thread waits too; and the longest head of a request.
+# The bytes of an answer that wait in a connection before its thread waits too; and the longest head of a request.
 CONNECTION_BUFFER_BYTES = 64 * 1024
-# granian's own lines go where ours go; what it only narrates or warns of at start is of no use to an operator.
+# granian's lines go where ours go. What it tells at the start is of no use to an operator.
 _GRANIAN_LOGS = {
     "formatters": {},
     "handlers": {},
@@ -46,13 +46,13 @@ def main() -> None:
         address=settings.host,
         port=settings.port,
         interface=Interfaces.WSGI,
-        # Where HTTP/2 is spoken too, a connection that sends nothing is never closed, and no client speaks it here.
+        # With HTTP/2 a connection that sends nothing would never be closed, and no client speaks it here.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=int(settings.idle_timeout_s * 1000), max_buffer_size=CONNECTION_BUFFER_BYTES
         ),
         workers=settings.workers,
-        # Rests of bodies are read beside the requests, not in the place of some (see tagtrail.draining).
+        # Rests of bodies are read in threads beside those of requests (see tagtrail.draining).
         blocking_threads=settings.threads + settings.upload_bodies_total,
         backpressure=may_hold.connections,
         backlog=BACKLOG,

@@ -1,4 +1,4 @@
-"""The supervisor's children: started in groups of their own, told to the watchdog, restarted with a back-off."""
+"""The supervisor's children. Each has a process group of its own and is restarted with a back-off."""
 
 import os
 import signal
@@ -11,15 +11,15 @@ from tagtrail import logs
 from tagtrail.server.processes import started_at
 
 BACKOFF_S = 0.25
-# Little enough for a process that is killed again and again to be ready 5 s later.
+# Short enough that a process that is killed again and again is ready 5 s later.
 BACKOFF_MAX_S = 3.0
-# Who lived so long did not die of its start.
+# A child that lived so long did not die of its start.
 STABLE_S = 5.0
 _QUICK_S = 2.0
 
 
 class Watchdog:
-    """The process that ends everything if this one dies. `keep` are files that it holds open as long as it lives."""
+    """The process that ends all children if this one dies. It holds the files `keep` open as long as it lives."""
 
     def __init__(self, keep: Sequence[int] = ()) -> None:
         self._keep = keep
@@ -27,14 +27,14 @@ class Watchdog:
         self._process = self._start()
 
     def tell(self, pid: int, number: int) -> None:
-        """Say which group to end, by which signal, if this process dies."""
+        """Tell the watchdog which group to end, by which signal, if this process dies."""
         began = started_at(pid)
         if began is not None:
             self._told[pid] = f"{pid} {began} {number}\n"
             self._write(self._told[pid])
 
     def forget(self, pid: int) -> None:
-        """Say that a group has ended: its number may soon be another's."""
+        """Tell the watchdog that a group has ended, because its number may soon belong to another."""
         if self._told.pop(pid, None) is not None:
             self._write(f"forget {pid}\n")
 
@@ -47,14 +47,14 @@ class Watchdog:
                 self._write(line)
 
     def dismiss(self) -> None:
-        """Say that all children have ended."""
+        """Tell the watchdog that all children have ended."""
         self._write("dismissed\n")
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # Unbuffered: a line is with the watchdog when the call returns, and none is left over for a dead one.
+        # Unbuffered, so that a line has reached the watchdog when the call returns, and none is left for a dead one.
         return subprocess.Popen(
             [sys.executable, "-m", "tagtrail.server.watchdog"],
             stdin=subprocess.PIPE,
@@ -105,7 +105,7 @@ class Child:
             return False
         if time.monotonic() - self._started_at > STABLE_S:
             self._backoff_s = BACKOFF_S
-        # What it left of its own group must not live beside its successor.
+        # The rest of its group must not live beside its successor.
         code = self.kill()
         logs.get_logger().error(
             "a process died and is started again", name=self.name, code=code, wait_s=self._backoff_s
@@ -115,21 +115,21 @@ class Child:
         return False
 
     def terminate(self) -> None:
-        """Ask it to end well, also if somebody has stopped it."""
+        """Ask it to end in order, even if somebody has stopped it by a signal."""
         if self.process is not None and not self.ended():
             # Not Popen.send_signal, which takes notice of an end and so sets the number free.
             os.kill(self.process.pid, self._stop_signal)
             os.kill(self.process.pid, signal.SIGCONT)
 
     def ended(self) -> bool:
-        """Whether it has ended. It stays a zombie until `kill`, so that its number names its group until then."""
+        """True if it has ended. It stays a zombie until `kill`, so that its number still names its group."""
         if self.process is None or self.process.returncode is not None:
             return True
         done = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return done is not None
 
     def kill(self) -> int | None:
-        """End whatever is left of its group, and answer its exit status. Postgres gets a moment to end at once."""
+        """End the rest of its group and answer its exit status. Postgres gets a moment to end by itself."""
         process, self.process = self.process, None
         if process is None:
             return None

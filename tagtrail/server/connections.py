@@ -1,7 +1,7 @@
-"""Cuts off clients that do not take what they asked for, or do not send what they announced, or do so too slowly.
+"""Cuts off clients that take what they asked for, or send what they announced, too slowly or not at all.
 
-A thread in each worker looks at its connections every few seconds. What the kernel tells of them is enough, whatever is
-being answered: how many bytes the client has taken and sent, and whether more wait for it.
+A thread in each worker looks at its connections every few seconds. The kernel tells enough of them, whatever is being
+answered: how many bytes the client has taken and sent, and whether more wait for it.
 """
 
 import sys
@@ -23,13 +23,13 @@ CUT = Counter(
 )
 STALLED = "stalled"
 SLOW = "slow"
-# A connection is looked at four times within the time that it has, and not more often than this.
+# Each connection is looked at four times within its time limit, but not more often than this.
 _LOOKS = 4
 _PERIOD_MAX_S = 5.0
-# Others are to run in between: a look costs a few microseconds, and there may be thousands.
+# Other threads must run in between: a look costs a few microseconds, and there may be thousands of connections.
 _SLICE = 100
 _PAUSE_S = 0.002
-# So many readers may leave before their memory is worth asking back.
+# Free memory is given back after so many readers have left.
 _LEFT_MANY = 32
 
 
@@ -47,10 +47,10 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Standing:
-    """When a client was last seen to be fast enough, and what it had taken by then.
+class _Client:
+    """The time at which a client was last fast enough, and the bytes that it had taken by then.
 
-    `waited` is what it will have taken once it has all that waited for it at the last look.
+    `waited` is the number that it will have taken once it has all that waited for it at the last look.
     """
 
     since: float
@@ -64,37 +64,37 @@ class Watch:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._standings: dict[bytes, _Standing] = {}
+        self._clients: dict[bytes, _Client] = {}
 
     def __len__(self) -> int:
-        """For how many clients something waited at the last look."""
-        return len(self._standings)
+        """The number of clients for which something waited at the last look."""
+        return len(self._clients)
 
     def judge(self, connection: Connection, now: float) -> str | None:
-        """Why the connection is to be cut off, None if it is not."""
+        """The reason why the connection is to be cut off, None if it is not."""
         if not connection.waiting:
-            self._standings.pop(connection.cookie, None)
+            self._clients.pop(connection.cookie, None)
             return None
-        standing = self._standings.get(connection.cookie)
+        client = self._clients.get(connection.cookie)
         waited = connection.acknowledged + connection.waiting
-        if standing is None:
-            self._standings[connection.cookie] = _Standing(now, connection.acknowledged, waited, now)
+        if client is None:
+            self._clients[connection.cookie] = _Client(now, connection.acknowledged, waited, now)
             return None
-        # Who asks for small things from far away has one under way at each look, and is not slow.
-        all_taken = connection.acknowledged >= standing.waited
-        standing.seen, standing.waited = now, waited
-        taken = connection.acknowledged - standing.acknowledged
+        # A client that asks for small things from far away has one under way at each look, and is not slow.
+        all_taken = connection.acknowledged >= client.waited
+        client.seen, client.waited = now, waited
+        taken = connection.acknowledged - client.acknowledged
         if all_taken or taken >= self._limits.least:
-            standing.since, standing.acknowledged = now, connection.acknowledged
-        elif now - standing.since >= self._limits.stall_s:
+            client.since, client.acknowledged = now, connection.acknowledged
+        elif now - client.since >= self._limits.stall_s:
             return SLOW if taken else STALLED
         return None
 
     def forget_unseen(self, since: float) -> None:
         """Forget connections that were not looked at since a moment: they have ended."""
-        ended = [cookie for cookie, standing in self._standings.items() if standing.seen < since]
+        ended = [cookie for cookie, client in self._clients.items() if client.seen < since]
         for cookie in ended:
-            del self._standings[cookie]
+            del self._clients[cookie]
 
 
 def watch_connections(settings: Settings, waits: BodyWaits) -> None:
@@ -121,12 +121,12 @@ def _run(takers: Watch, senders: BodyWatch, port: int, period_s: float) -> None:
 
 
 def look_at_all(takers: Watch, senders: BodyWatch, port: int) -> None:
-    """One look at each connection that arrived on a port; those of this process to others are not concerned."""
+    """Look once at each connection that arrived on a port, but not at connections that this process made."""
     began = time.monotonic()
     try:
         files = sockets.files()
     except OSError as problem:
-        # No descriptor is free, perhaps because of those who are to be cut off: this thread must not end by it.
+        # No descriptor is free, perhaps because of clients that are to be cut off, so this thread must go on.
         logs.get_logger().warning("connections cannot be looked at", problem=str(problem))
         return
     awaited = senders.peers()

@@ -1,4 +1,4 @@
-"""The folder in which the processes of one server count together (prometheus-client's multiprocess mode).
+"""The folder with the counters of all processes of one server (prometheus-client's multiprocess mode).
 
 The variable must be set before prometheus-client is loaded, so this module loads nothing.
 """

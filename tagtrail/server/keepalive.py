@@ -1,7 +1,7 @@
-"""Options of the kernel for connections: those whose client vanished without a word are found by TCP keep-alive and
-end, and for a client that reads nothing little is held.
+"""Options of the kernel for connections.
 
-granian has no option for it. What a listening socket has, its connections inherit; so it is set on that one.
+TCP keep-alive ends those whose client vanished without a word, and the kernel buffers little for a client that does not
+read. granian has no option for it. But connections inherit options from the listening socket, so they are set on that.
 """
 
 import os
@@ -13,8 +13,8 @@ import time
 IDLE_S = 60
 INTERVAL_S = 15
 PROBES = 4
-# Without it the kernel takes megabytes for a client that reads nothing, which it lacks for others. What is on its way
-# to a client that reads does not count.
+# Without a limit the kernel buffers megabytes for a client that does not read, and lacks them for others. Bytes that
+# are on their way to a client that reads do not count.
 UNSENT_BYTES_MAX = 128 * 1024
 _PAUSE_S = 0.05
 
@@ -26,14 +26,14 @@ def keep_alive_when_listening() -> None:
 
 
 def _set_when_listening() -> None:
-    # As long as it takes: a process that never listens has no connections that could vanish.
+    # Waits without limit, since a process that never listens has no connections that could vanish.
     while not any(_set_if_listening(int(each)) for each in os.listdir("/proc/self/fd")):
         time.sleep(_PAUSE_S)
 
 
 def _set_if_listening(file: int) -> bool:
     try:
-        # Borrowed, not duplicated: what is opened here would be seen, and opened again, at the next look.
+        # Borrowed, not duplicated: a duplicate would be seen, and opened again, at the next look.
         borrowed = socket.socket(fileno=file)
     except OSError:
         return False  # no socket, or closed meanwhile

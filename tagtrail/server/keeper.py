@@ -1,4 +1,4 @@
-"""The keeper process of a server that runs no projector: the log's upkeep until told to stop."""
+"""The keeper process of a server without a projector. It does the upkeep of the log until told to stop."""
 
 import signal
 import threading

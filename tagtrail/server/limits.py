@@ -1,4 +1,4 @@
-"""How much of the machine a worker may use: open files and threads."""
+"""Limits of the machine for a worker: open files and threads."""
 
 import logging
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tagtrail.config import Settings
 
-# A worker's files besides connections, blobs that are read, and what its threads have open. Half of them are for
+# A worker's files besides connections, blobs that are read, and files of its threads. Half of them are for
 # connections that linger (see tagtrail.server.lingering).
 _FILES_RESERVED = 512
-# Threads of the user or of the container for everything else: the server's other processes and theirs.
+# Threads of the user or the container that are left for everything but this worker.
 _THREADS_RESERVED = 512
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -22,19 +22,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many connections and how many downloads one worker takes."""
+    """The most connections and downloads of one worker."""
 
     connections: int
     downloads: int
 
 
 def capacity(settings: Settings) -> Capacity:
-    """As many as the options say, as far as open files and threads allow.
+    """The capacity that the options ask for, as far as open files and threads allow.
 
-    Each connection is an open file, and many systems begin with 1024: that limit is raised as far as may be. Idle
-    connections count too, so they are far more than the threads, or a few hundred clients that keep theirs open would
-    shut out all others. Each download has its blob open too, and holds a thread: one that cannot be started would end
-    the worker.
+    Each connection is an open file, and many systems begin with 1024, so that limit is raised as far as possible. Idle
+    connections count too. So there are far more than threads; otherwise a few hundred clients that keep theirs open
+    would shut out all others. Each download also has its blob open and holds a thread. A thread that cannot be started
+    would end the worker.
     """
     others = 2 * settings.threads + _FILES_RESERVED
     working = settings.threads + settings.upload_bodies_total
@@ -49,7 +49,7 @@ def capacity(settings: Settings) -> Capacity:
 
 
 def warn_of_low_limits(settings: Settings, found: Capacity) -> None:
-    """Say which options the machine does not allow."""
+    """Log which options the machine does not allow."""
     for name, wanted, allowed in (
         ("connections", settings.connections, found.connections),
         ("downloads", settings.downloads_total, found.downloads),
@@ -59,7 +59,7 @@ def warn_of_low_limits(settings: Settings, found: Capacity) -> None:
 
 
 def _open_files(wanted: int) -> int:
-    """Raise the limit of open files to what is wanted, if it may be; answers what it is now, or `wanted` if less."""
+    """Raise the limit of open files to `wanted` if possible. Answers the new limit, but no more than `wanted`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted
@@ -94,6 +94,6 @@ def _cgroup_limits() -> Iterator[int]:
             try:
                 found = (folder / "pids.max").read_text().strip()
             except OSError:
-                continue  # the root has none, and a container may not see the groups above its own
+                continue  # the root group has none, and a container may not see the groups above its own
             if found.isdigit():
                 yield int(found)

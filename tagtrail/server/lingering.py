@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tagtrail.server import sockets
 
-# Of one address at a time, and of all.
+# The most connections held at a time, of one address and in all.
 PER_REQUEST_MAX = 16
 TOTAL_MAX = 256
 # The answer is on its way by then, and the server has closed its side.
@@ -54,13 +54,13 @@ class Lingering:
         self._buffer = bytearray(_BLOCK_BYTES)
 
     def __len__(self) -> int:
-        """How many are held."""
+        """The number of connections that are held."""
         return len(self._held)
 
     def hold(self, peer: str) -> None:
         """Hold the connections from an address on which a request may be whose answer is about to close it.
 
-        Does what it can: where no file or thread is free, or too many are held, the connection is closed as ever.
+        If no file or thread is free, or too many are held, the connection is closed without this.
         """
         with contextlib.suppress(OSError, RuntimeError):
             found = [file for file in sockets.files() if sockets.peer_address(file) == peer]

@@ -1,7 +1,7 @@
-"""One supervisor a data folder: a lock that the kernel drops with its holders, so that a killed one leaves nothing.
+"""A lock that allows one supervisor for each data folder. The kernel drops it when its holders end.
 
-The supervisor's children hold it too (they inherit the open file), so that a new supervisor never starts beside what
-a killed one has left: it waits until the watchdog has ended that.
+The supervisor's children inherit the open file and so hold it too. A new supervisor therefore waits until the watchdog
+has ended the children that a killed one has left.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ from pathlib import Path
 
 LOCK_FILE = "lock"
 SETTINGS_FILE = "server.json"
-# Longer than the watchdog takes, whatever it has to do (its STAGES).
+# Longer than the watchdog ever takes (its STAGES).
 LEFTOVERS_TIMEOUT_S = 20.0
 
 
@@ -49,12 +49,12 @@ class DataFolderLock:
 
 
 def settings_file(data: Path) -> Path:
-    """Where a running server's settings stand, its database included; readable by its user alone."""
+    """The file with a running server's settings, its database included; readable by its user alone."""
     return data / SETTINGS_FILE
 
 
 def is_held(data: Path) -> bool:
-    """Whether a supervisor runs on the data folder. Raises PermissionError where that may not be asked."""
+    """True if a supervisor runs on the data folder. Raises PermissionError if that may not be asked."""
     try:
         file = os.open(data / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

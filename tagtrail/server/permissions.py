@@ -1,7 +1,7 @@
-"""Letting one user search the folders above a path, and nothing else for nobody else (POSIX ACLs of Linux).
+"""Lets one user search the folders above a path, by POSIX ACLs of Linux. No other right changes.
 
-What others may do stays as it is: an entry for one user is added, and the mask that the kernel wants beside it is wide
-enough for that entry alone, so that no other entry gains by it.
+An entry for the user is added. The mask that the kernel wants beside it is wide enough for that entry alone, so no
+other entry gains by it.
 """
 
 import errno
@@ -28,7 +28,7 @@ class CannotGrant(Exception):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the system, as a process of his would be: no further groups."""
+    """A user of the system, with the rights of his processes and no further groups."""
 
     uid: int
     gid: int
@@ -63,7 +63,7 @@ def _below(folder: Path) -> Iterable[Path]:
 
 
 def may(user: User, path: Path, wanted: int) -> bool:
-    """Whether the kernel would let the user; asked by a child that has become him."""
+    """True if the kernel would let the user. A child process that has become him asks it."""
     child = os.fork()
     if child == 0:
         allowed = False

@@ -1,4 +1,4 @@
-"""What is asked of the kernel about processes (Linux's /proc), and the promise of a child to end with its parent."""
+"""Facts about processes from Linux's /proc, and means to end a child with its parent."""
 
 import ctypes
 import multiprocessing
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-# mallopt's number of the option, and our value.
+# The number of the option for mallopt, and our value.
 _M_ARENA_MAX = -8
 _ARENAS_MAX = 2
 PARENT_VARIABLE = "TAGTRAIL_PARENT_PID"
@@ -19,7 +19,7 @@ BOARD_VARIABLE = "TAGTRAIL_BOARD"
 
 
 def started_at(pid: int) -> int | None:
-    """When the process began, in ticks since boot; with the pid it names one process for ever. None if it is gone."""
+    """The start of the process in ticks since boot. Together with the pid it names one process. None if it is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError):
@@ -27,7 +27,7 @@ def started_at(pid: int) -> int | None:
 
 
 def lives_in_group(group: int) -> bool:
-    """Whether any process of the group runs. Zombies do not count: some systems leave them for seconds."""
+    """True if any process of the group runs. Zombies do not count, because some systems leave them for seconds."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -59,7 +59,7 @@ def working_in(folder: Path, program: str) -> list[int]:
 def end_with_parent(parent: int | None = None, number: int = signal.SIGTERM) -> None:
     """Ask the kernel to signal this process when its parent dies; with `parent`, end at once if it is dead already.
 
-    A second line of defence behind the watchdog: it holds when both that and the supervisor are killed.
+    This is a second line of defence, for the case that both watchdog and supervisor are killed.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
@@ -90,9 +90,10 @@ def _kill_after(parent_file: int, grace_s: float) -> None:
 
 
 def share_memory_pools() -> None:
-    """Let all threads take memory from few pools: glibc makes some for each core, and what one has freed no other uses.
+    """Let all threads share few pools of memory.
 
-    Hundreds of threads, any of which may hold megabytes for a moment, would keep the sum of all those moments.
+    glibc makes several for each core, and memory that was freed in one is not used by another. Hundreds of threads that
+    each need megabytes for a moment would keep the sum of all of them.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -106,6 +107,6 @@ def supervisor_pid() -> int | None:
 
 
 def board_path() -> Path | None:
-    """Where the supervisor has its change board open, from BOARD_VARIABLE; None without one."""
+    """The path of the supervisor's change board, from BOARD_VARIABLE; None without one."""
     given = os.environ.get(BOARD_VARIABLE)
     return None if given is None else Path(given)

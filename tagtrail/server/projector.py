@@ -1,4 +1,4 @@
-"""The projector process: feeds the read models until told to stop, and keeps the log beside that.
+"""The projector process. It feeds the read models until told to stop, and its keeper does the upkeep of the log.
 
 The keeper is a thread here because a process of its own would take another 40 MB to be idle nearly all the time.
 """

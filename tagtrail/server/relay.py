@@ -1,4 +1,4 @@
-"""The relay process: carries the log to Kafka until told to stop."""
+"""The relay process. It carries the log to Kafka until told to stop."""
 
 import signal
 import threading

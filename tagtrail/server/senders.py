@@ -1,8 +1,8 @@
-"""Threads for downloads: an answer of many blocks does not hold one of the threads that serve requests.
+"""Threads for downloads, so that an answer of many blocks holds none of the threads that serve requests.
 
-granian writes such an answer from the thread that served its request, which then waits for the client. Its protocol
-object can be used from any thread, though. So that object is given to the application's wrapper in a form that hands
-the writing over to a thread that was started for it.
+granian writes such an answer from the thread that served its request, which then waits for the client. But its protocol
+object can be used from any thread. So the application's wrapper gets a form of that object which hands the writing over
+to a thread of its own.
 """
 
 import _thread
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from granian.server import mp
 
-# Of the threads that serve requests, those that downloads may hold: the first ones go without a thread of their own.
+# The share of the threads for requests that downloads may hold. The first downloads need no thread of their own.
 _SHARE = 8
-# Of all threads that Python starts in a worker. Those of downloads do little more than wait.
+# The stack of all threads that Python starts in a worker. Those of downloads do little more than wait.
 _STACK_BYTES = 1024 * 1024
-# Where granian keeps what makes its callback of an application. It has no public name.
+# The module in which granian makes its callback of an application. It has no public name.
 _WRAPPER = "_wsgi_call_wrap"
 
 Headers = list[tuple[str, str]]
@@ -57,13 +57,13 @@ def hand_over_downloads(threads: int) -> None:
 
 
 class Senders:
-    """Runs what writes an answer: a few in the thread that asks, the others in threads of their own."""
+    """Runs the writers of answers: a few in the calling thread, the others in threads of their own."""
 
     def __init__(self, own_max: int) -> None:
         self._places = deque([None] * own_max)
 
     def run(self, write: Callable[[], None]) -> None:
-        """Run it now or beside. A thread that cannot be started is no reason to refuse: then this one waits."""
+        """Run it here or in a new thread. If no thread can be started, it runs here."""
         try:
             self._places.pop()
         except IndexError:
@@ -77,7 +77,7 @@ class Senders:
     @staticmethod
     def _start(write: Callable[[], None]) -> None:
         try:
-            # Not a `threading.Thread`, whose start waits until it runs: hundreds may be started at a time.
+            # Not a `threading.Thread`, whose start waits until it runs, because hundreds may be started at a time.
             _thread.start_new_thread(write, ())
         except RuntimeError:
             write()
@@ -94,7 +94,7 @@ class _Handing:
         self.response_bytes = response.response_bytes
 
     def response_iter(self, status: int, headers: Headers, body: Body) -> None:
-        """Answer in blocks: from whichever thread, unless the body says that it `stays` with this one."""
+        """Answer in blocks, from another thread unless the body says that it `stays` with this one."""
         if getattr(body.inner, "stays", False):
             self._response.response_iter(status, headers, body)
             return

@@ -2,7 +2,7 @@
 
 Nothing that the server gives to the application names a request's connection. A waiting read knows its client's
 address only, and the same address may have other connections: those that are kept open between requests must live on.
-What is known of all of them is when they last sent an answer and what they received. A read that waits too long belongs
+But it is known when each of them last sent an answer, and what it received. A read that waits too long belongs
 to a connection that has sent no answer for as long. If its address has no more such connections than such reads, it is
 certain which they are. Otherwise it is certain once they are older than connections between requests may become.
 """
@@ -33,7 +33,7 @@ class Patience:
 
     @classmethod
     def of(cls, settings: Settings) -> "Patience":
-        """As the options say. A client may be behind the least rate by its grace."""
+        """The limits that the options set. A client may be behind the least rate by its grace."""
         counted_s = max(0.0, settings.upload_stall_s - settings.upload_grace_s)
         least = max(1.0, counted_s * settings.upload_rate_min_bytes)
         return cls(settings.upload_stall_s, least, settings.idle_timeout_s + _IDLE_MORE_S)
@@ -41,7 +41,7 @@ class Patience:
 
 @dataclass(slots=True)
 class _Quiet:
-    """A connection that sends no answer: since when, and since when it has received too little."""
+    """A connection that sends no answer, with the time since when, and since when it has received too little."""
 
     connection: Connection
     peer: str
@@ -62,7 +62,7 @@ class BodyWatch:
         self._quiet: dict[bytes, _Quiet] = {}
 
     def __len__(self) -> int:
-        """How many connections are remembered."""
+        """The number of connections that are remembered."""
         return len(self._quiet)
 
     def peers(self) -> frozenset[str]:
@@ -70,18 +70,18 @@ class BodyWatch:
         return frozenset(self._waits.peers())
 
     def note(self, connection: Connection, peer: str, now: float) -> None:
-        """Take down what one look found."""
+        """Note the result of one look."""
         known = self._quiet.get(connection.cookie)
         if known is None or connection.waiting or connection.acknowledged != known.connection.acknowledged:
             self._quiet[connection.cookie] = _Quiet(connection, peer, now, now, connection.received, now)
             return
         known.connection, known.seen = connection, now
-        # What the server itself has left unread is not missing.
+        # Bytes that the server itself has left unread are not missing.
         if connection.unread or connection.received - known.received >= self._patience.least_bytes:
             known.slow_since, known.received = now, connection.received
 
     def to_cut(self, since: float, now: float) -> Iterator[tuple[Connection, str]]:
-        """The connections that are to be cut off, and why; forgets those that were not looked at since a moment."""
+        """The connections to cut off, with the reason. Forgets those that were not looked at since a moment."""
         self._quiet = {cookie: each for cookie, each in self._quiet.items() if each.seen >= since}
         unanswered: dict[str, list[_Quiet]] = defaultdict(list)
         for each in self._quiet.values():

@@ -1,4 +1,4 @@
-"""The TCP connections of this process as the kernel sees them. The server owns them: they are borrowed for a look."""
+"""The TCP connections of this process as the kernel sees them. They belong to the server and are only borrowed."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# Linux: a number that no other socket has or will have until the next start of the machine.
+# Linux gives each socket a number that no other one gets until the next start of the machine.
 _SO_COOKIE = 57
 _COOKIE_BYTES = 8
 # Of struct tcp_info (linux/tcp.h): state, milliseconds since data came, bytes acknowledged, bytes received. Linux 4.1.
@@ -42,14 +42,14 @@ def files() -> list[int]:
 
 
 def look(file: int) -> Connection | None:
-    """The connection that this file is; None if it is none, or was closed or replaced meanwhile."""
+    """The connection behind this file; None if there is none, or it was closed or replaced meanwhile."""
     try:
         with _borrowed(file) as held:
             cookie = _cookie(held)
             info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
             if len(info) < _INFO.size or info[0] == _LISTENING:
                 return None
-            # Of a connection it is the number of bytes that were not acknowledged, sent or not (SIOCOUTQ in tcp(7)).
+            # For a connection this is the number of bytes that were not acknowledged, sent or not (SIOCOUTQ in tcp(7)).
             queued = fcntl.ioctl(held, termios.TIOCOUTQ, bytes(_NUMBER.size))
             unread = fcntl.ioctl(held, termios.FIONREAD, bytes(_NUMBER.size))
             if _cookie(held) != cookie:
@@ -74,7 +74,7 @@ def peer_address(file: int) -> str | None:
     """The address of the other end, as the server writes it into REMOTE_ADDR."""
     try:
         with _borrowed(file) as held:
-            # Without the interface of a link-local one.
+            # Without the interface of a link-local address.
             return str(held.getpeername()[0]).partition("%")[0]
     except (OSError, IndexError):
         return None  # closed meanwhile
@@ -83,8 +83,8 @@ def peer_address(file: int) -> str | None:
 def cut_off(connection: Connection) -> str | None:
     """End a connection at once; answers its peer's address, None if it has ended by itself.
 
-    What waits for the peer is thrown away when the server closes its file, which it does as soon as it notices. Where
-    nothing waits it ends without a reset: the peer may not have read yet what it took.
+    The server closes its file as soon as it notices, and bytes that wait for the peer are then thrown away. If nothing
+    waits, the connection ends without a reset, because the peer may not have read yet what it took.
     """
     held = duplicate(connection)
     if held is None:
@@ -103,7 +103,7 @@ def cut_off(connection: Connection) -> str | None:
 def duplicate(connection: Connection) -> socket.socket | None:
     """A second file of a connection; None if it has ended, or no file is free.
 
-    It is that connection whatever becomes of the first file's number.
+    It stays that connection, whatever becomes of the first file's number.
     """
     try:
         copy = os.dup(connection.file)
@@ -136,7 +136,7 @@ def _cookie(held: socket.socket) -> bytes:
 
 @contextmanager
 def _borrowed(file: int) -> Iterator[socket.socket]:
-    """The file as a socket, which is neither duplicated nor closed. Naming family and type saves asking for them."""
+    """The file as a socket, which is neither duplicated nor closed. Family and type are named to save questions."""
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=file)
     try:
         yield held

@@ -55,7 +55,7 @@ class Supervisor:
         self._board: Registrar | None = None
 
     def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and what the rooms raise at start."""
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and errors of the start."""
         logs.configure(self._settings, "supervisor")
         self._prepare_folder()
         with _usable(self._settings.data):
@@ -74,7 +74,7 @@ class Supervisor:
         handed = settings_file(self._settings.data)
         try:
             with _usable(self._settings.data):
-                handed.unlink(missing_ok=True)  # a killed server's: its port and perhaps its database are not ours
+                handed.unlink(missing_ok=True)  # left by a killed server, whose port and database may not be ours
                 DiskBlobStore(self._settings.data).prepare()
                 served = self._settings.with_database(self._database(watchdog))
                 hand_over(served, handed)
@@ -86,12 +86,12 @@ class Supervisor:
                 self._check(watchdog)
                 time.sleep(POLL_S)
         except (EmbeddedPostgresFailed, CannotServe):
-            # Whoever asks for the end during the start is not told that the start has failed.
+            # If the user asked for the end during the start, its failure is not reported.
             if not self._stopping:
                 raise
         finally:
             self._stop()
-            # The next start removes it too; a disk that has become read-only must not hide why this one ended.
+            # The next start removes it too. A disk that became read-only must not hide why this server ended.
             with suppress(OSError):
                 handed.unlink(missing_ok=True)
             watchdog.dismiss()
@@ -119,7 +119,7 @@ class Supervisor:
             )
 
     def _database(self, watchdog: Watchdog) -> str:
-        """The application's URL of a database that is current and safe to serve with."""
+        """The application's URL of the database, which was found current and safe to serve with."""
         url = self._settings.database
         if url is None:
             url = self._start_embedded(watchdog)
@@ -154,7 +154,7 @@ class Supervisor:
         return board
 
     def _checked(self, url: str) -> list[str]:
-        """What makes the database unsafe. It may still be starting, as it does when both start with the machine."""
+        """The faults that make the database unsafe. It is waited for, because it may be starting with the machine."""
         deadline = time.monotonic() + DATABASE_TIMEOUT_S
         told = False
         while True:
@@ -185,7 +185,7 @@ class Supervisor:
         return postgres.url()
 
     def _start_children(self, served: Settings, watchdog: Watchdog) -> None:
-        # The options have been read: what was in variables, perhaps a password, is in a private file from here on.
+        # The options were read from variables, perhaps a password too; from here on they are in a private file.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
         environment |= {HANDED_VARIABLE: str(settings_file(served.data)), PARENT_VARIABLE: str(os.getpid())}
         if self._board is not None:
@@ -213,7 +213,7 @@ class Supervisor:
             child.start()
 
     def _wait_ready(self, watchdog: Watchdog) -> bool:
-        """Wait until the API answers; False if the user has stopped it before."""
+        """Wait until the API answers. False if the user stopped the server before."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         address = _address(self._settings)
         while not self._stopping:
@@ -226,7 +226,7 @@ class Supervisor:
         return False
 
     def _stop(self) -> None:
-        """API and projector first, the database last; a second signal makes it quick."""
+        """End API and projector first and the database last. A second signal makes it quick."""
         if not self._children and self._board is None:
             return
         logs.get_logger().info("stopping")
@@ -252,7 +252,7 @@ class Supervisor:
 
 @contextmanager
 def _usable(data: Path) -> Iterator[None]:
-    """Raises CannotServe, with what to do, where a file of the data folder cannot be made, read or written."""
+    """Raises CannotServe, with advice, if a file of the data folder cannot be made, read or written."""
     try:
         yield
     except OSError as problem:
@@ -266,9 +266,9 @@ def _usable(data: Path) -> Iterator[None]:
 def reserve(settings: Settings) -> Iterator[socket.socket]:
     """Hold the address for this server alone, without listening on it. Raises CannotServe if another listens there.
 
-    The workers share their port by SO_REUSEPORT, by which a second server of the same user would get half of the
-    requests unnoticed. So this socket first listens alone, which fails beside any other listener, then admits sockets
-    that share, then stops listening but stays bound: nobody who does the same can listen there any more.
+    The workers share their port by SO_REUSEPORT, and so a second server of the same user could get half of the requests
+    unnoticed. So this socket first listens alone, which fails beside any other listener. Then it admits sockets that
+    share, and stops listening but stays bound, so that no second server can do the same.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as held:
@@ -287,7 +287,7 @@ def reserve(settings: Settings) -> Iterator[socket.socket]:
 
 
 def _bind(held: socket.socket, settings: Settings) -> None:
-    """Bind to the address. A port that the kernel chose would be given back by shutdown: so it is asked, then named."""
+    """Bind to the address. If the kernel chose the port, it is bound again by number; shutdown would release it."""
     for last in (False, False, False, True):
         with socket.socket(held.family, socket.SOCK_STREAM) as probe:
             probe.bind((settings.host, 0))
@@ -301,7 +301,7 @@ def _bind(held: socket.socket, settings: Settings) -> None:
 
 
 def _listening_on(settings: Settings, port: int) -> Settings:
-    """The settings with the port that the kernel chose, where they asked for any (port 0)."""
+    """The settings with the port that the kernel chose, if they asked for any (port 0)."""
     host = settings.listen.rpartition(":")[0]
     return replace(settings, listen=f"{host}:{port}")
 
@@ -315,7 +315,7 @@ def _answers(url: str) -> bool:
 
 
 def _address(settings: Settings) -> str:
-    """Where this machine reaches the server."""
+    """The URL by which this machine reaches the server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     return f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
 
@@ -335,7 +335,7 @@ tagtrail listens on {settings.listen}. Its data is in {settings.data.resolve()} 
 
 
 def _names(settings: Settings) -> str:
-    """To which names the server answers, and how to add some, where it refuses others."""
+    """A line that tells to which names the server answers and how to add some, if it refuses others."""
     if not settings.loopback:
         return ""
     names = ", ".join(["localhost", *names_given(settings)])

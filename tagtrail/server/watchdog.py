@@ -1,7 +1,7 @@
-"""Ends the supervisor's children if it dies: holds the other end of a pipe which closes with the supervisor.
+"""Ends the supervisor's children if the supervisor dies, which closes the pipe that is standard input here.
 
-Lines on standard input: `<pid> <started> <signal>` names the leader of a process group, when it began, and the signal
-that ends it well; `forget <pid>` takes it back; `dismissed` means that the supervisor has ended everything itself.
+The lines are: `<pid> <started> <signal>` with the leader of a process group, its start, and the signal that ends it in
+order; `forget <pid>`, which takes that back; `dismissed`, when the supervisor has ended everything itself.
 """
 
 import os
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from tagtrail.server.processes import lives_in_group, started_at
 
-# By the signal that ends a group well: how long each of the signals that follow is given.
-# Postgres last, so that requests in flight can still be finished; not for long, because the next start waits for it.
-# Postgres gets longer: what it writes out now need not be recovered then.
+# For each signal that ends a group in order: the time that each of the signals after it is given.
+# Postgres ends last, so that requests in flight can be finished, but soon, because the next start waits for it. It gets
+# longer than the others, because what it writes out now need not be recovered then.
 STAGES: tuple[tuple[int, float, tuple[int, ...]], ...] = (
     (signal.SIGTERM, 1.5, (signal.SIGTERM, signal.SIGKILL)),
     (signal.SIGINT, 5.0, (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)),
@@ -24,7 +24,7 @@ STAGES: tuple[tuple[int, float, tuple[int, ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A process group: its leader, when that began, and the signal that ends it well."""
+    """A process group: its leader, the leader's start, and the signal that ends the group in order."""
 
     leader: int
     started: int
@@ -33,8 +33,8 @@ class Group:
     def send(self, number: int) -> bool:
         """Signal every process of the group; False if there is none.
 
-        A leader that began at another time is another program under a used number, which only happens once the group
-        has wholly ended.
+        A leader with another start is another program under a number that was used again, which happens only once the
+        whole group has ended.
         """
         now = started_at(self.leader)
         if now is not None and now != self.started:
@@ -47,7 +47,7 @@ class Group:
 
 
 def main() -> None:
-    """Read until the pipe closes, then end what is left."""
+    """Read until the pipe closes, then end the groups that are left."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     groups: dict[int, Group] = {}

@@ -1,4 +1,4 @@
-"""What each worker process of granian loads. Imports little itself: until `make_worker` runs, signals are lost."""
+"""The module that each granian worker loads. It imports little, because signals are lost until `make_worker` runs."""
 
 import signal
 from typing import TYPE_CHECKING
@@ -8,13 +8,13 @@ from tagtrail.server.processes import end_with_parent, never_outlive_parent, sha
 if TYPE_CHECKING:
     from tagtrail.shell import Application
 
-# As long as requests in flight get when the server is told to stop.
+# The time that requests in flight get when the server is told to stop.
 ORPHAN_GRACE_S = 7.0
 
 
 def make_worker() -> "Application":
-    """The application of this worker, which ends with the API process: its death must leave nobody on the port."""
-    # A forked worker has its parent's handlers until granian sets its own; they would swallow the order to end.
+    """The application of this worker, which ends with the API process, so that nobody is left on the port."""
+    # Until granian sets its own handlers, a forked worker has its parent's, which would swallow the order to end.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     end_with_parent()
