@@ -23,7 +23,9 @@ from tagtrail.server.lock import LOCK_FILE
 @click.command()
 @setting_options()
 def api(config_file: str | None, **values: Any) -> None:
-    """Serve by API workers alone, until Ctrl-C; database and data folder may be shared with others.
+    """Run API workers alone until Ctrl-C.
+
+    Others may share the database and the data folder.
 
     Beside it run `tagtrail keeper`, `tagtrail projector` and, with Kafka, `tagtrail relay`.
     """
