@@ -1,9 +1,13 @@
-"""Limits on what clients do at once, in all and for each client address. Each process counts for itself."""
+"""Limits on what clients do at once, in all and for each client. Each process counts for itself."""
 
+import ipaddress
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+
+_IPV6_PREFIX = 64
 
 
 class TooMany(Exception):
@@ -12,6 +16,20 @@ class TooMany(Exception):
 
 def _nobody(_: str) -> bool:
     return False
+
+
+@lru_cache(maxsize=4096)
+def _client_of(address: str) -> str:
+    """What counts as one client: an address, or the network of 64 bits that one client of IPv6 has to itself."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, _IPV6_PREFIX), strict=False))
 
 
 class AddressGate:
@@ -33,19 +51,21 @@ class AddressGate:
     def enter(self, address: str) -> None:
         """Take a place until `leave`; raises TooMany."""
         exempt = self._exempt(address)
+        client = _client_of(address)
         with self._lock:
-            if self._total >= self._total_max or (not exempt and self._inside[address] >= self._per_address_max):
+            if self._total >= self._total_max or (not exempt and self._inside[client] >= self._per_address_max):
                 raise TooMany(address)
-            self._inside[address] += 1
+            self._inside[client] += 1
             self._total += 1
 
     def leave(self, address: str) -> None:
         """Give a place back."""
+        client = _client_of(address)
         with self._lock:
             self._total -= 1
-            self._inside[address] -= 1
-            if not self._inside[address]:
-                del self._inside[address]
+            self._inside[client] -= 1
+            if not self._inside[client]:
+                del self._inside[client]
 
     @contextmanager
     def inside(self, address: str) -> Iterator[None]:

@@ -147,7 +147,7 @@ def read_origins(given: object) -> tuple[str, ...]:
     """Origins of pages, or `*`; empty means none."""
     origins = tuple(each.lower() for each in _several(given))
     for each in origins:
-        if each != "*" and not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", each):
+        if each != "*" and not _is_root(each):
             raise InvalidValue("must be origins such as https://ui.example.com or http://localhost:3000, or *")
     return origins
 
@@ -157,10 +157,20 @@ def read_public_url(given: object) -> str | None:
     text = str(given)
     if not text:
         return None
-    found = re.fullmatch(r"(https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)/?", text.lower())
-    if found is None:
+    url = text.lower().removesuffix("/")
+    if not _is_root(url):
         raise InvalidValue("must be a URL without a path, for example https://registry.example.com")
-    return found[1]
+    return url
+
+
+def _is_root(url: str) -> bool:
+    """True for a scheme, a host and perhaps a port from 1 to 65535, with nothing behind them."""
+    if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", url):
+        return False
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def read_text(given: object) -> str | None:

@@ -7,6 +7,7 @@ for a while listens, looks once more, because something may have come before it 
 import select
 import threading
 import time
+from collections.abc import Callable
 
 import psycopg
 
@@ -30,15 +31,22 @@ class Bell:
         # Notices that come with the answers of other statements count too.
         connection.add_notify_handler(self._note)
 
-    def wait(self, stop: threading.Event, timeout_s: float = LOOK_S) -> None:
-        """Return when it rings, after the timeout, or soon after `stop` was set; at once if it did not listen yet."""
+    def wait(
+        self, stop: threading.Event, timeout_s: float = LOOK_S, *, also: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Return when it rings, after the timeout, or soon after `stop` was set or `also` is true.
+
+        Returns at once if it did not listen yet.
+        """
         if not self._listens:
             self._run(f"LISTEN {CHANNEL}")
             self._listens = True
             return
         until = time.monotonic() + timeout_s
-        while not (self._rang or stop.is_set()) and (left := until - time.monotonic()) > 0:
-            if select.select([self._connection.fileno()], [], [], min(left, _SLICE_S))[0]:
+        arrives = select.poll()
+        arrives.register(self._connection.fileno(), select.POLLIN)
+        while not (self._rang or stop.is_set() or also()) and (left := until - time.monotonic()) > 0:
+            if arrives.poll(1000 * min(left, _SLICE_S)):
                 self._take()
         self._rang = False
 

@@ -1,8 +1,11 @@
 """Waiting for the log: what rings, what does not, and that nothing is missed between a look and the sleep."""
 
+import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -17,6 +20,8 @@ from tests.postgres import Database
 from tests.waiting import eventually
 
 FOR_EVER_S = 60.0
+# Files from this number on are too many for select(2).
+FD_SETSIZE = 1024
 
 
 @pytest.fixture
@@ -64,6 +69,27 @@ def test_what_appends_nothing_rings_no_bell(listener: psycopg.Connection, writer
     assert time.monotonic() - began >= 0.7
     made.leave()
     assert listener.execute("SELECT pg_listening_channels()").fetchall() == []
+
+
+def test_it_waits_with_more_open_files_than_select_takes(database: Database, writer: psycopg.Connection) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        while stack.enter_context(open(os.devnull, "rb")).fileno() < FD_SETSIZE:
+            pass
+        listener = stack.enter_context(psycopg.connect(database.app_url, autocommit=True))
+        assert listener.fileno() > FD_SETSIZE
+        made, stop = Bell(listener), threading.Event()
+        made.wait(stop, FOR_EVER_S)
+        append_batch(writer, [command(event("a"))])
+        made.wait(stop, FOR_EVER_S)
+
+
+def test_a_wait_ends_for_another_reason_too(listener: psycopg.Connection) -> None:
+    made, stop = Bell(listener), threading.Event()
+    made.wait(stop)
+    made.wait(stop, FOR_EVER_S, also=lambda: True)
 
 
 def test_a_stop_ends_the_wait_soon(listener: psycopg.Connection) -> None:

@@ -25,6 +25,32 @@ def test_the_gate_counts_down_when_what_is_inside_fails() -> None:
             raise ValueError("inside")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:0:0:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("", "unknown", False),
+    ],
+)
+def test_a_network_of_ipv6_that_one_client_has_counts_as_one_address(
+    first: str, second: str, *, together: bool
+) -> None:
+    gate = AddressGate(per_address_max=1, total_max=9)
+    gate.enter(first)
+    if together:
+        with pytest.raises(TooMany):
+            gate.enter(second)
+    else:
+        gate.enter(second)
+        gate.leave(second)
+    gate.leave(first)
+    gate.enter(second)
+
+
 def test_an_address_that_is_exempt_has_only_the_limit_of_all() -> None:
     gate = AddressGate(per_address_max=1, total_max=3, exempt="proxy".__eq__)
     for _ in range(3):
