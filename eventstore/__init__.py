@@ -1,4 +1,4 @@
-"""The append-only log: streams of events with gapless positions, on Postgres. See docs/architecture.md."""
+"""The append-only log on Postgres: streams of events with gapless positions. See docs/architecture.md."""
 
 from eventstore.codec import EVENT_COLUMNS, STREAM_COLUMNS, recorded_from_row, stream_state_from_row
 from eventstore.store import Store

@@ -1,7 +1,7 @@
-"""Features in use: no event of a new type, and nothing else that older processes get wrong, before all can take it.
+"""Features in use. An event of a new type, or anything else that older processes get wrong, waits until all handle it.
 
-`log.es_feature` lists what is in use. Nothing is ever taken from it, so a process remembers what it saw there; it asks
-again only for what it did not see, and looks again whenever it connects anew, because a restore may take the log back.
+`log.es_feature` lists the features in use. None is ever removed, so a process remembers those that it saw there and
+asks only for others. It reads the list again when it connects anew, because a restore may take the log back.
 """
 
 import threading
@@ -14,15 +14,15 @@ from eventstore.window import FIRST_WITH_FEATURES
 
 # Kinds of processes that decode events; the relay carries them as they are.
 READERS = frozenset({"api", "projector"})
-# A process that said nothing for so long does not serve; see Membership, which stops earlier by its own clock.
+# A process without a heartbeat for so long does not serve; see Membership, which stops earlier by its own clock.
 LIVES_FOR_S = 60.0
-# Who was told that others lack a feature need not ask again at once.
+# After the answer that others lack a feature, a process asks again only after this time.
 ASK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A name, the kinds of processes that must have it, and the oldest revision that a program must know beside it."""
+    """A feature: its name, the kinds of processes that must handle it, and the oldest revision they must know."""
 
     name: str
     kinds: frozenset[str]
@@ -30,7 +30,7 @@ class Feature:
 
 
 class _Seen:
-    """The features that were seen on one database. For another one this begins anew, so that no old answer is taken."""
+    """The features that were seen on one database. Another database begins with an empty list."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -40,9 +40,9 @@ class _Seen:
 
 
 class Features:
-    """The knowledge that one process has of the features in use; for any number of threads.
+    """The features in use, as one process knows them; for any number of threads.
 
-    `listed` names those in use; `use` puts one to use, or answers which processes do not have it.
+    `listed` names those in use. `use` puts one to use, or answers which processes do not handle it.
     """
 
     def __init__(self, listed: Callable[[], Collection[str]], use: Callable[[Feature], list[str]]) -> None:
@@ -51,11 +51,11 @@ class Features:
         self._seen = _Seen()
 
     def forget(self) -> None:
-        """Look again at what is in use: the database may be another one."""
+        """Read the list again, because the database may be another one."""
         self._seen = _Seen()
 
     def admit(self, command: Command) -> None:
-        """Raises FeatureNotInUse if the command has an event that not all readers of events can take yet."""
+        """Raises FeatureNotInUse if the command has an event that not all readers of events know yet."""
         seen = self._seen
         for each in command.events:
             if (each.type, each.schema_version) not in seen.events:
@@ -71,7 +71,7 @@ class Features:
 
     def lacking(self, feature: Feature) -> list[str]:
         """The live processes that keep the feature from being used; empty if it is in use from now on, for good."""
-        # The database is asked without the lock: while it says nothing, each caller waits for its own answer alone, and
+        # The database is asked without the lock. If it does not answer, each caller waits for its own answer alone, and
         # not for those of all before it.
         seen = self._seen
         if seen.used is None:

@@ -1,4 +1,4 @@
-"""The two database roles: an owner that migrates, and the application's, which cannot change events (design 4)."""
+"""The two database roles: an owner that migrates, and the application's, which cannot change events."""
 
 import psycopg
 from psycopg import sql
@@ -14,10 +14,10 @@ def create_roles(
     *,
     passwords: tuple[str, str] | None = None,
 ) -> None:
-    """Create the owner's and the application's role and the database that the owner owns, where they are missing.
+    """Create the owner's role, the application's role and the owner's database, if they are missing.
 
     `admin_url` connects as a role that may create both. `passwords` are the owner's and the application's; with None
-    the roles have none and the server's own authentication decides.
+    the roles have no passwords, and the server's own authentication decides.
     """
     with connected(admin_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
@@ -28,7 +28,7 @@ def create_roles(
             "owner": sql.Identifier(owner_role),
             "app": sql.Identifier(app_role),
         }
-        # The owner creates a schema on behalf of the application, so it must be able to become it.
+        # The owner creates a schema for the application, so it must be able to become that role.
         connection.execute(sql.SQL("GRANT {app} TO {owner} WITH INHERIT FALSE, SET TRUE").format(**names))
         _ensure_membership(connection, owner_role)
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is None:
@@ -51,7 +51,7 @@ def _create_role(connection: psycopg.Connection, role: str, password: str | None
 
 
 def _ensure_membership(connection: psycopg.Connection, owner_role: str) -> None:
-    """An administrator who is no superuser may give a database only to a role that it belongs to."""
+    """Make the administrator a member of the owner: otherwise only a superuser could give it a database."""
     row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
     if row is not None and not row[0]:
         connection.execute(

@@ -1,4 +1,4 @@
-"""The store's schema: checking that it is one to serve and safe, and knowing which cluster it lives in."""
+"""Checks that the store's schema is current and safe, and notes in which cluster the log lives."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _INSTALLED_BEFORE_WINDOWS = "SELECT v.version_num, v.version_num FROM log.alembi
 
 @contextmanager
 def connected(url: str, statement_timeout_s: float | None = None) -> Iterator[psycopg.Connection]:
-    """An autocommit connection for a task of upkeep; raises StoreUnavailable if there is none to be had."""
+    """An autocommit connection for a task of upkeep. Raises StoreUnavailable if the database cannot be reached."""
     with _connect(url, statement_timeout_s) as connection:
         yield connection
 
@@ -33,7 +33,7 @@ def _connect(url: str, statement_timeout_s: float | None = None) -> psycopg.Conn
             name="tagtrail-upkeep",
             connect_timeout_s=CONNECT_TIMEOUT_S,
             statement_timeout_s=statement_timeout_s,
-            # Migrations are files of many statements.
+            # Migrations are files of many statements, which cannot be prepared.
             prepare_threshold=None,
         )
     except psycopg.OperationalError as error:
@@ -58,7 +58,7 @@ def installed_in(connection: psycopg.Connection) -> Schema | None:
 
 
 def check(url: str, handled: Mapping[str, Collection[str]] = NOTHING) -> list[str]:
-    """List what makes it unsafe to serve with this connection, one sentence each; empty if nothing does.
+    """List the faults that make it unsafe to serve with this connection, one sentence each.
 
     `handled` are the kinds of processes to start, each with its features. Raises SchemaOutdated if this program does
     not serve the schema, the schema does not let it serve, or the log uses a feature that it does not have.
@@ -143,8 +143,8 @@ def note_cluster(url: str) -> int:
     """Record where the log lives, and return its epoch (rule: epochs); any role of ours may ask.
 
     The epoch is raised if the cluster, its timeline, the database or the table changed since they were noted: after a
-    restore or a failover positions may have been used twice. Call it at start and on every new connection of whoever
-    compares positions, before they are used. The first note of a new log keeps epoch 1.
+    restore or a failover positions may have been used twice. Call it at the start and on every new connection that is
+    used to compare positions, before they are used. The first note of a new log keeps epoch 1.
     """
     with connected(url, _QUESTION_TIMEOUT_S) as connection:
         row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()

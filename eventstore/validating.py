@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from eventstore.types import StoreError, StoreUnavailable
 
-# A question that has no answer after so long holds up the next one no more: the database may be away.
+# After this time a question no longer holds up the next one, because the database may be away.
 PATIENCE_S = 0.05
 
 Mark = tuple[int, int]
@@ -43,7 +43,7 @@ class Validator:
         self._next = _Round()
 
     def ticket(self, key: str) -> Mark:
-        """Where the key stands, no earlier than now. Raises StoreUnavailable."""
+        """The mark of the key, of this moment or later. Raises StoreUnavailable."""
         with self._joining:
             joined = self._next
             joined.keys.add(key)
@@ -56,11 +56,11 @@ class Validator:
         return joined.marks[key]
 
     def holds(self, key: str, ticket: Mark) -> bool:
-        """Whether nothing has happened to the key since it was there. Raises StoreUnavailable."""
+        """True if nothing has happened to the key since its ticket. Raises StoreUnavailable."""
         return self.ticket(key) == ticket
 
     def _lead(self, joined: _Round) -> None:
-        """Send the question once the one before it is answered, or takes too long: meanwhile others join."""
+        """Send the question once the one before it is answered or takes too long. Until then others may join."""
         alone = self._sending.acquire(timeout=self._patience_s)
         with self._joining:
             self._next = _Round()

@@ -82,16 +82,16 @@ SELECT 'position ' || e.position, 'its content ' || e.content || ' is missing'
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as the events say: what it is about, and how it differs."""
+    """One difference from what the events say: its subject and its kind."""
 
     about: str
     what: str
 
 
 def verify(url: str, *, log_id: int = 0, faults_max: int = FAULTS_MAX) -> list[Fault]:
-    """What is wrong with the log and with what is kept beside it, at one moment; empty if nothing is.
+    """The faults of the log and of what is kept beside it, at one moment.
 
-    Reads the whole log; appends go on meanwhile. At most `faults_max` faults of each kind.
+    This reads the whole log while appends go on. It lists at most `faults_max` faults of each kind.
     """
     parameters = {"log": log_id, "most": faults_max}
     faults: list[Fault] = []
@@ -121,7 +121,7 @@ def rebuild(owner_url: str, *, log_id: int = 0) -> None:
             " SELECT r.log_id, r.target, r.from_stream FROM log.es_ref_rebuilt AS r WHERE r.log_id = %s",
             (log_id,),
         )
-        # Which sets are referred to is known anew, so the next sweep looks at each once.
+        # References to sets may have changed, so the next sweep looks at each set once.
         connection.execute(
             "UPDATE log.es_set SET idle_since = clock_timestamp() WHERE digest IS NOT NULL AND idle_since IS NULL"
         )

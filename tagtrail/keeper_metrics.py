@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import DBAPIError
 
-from eventstore.feed.keeper import LEASE, STANDINGS
+from eventstore.feed.keeper import LEASE, TASK_STATES
 
 
 class Keeping(Collector):
@@ -24,7 +24,7 @@ class Keeping(Collector):
         """One sample of each for every task, from its first round on."""
         try:
             with self._engine.connect() as connection:
-                rows = connection.exec_driver_sql(STANDINGS, {"lease": LEASE}).all()
+                rows = connection.exec_driver_sql(TASK_STATES, {"lease": LEASE}).all()
         except DBAPIError:
             return
         yield GaugeMetricFamily("tagtrail_keeper_up", "Whether a keeper does the upkeep", int(rows[0].up))

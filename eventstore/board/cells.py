@@ -14,20 +14,20 @@ Why no such answer is stale. Let W be an append to that cell that was acknowledg
     its *done* was read, all that it had begun by when its *begun* was read, W included. So W's outcome was known, its
     commit visible, before the reader asked the database; the answer holds it.
 
-Who cannot know an outcome (the connection was lost, the process was killed) leaves *begun* ahead of *done*, so that
-nothing of that cell is kept by anyone, until the place has a new epoch in the database (rule: places have epochs): the
-claim takes the append lock, so an append of the epoch before has either committed by then or will be refused. Only then
-*done* is raised to *begun*. Should an append end twice, the second finds its command done: it changes nothing.
+A process that cannot know an outcome (its connection was lost, or it was killed) leaves *begun* ahead of *done*. Nobody
+keeps anything of that cell until the place has a new epoch in the database (rule: places have epochs). The claim of an
+epoch takes the append lock, so an append of the epoch before has either committed by then or will be refused. Only then
+*done* is raised to *begun*. If an append is sent twice, the second one finds its command done and changes nothing.
 
 A process that does not share this memory must not append while somebody uses it (rule: appends need the board). So the
 server holds a lease in the database, which refuses everybody else's appends while the lease runs (`sql/board.sql`). The
 server writes the end of the lease here, by CLOCK_BOOTTIME, which goes on while a machine sleeps and which nobody sets,
-counted from before it asked. Once the lease has run out, readers keep and use nothing. If the
-registration was lost, the next one has a new *term*, which is part of every ticket. The lease is read before the term,
-so a lease of a later registration never vouches for a ticket of an earlier one.
+counted from before it asked. Once the lease has run out, readers keep and use nothing. If the registration
+was lost, the next one has a new *term*, which is part of every ticket. The lease is read before the term, so a lease of
+a later registration never vouches for a ticket of an earlier one.
 
-Loads and stores of aligned 64-bit words are whole, and each processor sees another's stores in their order: so it is on
-x86-64. Other machines get no board.
+The proof needs that loads and stores of aligned 64-bit words are whole, and that each processor sees the stores of
+another one in their order. Both hold on x86-64. Other machines get no board.
 """
 
 import mmap
@@ -52,7 +52,7 @@ Ticket = tuple[int, int]
 
 
 def available() -> bool:
-    """Whether this machine can have a board."""
+    """True if this machine can have a board."""
     return platform.machine() in ("x86_64", "AMD64") and hasattr(os, "memfd_create")
 
 
@@ -67,7 +67,7 @@ def now_ns() -> int:
 
 
 def make_memory(places: int) -> int:
-    """A descriptor of fresh memory with so many places. It ends with the last process that has it open."""
+    """Make memory with so many places and answer its descriptor. It ends with the last process that has it open."""
     descriptor = os.memfd_create("tagtrail-board", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, _HEADER_BYTES + places * PLACE_BYTES)
     with mmap.mmap(descriptor, _HEADER_BYTES) as memory, memoryview(memory).cast("Q") as words:
@@ -91,12 +91,12 @@ class Cells:
 
     @property
     def name(self) -> str:
-        """Of this memory in its present term: what is registered in the database."""
+        """The name of this memory in its present term, as it is registered in the database."""
         name = self._words[_NAME_HIGH] << 64 | self._words[_NAME_LOW]
         return f"{uuid.UUID(int=name)}.{self._words[_TERM]}"
 
     def ticket(self, cell: int) -> Ticket | None:
-        """To be taken before the database is asked: what an answer is kept with; None if it must not be kept."""
+        """A ticket to keep an answer with, taken before the database is asked; None if it must not be kept."""
         words = self._words
         if now_ns() >= words[_LEASE_NS]:
             return None
@@ -109,7 +109,7 @@ class Cells:
         return (term, begun) if done == begun else None
 
     def holds(self, cell: int, ticket: Ticket) -> bool:
-        """Whether an answer that was kept with the ticket may be used now."""
+        """True if an answer that was kept with the ticket may be used now."""
         words = self._words
         if now_ns() >= words[_LEASE_NS]:
             return False

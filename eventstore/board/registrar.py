@@ -30,9 +30,10 @@ class LogKept(StoreError):
 
 
 def owner_of(data: Path) -> str:
-    """Names the server of a data folder on this machine since it was booted.
+    """The name of the server of a data folder on this machine, until the machine starts again.
 
-    Whoever holds the lock of the folder, which all processes of a server hold, knows that no earlier one lives.
+    All processes of a server hold the lock of the folder. So a process that holds it knows that no earlier server
+    lives.
     """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     folder = data.stat()
@@ -42,7 +43,7 @@ def owner_of(data: Path) -> str:
 def renounce(url: str, owner: str) -> None:
     """Make sure that this server may append without a board. Raises LogKept, StoreUnavailable.
 
-    Nobody reads the board that an earlier run of this owner left; another owner's lease is waited for.
+    Nobody reads the board that an earlier run of this owner left. The lease of another owner is waited for.
     """
     with connected(url, _QUESTION_S) as connection:
         connection.execute("SELECT log.es_remove_board(0::smallint, %s)", (owner,))
@@ -58,9 +59,9 @@ def _left_s(connection: psycopg.Connection) -> float | None:
 
 
 def _wait_for_others(try_once: Callable[[], float | None]) -> None:
-    """Try until it answers None; else it answers for how many seconds another owner's lease runs.
+    """Try until the answer is None; otherwise it is the number of seconds that another owner's lease still runs.
 
-    A server that died on another machine leaves some seconds of its lease, one that lives renews it. Raises LogKept.
+    A server that died on another machine leaves some seconds of its lease. One that lives renews it: raises LogKept.
     """
     least_s = math.inf
     while (left_s := try_once()) is not None:
@@ -76,8 +77,8 @@ def _wait_for_others(try_once: Callable[[], float | None]) -> None:
 class Registrar:
     """The board of one server, from its start to its end.
 
-    The memory has `places`, which must be more than there are ever processes that append at a time. For `lease_s`
-    after the last renewal answers are kept and nobody else may append.
+    The memory needs more `places` than there are ever processes that append at a time. For `lease_s` seconds after the
+    last renewal answers are kept, and nobody else may append.
     """
 
     def __init__(self, url: str, owner: str, places: int, *, lease_s: float = LEASE_S) -> None:
@@ -92,7 +93,7 @@ class Registrar:
 
     @property
     def path(self) -> Path:
-        """By which the processes of this server open the memory."""
+        """The path by which the processes of this server open the memory."""
         return Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
 
     def start(self) -> None:
@@ -101,7 +102,7 @@ class Registrar:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the lease, now that no process uses the memory. A database that is gone already is not waited for."""
+        """End the lease, now that no process uses the memory. A database that has ended already is not waited for."""
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join(2 * _QUESTION_S)
@@ -120,8 +121,8 @@ class Registrar:
             raise StoreUnavailable(f"the change board could not be registered: {problem}") from problem
 
     def _register(self, connection: psycopg.Connection) -> float | None:
-        """None if registered, else for how many seconds somebody stands in the way."""
-        # First: a ticket of the term before must not outlive a moment in which others could append.
+        """Register. Answers None, or the number of seconds for which somebody else's lease still runs."""
+        # This comes first: a ticket of the term before must not outlive a moment in which others could append.
         self._cells.lend_until(0)
         self._cells.next_term()
         epoch = self._log_epoch(connection)
@@ -161,6 +162,6 @@ class Registrar:
 
     @staticmethod
     def _log_epoch(connection: psycopg.Connection) -> int:
-        """Raised when the database was restored (rule: epochs)."""
+        """The epoch of the log, which rises when the database is restored (rule: epochs)."""
         row = connection.execute("SELECT log.es_note_cluster(0::smallint)").fetchone()
         return 0 if row is None else int(row[0])

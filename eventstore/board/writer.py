@@ -15,14 +15,14 @@ _CLAIM = "SELECT log.es_claim_place(0::smallint, %s, %s::smallint)"
 
 
 class NoPlace(Exception):
-    """All places are taken, by processes that live."""
+    """All places are taken by living processes."""
 
 
 class Writer:
     """The place of one process, used by one thread.
 
-    `descriptor` is an opening of the memory that is this process's own: the lock that holds the place belongs to it,
-    and ends with the process.
+    `descriptor` must be this process's own opening of the memory. The lock that holds the place belongs to it, and ends
+    with the process.
     """
 
     def __init__(self, cells: Cells, descriptor: int) -> None:
@@ -34,13 +34,13 @@ class Writer:
 
     @property
     def identity(self) -> tuple[str, int | None, int]:
-        """What an append is admitted by: the board's name, the place, the place's epoch."""
+        """The identity that admits an append: the board's name, the place, the place's epoch."""
         return self._name, self._place, self._epoch
 
     def claim(self, connection: psycopg.Connection) -> None:
-        """Begin a new epoch, on a new connection; whatever the earlier ones left open has an outcome after that.
+        """Begin a new epoch on a new connection. After that everything that earlier epochs left open has an outcome.
 
-        Raises NoPlace, and what the database says.
+        Raises NoPlace, and errors of the database.
         """
         if self._place is None:
             self._place = self._take_place()
@@ -52,18 +52,18 @@ class Writer:
         self._cells.settle(self._place)
 
     def begin(self, cells: Collection[int]) -> None:
-        """Before the append is sent."""
+        """Note, before an append is sent, that it changes these cells."""
         if self._place is None:
             raise RuntimeError("an append without a place on the board")
         self._cells.begin(self._place, cells)
 
     def end(self, cells: Collection[int]) -> None:
-        """When its outcome is known."""
+        """Note that its outcome is known."""
         if self._place is not None:
             self._cells.end(self._place, cells)
 
     def _take_place(self) -> int:
-        """The first free place: most often that of a process that died, whose cells so become usable again."""
+        """Take the first free place. Most often it belonged to a dead process, whose cells become usable again."""
         for place in range(self._cells.places):
             try:
                 fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))

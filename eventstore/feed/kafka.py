@@ -1,4 +1,4 @@
-"""How Kafka is reached, and its clients as this program uses them.
+"""Clients of Kafka as this program uses them.
 
 kafka-python is driven without group management: `assign()` and leases of our own (docs/decisions/0004-kafka-client.md).
 """
@@ -22,7 +22,7 @@ def make_admin(settings: KafkaSettings) -> KafkaAdminClient:
 def make_producer(settings: KafkaSettings) -> KafkaProducer:
     """A producer that repeats nothing and loses nothing that it acknowledged.
 
-    Both are said, not left to defaults: acks other than "all" would turn idempotence off in silence.
+    Both settings are given, because with acks other than "all" idempotence would be off without a word.
     """
     return _connected(
         KafkaProducer,
@@ -39,7 +39,7 @@ def make_producer(settings: KafkaSettings) -> KafkaProducer:
 
 
 def make_consumer(settings: KafkaSettings) -> KafkaConsumer:
-    """A consumer of assigned partitions; an offset that is gone raises instead of being moved in silence."""
+    """A consumer of assigned partitions. A lost offset is an error; by default it would be moved in silence."""
     return _connected(
         KafkaConsumer,
         settings,
@@ -48,7 +48,7 @@ def make_consumer(settings: KafkaSettings) -> KafkaConsumer:
         auto_offset_reset="none",
         allow_auto_create_topics=False,
         fetch_max_wait_ms=200,
-        # An event has at most some kilobytes; so much of them is in memory at a time.
+        # An event has a few kilobytes; this bounds how many are in memory.
         max_poll_records=1_000,
         fetch_max_bytes=4 * 1024 * 1024,
         max_partition_fetch_bytes=1024 * 1024,

@@ -1,7 +1,8 @@
-"""The keeper: runs a log's tasks of upkeep, each at its own pace, and notes where each stands.
+"""The keeper runs a log's tasks of upkeep, each with its own period, and notes the state of each.
 
-One is active, by a lease. Every task is safe to run twice, so two that both believe to be it do no harm. A task works
-in slices and is broken off after a while in favour of the others; one that fails is tried again and keeps none waiting.
+One keeper is active, by a lease. Every task is safe to run twice, so two that both believe to have the lease do no
+harm. A task works in slices and is broken off after a while in favour of the others. One that fails is tried again
+later, and holds up no other.
 """
 
 import logging
@@ -26,7 +27,7 @@ STANDBY_S = 1.0
 ROUND_S = 5.0
 RETRY_S = 60.0
 STATEMENT_TIMEOUT_S = 5.0
-# As far as an append lets a clock be ahead.
+# The same limit as for the clock of an append.
 AHEAD_MAX = timedelta(minutes=5)
 PROBLEM_CHARACTERS = 500
 
@@ -38,8 +39,8 @@ ON CONFLICT (name) DO UPDATE
    SET tried_at = excluded.tried_at, succeeded_at = coalesce(excluded.succeeded_at, t.succeeded_at),
        removed = t.removed + excluded.removed, backlog = coalesce(%(backlog)s, t.backlog), problem = excluded.problem
 """
-# One row at least: whether there is a keeper is known before any task was run.
-STANDINGS = """
+# There is at least one row, so that a keeper is known before any task was run.
+TASK_STATES = """
 SELECT EXISTS (SELECT FROM feed.lease AS l WHERE l.name = %(lease)s AND l.until > clock_timestamp()) AS up,
        t.name, extract(epoch FROM t.succeeded_at) AS succeeded_s, t.problem IS NOT NULL AS failing, t.backlog, t.removed
   FROM (SELECT) AS one LEFT JOIN feed.task AS t ON true ORDER BY t.name
@@ -49,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: how often it is due, one slice of its work, and how much of it waits."""
+    """A task: its period, one slice of its work, and the amount of work that waits."""
 
     name: str
     period_s: float
@@ -97,7 +98,7 @@ class Keeper:
             members.close()
 
     def round(self, task: Task, stop: threading.Event) -> Round:
-        """Work on a task for a while and note where it stands."""
+        """Work on a task for a while and note its state."""
         ahead = self._ahead()
         done = _work(task, stop) if ahead is None else Round(0, False, ahead)
         if done.removed:

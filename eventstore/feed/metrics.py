@@ -1,4 +1,4 @@
-"""What the processes of the feed count. Several processes of a machine are added up by prometheus-client."""
+"""Counters of the feed's processes. prometheus-client adds up those of one machine."""
 
 from prometheus_client import Counter
 

@@ -1,4 +1,4 @@
-"""Events as Kafka records: CloudEvents 1.0 in binary mode, the value being the event's data exactly as recorded.
+"""Events as Kafka records: CloudEvents 1.0 in binary mode, whose value is the event's data exactly as recorded.
 
 Source: cloudevents.io, "Kafka Protocol Binding for CloudEvents", section 3.2. Every relay makes identical records of
 the same log, so that one which does not know that it was replaced does no harm.
@@ -26,9 +26,9 @@ class NotOurs(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FeedRecord:
-    """What a consumer gets. `prev` is the position in the log of the event before it in the same topic and partition.
+    """A record as a consumer gets it. `prev` is the position of the event before it in the same topic and partition.
 
-    `event` is None for a watermark: there is no event of this partition in (prev, position].
+    `event` is None for a watermark, which says that the partition has no event in (prev, position].
     """
 
     partition: int
@@ -41,7 +41,7 @@ class FeedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What a producer sends."""
+    """A record as a producer sends it."""
 
     key: bytes | None
     value: bytes

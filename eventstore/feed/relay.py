@@ -1,8 +1,8 @@
 """The relay: carries the log from the store to Kafka, in order, and remembers how far it got.
 
-One is active, by a lease; its checkpoint moves by compare-and-set once Kafka has acknowledged. Whatever happens in
-between is published again, as records that are identical, which consumers skip. So a relay that was replaced without
-knowing it does no harm, and no transactions of Kafka are needed: what records lead to ends in Postgres.
+One relay is active, by a lease. Its checkpoint moves by compare-and-set once Kafka has acknowledged. After a failure in
+between, the same records are published again, and consumers skip them. So a relay that was replaced without knowing it
+does no harm. Transactions of Kafka are not needed, because all results of records end in Postgres.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ class Replaced(Exception):
 
 
 def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
-    """Relay until stopped, or stand by while another relay does; goes on by itself after whatever fails."""
+    """Relay until stopped, or stand by while another relay does. Goes on by itself after failures."""
     members = Membership(database_url, Member("relay", features=HANDLED["relay"]), lambda alive, me: [LEASE]).start()
     retry_s = RETRY_S
     try:
@@ -102,7 +102,7 @@ def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> No
 
 
 def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
-    """Relay until stopped, and end then even if Kafka keeps a call waiting: what was not acknowledged is sent again."""
+    """Relay until stopped, and end then even if a call to Kafka hangs: unacknowledged records are sent again later."""
     failures: list[Exception] = []
 
     def work() -> None:
@@ -114,12 +114,12 @@ def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event)
 
     worker = threading.Thread(target=work, name="relay", daemon=True)
     worker.start()
-    # A wait without a limit would not let signals through.
+    # A wait without a time limit would hold up signals.
     while worker.is_alive() and not stop.wait(0.2):
         pass
     worker.join(END_S)
     if failures:
-        # Whoever supervises this process must see that it failed, and starts it again.
+        # The supervisor must see that this process failed, and start it again.
         raise failures[0]
 
 
@@ -134,7 +134,7 @@ def _note_problem(database_url: str, problem: Exception) -> None:
 
 def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop: threading.Event) -> None:
     with connect(database_url, name="tagtrail-relay", statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
-        # A checkpoint that is lost in a crash is one that stands earlier.
+        # After a crash the checkpoint may be an earlier one, which does no harm.
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET enable_seqscan = off")
         connection.execute("SELECT log.es_note_cluster(0::smallint)")
@@ -154,9 +154,9 @@ def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop:
 
 
 def _discard(producer: KafkaProducer) -> None:
-    """Close the producer beside the relay's own work: it closes only once what it holds was sent or has expired.
+    """Close the producer in a thread, because closing waits until all that it holds was sent or has expired.
 
-    What it still sends meanwhile are records that are sent again, identical.
+    The records that it still sends meanwhile are sent again, identical.
     """
 
     def close() -> None:
@@ -188,7 +188,7 @@ def _note_topics(connection: psycopg.Connection, found: Topics) -> None:
 def _refuse_the_future(connection: psycopg.Connection, settings: KafkaSettings, partitions: int) -> None:
     """Raise the log's epoch if Kafka holds what the log does not: it was restored from a backup (rule: epochs).
 
-    A copy of the data folder put back in place leaves no other trace.
+    If a copy of the data folder was put back, there is no other trace of it.
     """
     epoch, _, head = (int(each) for each in _row(connection, _HEAD))
     for record in last_records(settings, settings.topic(EVENTS), partitions):
@@ -250,7 +250,7 @@ class _Publisher:
                 pause, published_at = POLL_S, time.monotonic()
                 continue
             self._mark()
-            # The last watermarks come a while after the last event.
+            # The last watermarks are sent a while after the last event.
             if time.monotonic() - published_at > QUIET_S + WATERMARK_S:
                 bell.wait(stop)
             else:
@@ -297,7 +297,7 @@ class _Publisher:
         self._position = position
 
     def _mark(self) -> None:
-        """Tell partitions without new events that they have none, so that their lag is known to be none."""
+        """Send watermarks to partitions without new events, so that they are known not to lag (rule: watermarks)."""
         if time.monotonic() < self._mark_at:
             return
         self._mark_at = time.monotonic() + WATERMARK_S

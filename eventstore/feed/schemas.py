@@ -38,7 +38,7 @@ def _schema(name: str, cls: type[Event]) -> dict[str, Any]:
 
 
 def _unwrapped(hint: Any) -> tuple[type, bool]:
-    """The type, and whether the member may be absent: data leave out what is None."""
+    """The type, and True if the member may be absent, because data leave out what is None."""
     if get_origin(hint) in (Union, types.UnionType):
         (kind,) = [each for each in get_args(hint) if each is not types.NoneType]
         return kind, True

@@ -1,4 +1,4 @@
-"""Where Kafka is and how one logs in; apart from its clients, which take a while to load."""
+"""Settings of Kafka, in a module of their own because its clients take a while to load."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 EVENTS = "events"
 UPLOADS = "uploads"
 
-# Short, so that a broker that went away is noticed and one that came back is found.
+# Short, so that a lost broker is noticed and a returned one is found soon.
 _COMMON: dict[str, Any] = {
     "request_timeout_ms": 5_000,
     "bootstrap_timeout_ms": 5_000,
@@ -18,7 +18,7 @@ _COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """Where Kafka is and how one logs in. `servers` is HOST:PORT,…; files are PEM; `prefix` begins topic names.
+    """Addresses and credentials of Kafka. `servers` is HOST:PORT,…; files are PEM; `prefix` begins topic names.
 
     `replication` is the number of copies of topics that are made here, -1 for the broker's default.
     """
@@ -40,7 +40,7 @@ class KafkaSettings:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What every client of kafka-python is given."""
+        """The settings that every client of kafka-python gets."""
         return {
             **_COMMON,
             "bootstrap_servers": [each.strip() for each in self.servers.split(",")],

@@ -1,4 +1,4 @@
-"""The topics: made where they are missing, refused where they do not fit, recognised by their ids."""
+"""Makes missing topics, refuses those that do not fit, and recognises topics by their ids."""
 
 import time
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class WrongTopic(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The cluster and the topics as they are now; an id is another one when a topic was deleted and made again."""
+    """The cluster and the topics as they are now. A topic that was deleted and made again has another id."""
 
     cluster_id: str
     events_id: str
@@ -31,9 +31,9 @@ class Topics:
 
 
 def ensure(admin: KafkaAdminClient, settings: KafkaSettings, partitions: int) -> Topics:
-    """Make what is missing and say what there is.
+    """Make missing topics and answer all.
 
-    Raises WrongTopic for a topic with another number of partitions: a key's events would not stay in order.
+    Raises WrongTopic for a topic with another number of partitions, where a key's events would not stay in order.
     """
     names = {settings.topic(kind): kind for kind in (EVENTS, UPLOADS)}
     deadline = time.monotonic() + _MADE_TIMEOUT_S
@@ -61,7 +61,7 @@ def cluster_id(admin: KafkaAdminClient) -> str:
 
 
 def describe(admin: KafkaAdminClient, names: list[str]) -> dict[str, tuple[str, int]]:
-    """Id and number of partitions of those topics that are there and led."""
+    """Id and number of partitions of the topics that exist and have leaders."""
     found = {}
     for each in admin.describe_topics(names):
         led = [part for part in each["partitions"] if part.get("error_code", 0) == 0 and part["leader_id"] >= 0]
@@ -77,4 +77,4 @@ def _make(admin: KafkaAdminClient, wanted: list[tuple[str, dict[str, str]]], rep
                 [NewTopic(name, partitions, replication, topic_configs=configuration)], timeout_ms=5_000
             )
         except TopicAlreadyExistsError:
-            continue  # by another relay, or it is there and not led yet
+            continue  # another relay made it, or it exists and has no leader yet
