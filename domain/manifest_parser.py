@@ -235,7 +235,7 @@ def _check_data(value: Mapping[str, Any], digest: str, size: int | None) -> None
     except (binascii.Error, ValueError) as problem:
         raise InvalidManifest(f"the data of {digest} is not base64") from problem
     if size is not None and len(decoded) != size:
-        raise InvalidManifest(f"the data of {digest} has not the descriptor's size")
+        raise InvalidManifest(f"the data of {digest} does not have the descriptor's size")
     if str(digest_of(digest.partition(":")[0], decoded)) != digest:
         raise InvalidManifest(f"the data of {digest} has another digest")
 
@@ -250,9 +250,9 @@ def _check_urls(value: Mapping[str, Any]) -> None:
         try:
             parts = urlsplit(each)
         except ValueError as problem:
-            raise InvalidManifest("urls holds something that is no address") from problem
+            raise InvalidManifest("urls has an entry that is not an address") from problem
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.fragment:
-            raise InvalidManifest("urls takes http and https addresses without a fragment")
+            raise InvalidManifest("urls must be http or https addresses without a fragment")
 
 
 def _platform(value: Any) -> str | None:

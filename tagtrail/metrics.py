@@ -89,7 +89,7 @@ class Standings(Collector):
                 return up, admin.read_status(connection)
         except DBAPIError as problem:
             if up and isinstance(problem.orig, QueryCanceled):
-                _log.warning("the database did not tell in time where log and read models stand: %s", problem.orig)
+                _log.warning("the database did not give the state of log and read models in time: %s", problem.orig)
                 return up, None
             return False, None
 

@@ -132,7 +132,7 @@ class Keeper:
                 connection.execute("SET synchronous_commit = off")
                 connection.execute(_NOTE, values)
         except psycopg.Error as problem:
-            _log.warning("where %s stands could not be noted: %s", task.name, problem)
+            _log.warning("the state of %s could not be noted: %s", task.name, problem)
 
 
 def _work(task: Task, stop: threading.Event) -> Round:
@@ -156,7 +156,7 @@ def _backlog(task: Task) -> int | None:
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 -- as above
-        _log.exception("upkeep: what waits for %s is not known", task.name)
+        _log.exception("upkeep: the backlog of %s is not known", task.name)
         return None
 
 
