@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 
 from eventstore.board.writer import NoPlace, Writer
-from eventstore.connection import Failure, failure_of
+from eventstore.connection import BoundedConnection, Failure, failure_of
 from eventstore.room import Room
-from eventstore.schema import APPEND_LOCK
+from eventstore.statement import Statement
 from eventstore.types import AppendRejected, StoreUnavailable
 
 BATCH_COMMANDS_MAX = 64
@@ -26,19 +26,18 @@ RETRY_PAUSE_S = 0.02
 RETRY_PAUSE_MAX_S = 0.5
 EXIT_STATUS = 70
 
-_LOG_ID = 0
 # Whoever gave up may ask for something else, so what is late must not be appended. The time is looked at under the
 # append's own lock: a server that was stopped, or a lock that was held, may let a call begin when nobody waits for it.
-_APPEND = """
-  WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(%s::integer, %s::integer))
-SELECT log.es_append(%s::smallint, %s::jsonb, %s, %s, %s::smallint, %s)
-  FROM locked WHERE clock_timestamp() < %s
-"""
+APPEND = Statement("""
+  WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(4711, 0))
+SELECT log.es_append(0::smallint, %s::jsonb, %s::boolean, %s::text, %s::smallint, %s::bigint)
+  FROM locked WHERE clock_timestamp() < %s::timestamptz
+""")
 _WITHOUT_BOARD = (None, None, None)
 _log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
-Connect = Callable[[], psycopg.Connection]
+Connect = Callable[[], BoundedConnection]
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +78,7 @@ class Combiner:
         self._queue: deque[_Pending] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._connection: psycopg.Connection | None = None
+        self._connection: BoundedConnection | None = None
         # How far the database's clock is ahead of ours, which counts from some moment of the past.
         self._clock_ahead_s = 0.0
         self._thread = threading.Thread(target=self._run_or_die, name="append-combiner", daemon=True)
@@ -217,14 +216,13 @@ class Combiner:
         self._room.found()
         return answers
 
-    def _ask(self, connection: psycopg.Connection, batch: list[_Pending]) -> list[Answer] | None:
+    def _ask(self, connection: BoundedConnection, batch: list[_Pending]) -> list[Answer] | None:
         """What es_append answers; None if that was too late for the one that waits for the shortest time."""
         text = "[" + ",".join(pending.text for pending in batch) + "]"
         admitted_by = _WITHOUT_BOARD if self._writer is None else self._writer.identity
         wanted_until = datetime.fromtimestamp(min(each.deadline for each in batch) + self._clock_ahead_s, UTC)
-        parameters = (APPEND_LOCK, _LOG_ID, _LOG_ID, text, self._allow_clock_skew, *admitted_by, wanted_until)
-        row = connection.execute(_APPEND, parameters, prepare=True).fetchone()
-        return None if row is None else row[0]
+        rows = connection.ask(APPEND, (text, self._allow_clock_skew, *admitted_by, wanted_until))
+        return rows[0][0] if rows else None
 
     def _begin(self, cells: Collection[int]) -> None:
         if self._writer is not None:
@@ -234,7 +232,7 @@ class Combiner:
         if self._writer is not None:
             self._writer.end(cells)
 
-    def _connected(self) -> psycopg.Connection:
+    def _connected(self) -> BoundedConnection:
         """The connection, with a claimed place on the board; raises _Failed."""
         if self._connection is None:
             try:

@@ -3,10 +3,17 @@
 from enum import Enum
 
 import psycopg
+from psycopg import generators
 from psycopg.abc import RV, AdaptContext, ConnParam, PQGen
+from psycopg.abc import Transformer as Adapting
+from psycopg.adapt import Transformer
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.rows import RowFactory, TupleRow, tuple_row
+
+from eventstore.statement import Parameters, Row, Statement, formats_of
 
 CONNECT_TIMEOUT_S = 3
 # What a server needs to set up a session, and its own time limit to arrive here.
@@ -42,6 +49,51 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
     """
 
     answer_limit_s: float | None = FIRST_ANSWER_S
+
+    def __init__(self, pgconn: PGconn, row_factory: RowFactory[TupleRow] = tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self._asked_before: set[bytes] = set()
+        self._adapts: Adapting | None = None
+
+    def ask(self, statement: Statement, parameters: Parameters = ()) -> list[Row]:
+        """All rows of a statement, as `execute(…).fetchall()` would bring them, at less than half the cost.
+
+        Raises as that does. A statement whose result has changed since it was prepared, as by a migration, is prepared
+        anew: Postgres looks at this before it executes anything.
+        """
+        try:
+            return self._ask(statement, parameters)
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName) as error:
+            if statement.name not in self._asked_before or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise
+            self._asked_before.discard(statement.name)
+            if isinstance(error, psycopg.errors.FeatureNotSupported):
+                self.pgconn.send_query(b"DEALLOCATE " + statement.name)
+                self._result()
+        return self._ask(statement, parameters)
+
+    def _ask(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        adapting = self._adapts
+        if adapting is None:
+            adapting = self._adapts = Transformer(self)
+        values = statement.arranged(parameters)
+        dumped = adapting.dump_sequence(values, formats_of(values))
+        if statement.name not in self._asked_before:
+            self.pgconn.send_prepare(statement.name, statement.text)
+            self._result()
+            self._asked_before.add(statement.name)
+        self.pgconn.send_query_prepared(statement.name, dumped, adapting.formats, Format.BINARY)
+        result = self._result()
+        adapting.set_pgresult(result)
+        return adapting.load_rows(0, result.ntuples, tuple)
+
+    def _result(self) -> PGresult:
+        """The result of what was sent. Raises what the server told."""
+        results: list[PGresult] = self.wait(generators.execute(self.pgconn))
+        result = results[-1]
+        if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+            raise error_from_result(result, self.info.encoding)
+        return result
 
     def wait(self, gen: PQGen[RV], interval: float = WAIT_INTERVAL_S, timeout: float | None = None) -> RV:
         """As psycopg's own; raises NoAnswer where the limit is reached."""

@@ -1,17 +1,13 @@
 """Questions to the database: each is one SQL statement in autocommit, asked again if its connection was lost."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventstore.connection import ANSWER_MARGIN_S, BoundedConnection, Failure, bounded, failure_of, set_limits
+from eventstore.statement import Parameters, Row, Statement
 from eventstore.types import StoreError, StoreUnavailable
-
-Row = tuple[Any, ...]
-Parameters = Sequence[object] | Mapping[str, object]
 
 # After an outage the pool must not wait out a long back-off before it connects again.
 _RECONNECT_TIMEOUT_S = 1.0
@@ -38,7 +34,7 @@ class Reader:
             name=name,
         )
 
-    def rows(self, query: str, parameters: Parameters = ()) -> list[Row]:
+    def rows(self, query: str | Statement, parameters: Parameters = ()) -> list[Row]:
         """All rows of one statement. Raises StoreUnavailable if the database does not answer in time."""
         deadline = time.monotonic() + self._timeout_s
         if self._pool.closed:
@@ -50,6 +46,8 @@ class Reader:
                     # What waiting for the connection took is not left for the answer.
                     connection.answer_limit_s = max(0.0, deadline - time.monotonic()) + ANSWER_MARGIN_S
                     try:
+                        if isinstance(query, Statement):
+                            return connection.ask(query, parameters)
                         return connection.execute(query, parameters).fetchall()
                     except psycopg.Error as error:
                         self._judge(error, connection, deadline)
@@ -68,7 +66,7 @@ class Reader:
         # The pool throws a closed connection away.
         connection.close()
 
-    def row(self, query: str, parameters: Parameters = ()) -> Row:
+    def row(self, query: str | Statement, parameters: Parameters = ()) -> Row:
         """The only row of a statement that always has one."""
         (row,) = self.rows(query, parameters)
         return row

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 
-import psycopg
 from psycopg import sql
 
 from eventstore.board.board import Board
@@ -20,10 +19,11 @@ from eventstore.codec import (
     stream_state_from_row,
 )
 from eventstore.combiner import Combiner, Connect
-from eventstore.connection import connect
+from eventstore.connection import BoundedConnection, connect
 from eventstore.features import LIVES_FOR_S, Feature, Features
 from eventstore.reader import Reader
 from eventstore.room import Room
+from eventstore.statement import Statement
 from eventstore.types import (
     Clock,
     Command,
@@ -50,7 +50,7 @@ def _query(text: LiteralString) -> str:
     return sql.SQL(text).format(event=sql.SQL(EVENT_COLUMNS), stream=sql.SQL(STREAM_COLUMNS)).as_string()
 
 
-_STREAM_STATES = _query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)")
+_STREAM_STATES = Statement(_query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)"))
 _IDLE_STREAMS = _query(
     "SELECT {stream} FROM log.es_stream AS s"
     " WHERE s.log_id = 0 AND s.ref = %s AND s.recorded_at < %s ORDER BY s.recorded_at, s.stream LIMIT %s"
@@ -69,7 +69,8 @@ _LOG_WITH_FACTS_FROM = _query(
     " FROM log.es_event AS e LEFT JOIN log.es_content AS c ON c.digest = e.content"
     " WHERE e.log_id = 0 AND e.position > %s"
 )
-_CONTENT = "SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s"
+_CONTENT = Statement("SELECT c.digest, c.body, c.facts::text FROM log.es_content AS c WHERE c.digest = %s")
+_PUT_CONTENT = Statement("SELECT log.es_put_content(%s::text, %s::bytea, %s::text, %s::timestamptz)")
 _REFERRING = """
 SELECT DISTINCT f.from_stream FROM (
     (SELECT r.from_stream FROM log.es_ref AS r WHERE r.log_id = 0 AND r.target = %(target)s
@@ -85,7 +86,7 @@ _MEMBER_COLUMNS = ("target", "refers", "ref", "or_target", "or_ref", "need")
 _PUT_MEMBERS = (
     "SELECT log.es_put_members(%s, %s::text[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::integer[])"
 )
-_MARKS = (
+_MARKS = Statement(
     "SELECT k.key, l.epoch, coalesce((SELECT e.position FROM log.es_event AS e WHERE e.log_id = 0 AND e.key = k.key"
     " ORDER BY e.position DESC LIMIT 1), 0) FROM unnest(%s::text[]) AS k (key), log.es_log AS l WHERE l.log_id = 0"
 )
@@ -164,7 +165,7 @@ class Store:
         """Store content durably, for an append that names it; again is no change (rule: content before the append)."""
         values = (content.digest, content.body, content.facts, self._clock())
         try:
-            self._reader.rows("SELECT log.es_put_content(%s, %s, %s, %s)", values)
+            self._reader.rows(_PUT_CONTENT, values)
         except StoreUnavailable as problem:
             self._room.failed(problem.__cause__)
             raise
@@ -323,7 +324,7 @@ class Store:
         parameters = (feature.name, sorted(feature.kinds), feature.serves_from, timedelta(seconds=LIVES_FOR_S))
         return list(self._reader.row("SELECT log.es_use_feature(%s, %s, %s, %s)", parameters)[0])
 
-    def _connect_to_append(self) -> psycopg.Connection:
+    def _connect_to_append(self) -> BoundedConnection:
         connection = connect(
             self._conninfo,
             name="tagtrail-append",

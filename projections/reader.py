@@ -13,6 +13,7 @@ from psycopg import sql
 
 from eventstore.partition import partition_of
 from eventstore.reader import Reader as StoreReader
+from eventstore.statement import Statement
 from projections.model import FoldFailed, Happened, Model, Rows, happened_from
 from projections.statements import statement
 
@@ -95,7 +96,7 @@ class Reader:
             database_url, pool_size=pool_size, timeout_s=statement_timeout_s, name="tagtrail-reader"
         )
 
-    def one(self, query: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    def one(self, query: str | Statement, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """The one row of a question. Raises StoreUnavailable if the database does not answer in time."""
         values = {**parameters, "tail": self._tail}
         if "key" in values:

@@ -7,6 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from domain.link import BlobLinked, BlobUnlinked
+from eventstore.statement import Statement
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
 from projections.reader import Reader, key_tail, log_tail
 
@@ -63,13 +64,13 @@ SELECT e.key, d.data->>'digest', (d.data->>'size')::bigint, (d.data->>'generatio
 """
 model = Model("links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold, _SET_FOLD)
 
-_FIND = f"""
+_FIND = Statement(f"""
 SELECT l.repository, l.digest, l.size, l.generation, l.source, l.linked_at, l.position, (
     SELECT json_agg(tail.item ORDER BY tail.position) FROM (
 {key_tail(("links_s1",))} AND e.type IN ('BlobLinked', 'BlobUnlinked')) AS tail)
   FROM (SELECT) AS nothing
   LEFT JOIN readmodel.links_s1 AS l ON l.repository = %(key)s AND l.digest = %(digest)s
-"""  # noqa: S608 - put together from constants; values go as parameters
+""")  # noqa: S608 - put together from constants; values go as parameters
 
 
 def find(reader: Reader, repository: str, digest: str) -> LinkRow | None:

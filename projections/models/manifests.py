@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
+from eventstore.statement import Statement
 from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
 from projections.models import tags
 from projections.reader import Reader, key_tail
@@ -142,12 +143,12 @@ _WITHOUT_BODY = "(SELECT NULL::text AS digest, NULL::bytea AS body WHERE false)"
 _DIGEST_TAIL = key_tail(("manifests_s2",))
 _TAG_TAIL = key_tail(("manifests_s2", "tags_s1"))
 _DIGEST_QUERIES = {
-    True: _BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITH_BODY),
-    False: _BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITHOUT_BODY),
+    True: Statement(_BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITH_BODY)),
+    False: Statement(_BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITHOUT_BODY)),
 }
 _TAG_QUERIES = {
-    True: _BY_TAG.format(tail=_TAG_TAIL, content=_WITH_BODY),
-    False: _BY_TAG.format(tail=_TAG_TAIL, content=_WITHOUT_BODY),
+    True: Statement(_BY_TAG.format(tail=_TAG_TAIL, content=_WITH_BODY)),
+    False: Statement(_BY_TAG.format(tail=_TAG_TAIL, content=_WITHOUT_BODY)),
 }
 _ATTEMPTS_MAX = 5
 

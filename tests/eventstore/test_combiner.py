@@ -13,7 +13,9 @@ import psycopg
 import pytest
 
 from eventstore import combiner
+from eventstore.connection import BoundedConnection, connect
 from eventstore.schema import APPEND_LOCK
+from eventstore.statement import Parameters, Row, Statement
 from eventstore.store import Store
 from eventstore.types import Appended, Cause, Command, NewEvent, StoreUnavailable
 from tests.postgres import Database
@@ -26,18 +28,18 @@ class LosingConnection:
     losses_left = 3
 
     def __init__(self, url: str, admin_url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True)
+        self._connection = connect(url, name="test", statement_timeout_s=None)
         self._admin_url = admin_url
 
-    def execute(self, *arguments: Any, **options: Any) -> Any:
+    def ask(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run the statement; perhaps lose its answer."""
-        cursor = self._connection.execute(*arguments, **options)
-        if "es_append" in arguments[0] and LosingConnection.losses_left:
+        rows = self._connection.ask(statement, parameters)
+        if statement is combiner.APPEND and LosingConnection.losses_left:
             LosingConnection.losses_left -= 1
             with psycopg.connect(self._admin_url, autocommit=True) as admin:
                 admin.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
             self._connection.execute("SELECT 1")
-        return cursor
+        return rows
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -54,10 +56,10 @@ def losing(database: Database) -> Iterator[Store]:
     """A store that loses its first three answers."""
     LosingConnection.losses_left = 3
 
-    def connect() -> Any:
+    def connect_losing() -> Any:
         return LosingConnection(database.app_url, database.admin_url)
 
-    made = Store(database.app_url, append_connect=connect)
+    made = Store(database.app_url, append_connect=connect_losing)
     yield made
     made.close()
 
@@ -107,12 +109,12 @@ def test_what_was_given_up_is_not_sent_when_the_database_comes_back(database: Da
     away = threading.Event()
     away.set()
 
-    def connect() -> psycopg.Connection:
+    def connect_perhaps() -> BoundedConnection:
         if away.is_set():
             raise psycopg.OperationalError("nobody there")
-        return psycopg.connect(database.app_url, autocommit=True)
+        return connect(database.app_url, name="test", statement_timeout_s=None)
 
-    store = Store(database.app_url, append_timeout_s=0.3, append_connect=connect)
+    store = Store(database.app_url, append_timeout_s=0.3, append_connect=connect_perhaps)
     with ThreadPoolExecutor(4) as pool:
         errors = [pool.submit(store.append, command("given up")).exception() for _ in range(4)]
     assert {type(each) for each in errors} == {StoreUnavailable}
@@ -132,14 +134,14 @@ class ReadOnlyAtFirst:
     refusals_left = 1
 
     def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True)
+        self._connection = connect(url, name="test", statement_timeout_s=None)
 
-    def execute(self, *arguments: Any, **options: Any) -> Any:
+    def ask(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run the statement, or refuse it."""
-        if "es_append" in arguments[0] and ReadOnlyAtFirst.refusals_left:
+        if statement is combiner.APPEND and ReadOnlyAtFirst.refusals_left:
             ReadOnlyAtFirst.refusals_left -= 1
             raise psycopg.errors.ReadOnlySqlTransaction("cannot write")
-        return self._connection.execute(*arguments, **options)
+        return self._connection.ask(statement, parameters)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -152,10 +154,10 @@ def test_what_is_given_up_while_the_combiner_pauses_is_not_sent_again(
     ReadOnlyAtFirst.refusals_left = 1
     monkeypatch.setattr(combiner, "RETRY_PAUSE_S", 1.0)
 
-    def connect() -> Any:
+    def connect_refusing() -> Any:
         return ReadOnlyAtFirst(database.app_url)
 
-    store = Store(database.app_url, append_connect=connect, append_timeout_s=0.3)
+    store = Store(database.app_url, append_connect=connect_refusing, append_timeout_s=0.3)
     with pytest.raises(StoreUnavailable):
         store.append(command("given up"))
     assert ReadOnlyAtFirst.refusals_left == 0

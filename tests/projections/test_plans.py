@@ -17,8 +17,8 @@ import pytest
 from bench.population import write
 from bench.sizes import Lists
 from eventstore import verify
-from eventstore.reader import Parameters, Row
 from eventstore.reader import Reader as StoreReader
+from eventstore.statement import Parameters, Row, Statement
 from projections.all_models import MODELS
 from projections.builds.rebuild import fold, rebuild
 from tests.api import Registry, registry_over, sha256
@@ -70,9 +70,9 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from nodes(each)
 
 
-def cost(connection: psycopg.Connection, query: str, parameters: Parameters) -> Cost:
+def cost(connection: psycopg.Connection, query: str | Statement, parameters: Parameters) -> Cost:
     """The work of the database to answer a question."""
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}"
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.query if isinstance(query, Statement) else query}"
     (((explained,),),) = connection.execute(explain, parameters).fetchall()
     rows: dict[str, int] = {}
     for each in nodes(explained["Plan"]):
@@ -103,10 +103,10 @@ def test_a_question_costs_what_it_shows_and_reads_no_event(
     large: Registry, monkeypatch: pytest.MonkeyPatch, path: str, shown: int
 ) -> None:
     """At no lag: few rows but those of the page, and no event at all."""
-    asked: list[tuple[str, Parameters]] = []
+    asked: list[tuple[str | Statement, Parameters]] = []
     rows_of = StoreReader.rows
 
-    def listening(reader: StoreReader, query: str, parameters: Parameters = ()) -> list[Row]:
+    def listening(reader: StoreReader, query: str | Statement, parameters: Parameters = ()) -> list[Row]:
         # Beside these a pull asks whether an answer that was kept is still right: the position of the last event.
         if isinstance(parameters, Mapping) and "tail" in parameters:
             asked.append((query, parameters))
