@@ -1,4 +1,4 @@
-"""How the store opens connections, and what the errors on them mean for a call that was under way."""
+"""Opens the store's connections, and judges what an error on one means for the call under way."""
 
 from enum import Enum
 
@@ -16,7 +16,7 @@ from psycopg.rows import RowFactory, TupleRow, tuple_row
 from eventstore.statement import Parameters, Row, Statement, formats_of
 
 CONNECT_TIMEOUT_S = 3
-# What a server needs to set up a session, and its own time limit to arrive here.
+# The time for a server to set up a session, and for its own time limit to be reported.
 FIRST_ANSWER_S = 5.0
 ANSWER_MARGIN_S = 1.0
 WAIT_INTERVAL_S = 0.1
@@ -163,7 +163,7 @@ def set_limits(
 
 
 def failure_of(error: psycopg.Error, connection: psycopg.Connection) -> Failure:
-    """What `error`, raised by a statement on `connection`, says of that statement."""
+    """Judge what became of a statement on `connection` that raised `error`."""
     if connection.closed or error.sqlstate in _LOST_STATES:
         return Failure.LOST
     if error.sqlstate is not None and error.sqlstate[:2] in _TRANSIENT_CLASSES:

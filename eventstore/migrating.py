@@ -133,7 +133,7 @@ def _raise_serves_from(connection: sa.Connection, scripts: ScriptDirectory) -> N
 
 
 def migrations_folder() -> str:
-    """Where the revisions are, as Alembic's configuration wants it."""
+    """Alembic's configuration with the place of the revisions."""
     spec = find_spec("eventstore.migrations")
     if spec is None or spec.origin is None:
         raise StoreError("the migrations are not installed")

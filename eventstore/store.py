@@ -105,7 +105,7 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True)
 class _Opened:
-    """What belongs to one process: threads and connections do not survive a fork. `partitions` is None until asked."""
+    """The parts that belong to one process, as threads and connections do not survive a fork."""
 
     pid: int
     reader: Reader
@@ -189,7 +189,7 @@ class Store:
         raise StoreUnavailable(f"the set {digest} could not be stored")
 
     def judge_set(self, digest: str) -> JudgedSet:
-        """Which needs of a stored set do not hold, and up to which position that was judged; without any lock.
+        """The needs of a stored set that do not hold, and the position up to which that was judged, without any lock.
 
         Raises StoreUnavailable if the set is not there whole: it was swept since, and is to be stored again.
         """
@@ -206,11 +206,11 @@ class Store:
         return Content(*rows[0]) if rows else None
 
     def stream_state(self, stream: str) -> StreamState:
-        """What stands beside the stream now; version 0 where nothing was ever written."""
+        """The state of the stream now; version 0 if nothing was ever written."""
         return self.stream_states((stream,))[stream]
 
     def stream_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
-        """What stands beside each of the streams, all at one moment."""
+        """The state of each of the streams, all at one moment."""
         rows = self._reader.rows(_STREAM_STATES, (list(streams),))
         found = {row[0]: stream_state_from_row(row) for row in rows}
         return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}

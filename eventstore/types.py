@@ -208,7 +208,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What stands beside a stream: version 0, ref None and state None where it was never written."""
+    """The state of a stream: version 0, ref None and state None if it was never written."""
 
     stream: str
     version: int
@@ -298,7 +298,7 @@ class LogInfo:
 
     @property
     def schema(self) -> Schema:
-        """Where the schema stands, and who may serve it."""
+        """The revision of a schema, and the oldest program that may serve it."""
         return Schema(self.revision, self.serves_from)
 
 

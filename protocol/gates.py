@@ -20,7 +20,7 @@ def _nobody(_: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _client_of(address: str) -> str:
-    """What counts as one client: an address, or the network of 64 bits that one client of IPv6 has to itself."""
+    """The unit that counts as one client: an IPv4 address, or the IPv6 network of 64 bits that one client has."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

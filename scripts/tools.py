@@ -52,7 +52,7 @@ class GoTool:
 
     @property
     def path(self) -> Path:
-        """Where the program stands once installed."""
+        """The path of the program once it is installed."""
         return self.folder / self.name
 
     def build(self, go: Path, out: Path) -> None:
@@ -83,7 +83,7 @@ class GoSource:
 
     @property
     def path(self) -> Path:
-        """Where the program stands once built."""
+        """The path of the program once it is built."""
         return self.folder / self.name
 
     def build(self, go: Path, out: Path) -> None:

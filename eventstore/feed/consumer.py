@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a reader goes on: `next_offset` in the topic of this id; in any other topic it begins at the beginning."""
+    """The place to read on from: `next_offset` in the topic of this id, the beginning in any other topic."""
 
     topic_id: str | None = None
     next_offset: int | None = None
@@ -85,7 +85,7 @@ class FeedReader:
 
     @property
     def waiting(self) -> bool:
-        """Whether a batch is there already."""
+        """True if a batch is there already."""
         return not self._batches.empty()
 
     def close(self) -> None:

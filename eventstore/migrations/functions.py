@@ -68,7 +68,7 @@ def install(connection: Connection, app_role: str) -> None:
 
 
 def checksum() -> str:
-    """Of what `install` does: the newest revision names it, because programs judge by revisions whether they fit."""
+    """The checksum of what `install` does. The newest revision names it, because programs compare revisions."""
     whole = "\0".join((*_texts(), *PUBLIC_FUNCTIONS))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
