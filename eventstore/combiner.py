@@ -16,7 +16,7 @@ import psycopg
 
 from eventstore.board.writer import NoPlace, Writer
 from eventstore.connection import BoundedConnection, Failure, failure_of
-from eventstore.room import Room
+from eventstore.disk_space import DiskSpace
 from eventstore.statement import Statement
 from eventstore.types import AppendRejected, StoreUnavailable
 
@@ -26,8 +26,8 @@ RETRY_PAUSE_S = 0.02
 RETRY_PAUSE_MAX_S = 0.5
 EXIT_STATUS = 70
 
-# Whoever gave up may ask for something else, so what is late must not be appended. The time is looked at under the
-# append's own lock: a server that was stopped, or a lock that was held, may let a call begin when nobody waits for it.
+# A client that gave up may ask for something else, so a late command must not be appended. The time is looked at under
+# the append's own lock: after a server was stopped, or a lock was held, a call may begin when nobody waits for it.
 APPEND = Statement("""
   WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(4711, 0))
 SELECT log.es_append(0::smallint, %s::jsonb, %s::boolean, %s::text, %s::smallint, %s::bigint)
@@ -44,7 +44,7 @@ Connect = Callable[[], BoundedConnection]
 class _Pending:
     """A command on its way. `sent` is guarded by the queue's lock; the rest is written before `settled` is released.
 
-    A bare lock, held until then: an Event costs six times as much.
+    `settled` is a bare lock that is held until then, because an Event costs six times as much.
     """
 
     text: str
@@ -63,16 +63,16 @@ class Combiner:
     """Appends commands given by any thread; each call waits for its own outcome.
 
     `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
-    those who wait, and a process without it looks alive. `room` is told what each call found. `writer` is the process's
-    place on the change board, where there is one; it is claimed at once, because what a dead process left open on it is
-    settled by that.
+    those who wait, and a process without it looks alive. `disk` is told the result of each call. `writer` is the
+    process's place on the change board, if there is one. It is claimed at once, because that settles what a dead process
+    left open on it.
     """
 
     def __init__(
-        self, connect: Connect, room: Room, *, allow_clock_skew: bool = False, writer: Writer | None = None
+        self, connect: Connect, disk: DiskSpace, *, allow_clock_skew: bool = False, writer: Writer | None = None
     ) -> None:
         self._connect = connect
-        self._room = room
+        self._disk = disk
         self._allow_clock_skew = allow_clock_skew
         self._writer = writer
         self._queue: deque[_Pending] = deque()
@@ -136,7 +136,7 @@ class Combiner:
                 _log.warning("the place on the board is claimed later: %s", failed)
 
     def _next_batch(self) -> list[_Pending]:
-        """What is queued, up to the limits, marked as sent; waits for something; empty once all is done and closed."""
+        """Take what is queued, up to the limits, and mark it as sent. Waits for something; empty once all is closed."""
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
@@ -163,7 +163,7 @@ class Combiner:
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, RETRY_PAUSE_MAX_S)
-                # Who gave up was told so; sending those again would append behind their backs.
+                # A client that gave up was told so; sending its command again would append behind its back.
                 batch = self._still_wanted(batch, failed)
             else:
                 for pending, answer in zip(batch, answers, strict=True):
@@ -191,7 +191,7 @@ class Combiner:
         return wanted
 
     def _call(self, batch: list[_Pending]) -> list[Answer]:
-        """One call of es_append; raises _Failed. An outcome that stays unknown leaves its cells open on the board."""
+        """Call es_append once. Raises _Failed. An outcome that stays unknown leaves its cells open on the board."""
         connection = self._connected()
         cells = {cell for pending in batch for cell in pending.cells}
         self._begin(cells)
@@ -206,18 +206,18 @@ class Combiner:
                 self._disconnect()
             else:
                 self._end(cells)
-            self._room.failed(error)
+            self._disk.failed(error)
             raise _Failed(failure, str(error)) from error
         self._end(cells)
         if answers is None:
             # Or the database's clock was set: a new connection asks for it again.
             self._disconnect()
             raise _Failed(Failure.BUSY, "the database came to it too late, nothing was appended")
-        self._room.found()
+        self._disk.found()
         return answers
 
     def _ask(self, connection: BoundedConnection, batch: list[_Pending]) -> list[Answer] | None:
-        """What es_append answers; None if that was too late for the one that waits for the shortest time."""
+        """The answers of es_append; None if it was too late for the one that waits for the shortest time."""
         text = "[" + ",".join(pending.text for pending in batch) + "]"
         admitted_by = _WITHOUT_BOARD if self._writer is None else self._writer.identity
         wanted_until = datetime.fromtimestamp(min(each.deadline for each in batch) + self._clock_ahead_s, UTC)

@@ -11,7 +11,7 @@ from eventstore.types import StoreError, StoreUnavailable
 
 # After an outage the pool must not wait out a long back-off before it connects again.
 _RECONNECT_TIMEOUT_S = 1.0
-# Who waits for a connection asks for it again so often: of one that could not be made nobody is told.
+# A waiting question asks for a connection again so often, because nobody is told of one that could not be made.
 _POOL_WAIT_S = 1.0
 _RETRY_PAUSE_S = 0.005
 
@@ -43,7 +43,7 @@ class Reader:
             try:
                 wait_s = max(0.0, min(deadline - time.monotonic(), _POOL_WAIT_S))
                 with self._pool.connection(timeout=wait_s) as connection:
-                    # What waiting for the connection took is not left for the answer.
+                    # The time that waiting for the connection took is not left for the answer.
                     connection.answer_limit_s = max(0.0, deadline - time.monotonic()) + ANSWER_MARGIN_S
                     try:
                         if isinstance(query, Statement):
@@ -57,7 +57,7 @@ class Reader:
             time.sleep(_RETRY_PAUSE_S)
 
     def _judge(self, error: psycopg.Error, connection: psycopg.Connection, deadline: float) -> None:
-        """Return if the question may be asked again on another connection, otherwise raise what the caller gets."""
+        """Return if the question may be asked again on another connection, otherwise raise the caller's error."""
         failure = failure_of(error, connection)
         if failure is Failure.WRONG:
             raise StoreError(str(error)) from error

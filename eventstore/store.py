@@ -20,9 +20,9 @@ from eventstore.codec import (
 )
 from eventstore.combiner import Combiner, Connect
 from eventstore.connection import BoundedConnection, connect
+from eventstore.disk_space import DiskSpace
 from eventstore.features import LIVES_FOR_S, Feature, Features
 from eventstore.reader import Reader
-from eventstore.room import Room
 from eventstore.statement import Statement
 from eventstore.types import (
     Clock,
@@ -141,7 +141,7 @@ class Store:
         self._clock = clock
         self._append_connect = append_connect or self._connect_to_append
         self._board = board
-        self._room = Room()
+        self._disk = DiskSpace()
         self.features = Features(self._features_in_use, self._use_feature)
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
@@ -167,7 +167,7 @@ class Store:
         try:
             self._reader.rows(_PUT_CONTENT, values)
         except StoreUnavailable as problem:
-            self._room.failed(problem.__cause__)
+            self._disk.failed(problem.__cause__)
             raise
 
     def put_set(self, digest: str, members: Sequence[Member]) -> None:
@@ -285,7 +285,7 @@ class Store:
 
     def write_problem(self) -> str | None:
         """Why this process's last writes were refused for want of room; None if they were not, or long ago."""
-        return self._room.problem
+        return self._disk.problem
 
     def close(self) -> None:
         """Finish the appends under way and close all connections; a later call opens them again."""
@@ -314,7 +314,7 @@ class Store:
             self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s, name="tagtrail-store"
         )
         writer = None if self._board is None else self._board.writer
-        combiner = Combiner(self._append_connect, self._room, allow_clock_skew=self._allow_clock_skew, writer=writer)
+        combiner = Combiner(self._append_connect, self._disk, allow_clock_skew=self._allow_clock_skew, writer=writer)
         return _Opened(os.getpid(), reader, combiner)
 
     def _features_in_use(self) -> list[str]:

@@ -1,5 +1,6 @@
-"""Whether the database has lately refused a write because its disk is full. It answers every question meanwhile, so
-nothing but a write tells.
+"""Remembers that the database refused a write because its disk is full.
+
+A full database still answers every question, so only writes can tell.
 """
 
 import time
@@ -7,19 +8,19 @@ from collections.abc import Callable
 
 import psycopg
 
-# So long a refusal speaks against the database if nothing was written since: then writes are to try it again.
+# A refusal counts for so long if nothing was written since. Then the next write is to try again.
 KEPT_S = 30.0
 
 
-class Room:
-    """What the writes of one process found; safe for many threads. `clock` gives seconds that never go back."""
+class DiskSpace:
+    """The results of one process's writes; safe for many threads. `clock` gives seconds that never go back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._refused: tuple[float, str] | None = None
 
     def failed(self, cause: BaseException | None) -> None:
-        """A write failed; only one for want of room counts."""
+        """A write failed; it counts only if the disk was full."""
         if isinstance(cause, psycopg.errors.DiskFull):
             self._refused = self._clock(), cause.diag.message_primary or str(cause)
 
@@ -29,7 +30,7 @@ class Room:
 
     @property
     def problem(self) -> str | None:
-        """Why writes are refused, in the database's words; None if nothing speaks against it."""
+        """The reason why writes are refused, in the database's words; None if they are not."""
         refused = self._refused
         if refused is None or self._clock() - refused[0] > KEPT_S:
             return None
