@@ -64,8 +64,8 @@ class Combiner:
 
     `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
     those who wait, and a process without it looks alive. `disk` is told the result of each call. `writer` is the
-    process's place on the change board, if there is one. It is claimed at once, because that settles what a dead process
-    left open on it.
+    process's place on the change board, if there is one. It is claimed at once, because that settles what a dead
+    process left open on it.
     """
 
     def __init__(
