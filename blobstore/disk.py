@@ -19,8 +19,8 @@ from pathlib import Path
 from blobstore.checking import BlobChecker, Taken
 from blobstore.errors import FULL, Absent, translated
 from blobstore.folders import flush_folder, make_folder, make_subfolder
-from blobstore.hashing import HashCache
-from blobstore.interface import BlobMissing, BlobName, BlobStoreUnusable, NoSpace, UploadMissing
+from blobstore.hashing import HashCache, mark_of
+from blobstore.interface import BlobMissing, BlobName, BlobStoreUnusable, NoSpace, UploadBusy, UploadMissing
 from blobstore.locking import lock_exclusively
 from blobstore.pace import NO_LARGE_BLOCKS, Allowance
 from blobstore.reading import blocks_of
@@ -143,32 +143,54 @@ class DiskBlobStore:
         return self._size(self._staging_path(upload))
 
     @contextmanager
-    def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> Iterator[DiskUpload]:
+    def open(
+        self, upload: UploadId, offset: int, algorithm: str = "sha256", *, new: bool = False
+    ) -> Iterator[DiskUpload]:
         """The staging file, locked against every other writer (rule: one writer a session).
 
         Its first change cuts it off at `offset`.
         """
         path = self._staging_path(upload)
+        descriptor = self._open_locked(path, new)
         try:
-            with translated():
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except Absent as problem:
-            raise UploadMissing(upload) from problem
-        try:
-            with translated():
-                lock_exclusively(descriptor)
-            size = self._size_of_same_file(path, descriptor)
-            if size < offset:
+            held = os.fstat(descriptor)
+            if held.st_size < offset:
                 raise UploadMissing(path.name)
-            hashes = self._hashes.take(upload, offset, algorithm)
-            staged = DiskUpload(path, descriptor, offset, size == offset, self._path, hashes, self._fault)
+            hashes = self._hashes.take(upload, offset, algorithm, mark_of(held))
+            staged = DiskUpload(
+                path, descriptor, offset, held.st_size == offset, self._path, hashes, self._fault, new=new
+            )
             recorded = False
             try:
                 yield staged
                 recorded = True
             finally:
-                self._hashes.give_back(upload, staged.close(recorded=recorded))
+                self._hashes.give_back(upload, staged.close(recorded=recorded), mark_of(os.fstat(descriptor)))
         finally:
+            os.close(descriptor)
+
+    def _open_locked(self, path: Path, new: bool) -> int:
+        """The staging file, held alone; the caller closes it.
+
+        A `new` one is made if it is missing, also when somebody removes it between its opening and its locking.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if new else 0)
+        while True:
+            try:
+                with translated():
+                    descriptor = os.open(path, flags, 0o600)
+            except Absent as problem:
+                raise UploadMissing(path.name) from problem
+            try:
+                with translated():
+                    lock_exclusively(descriptor)
+                if self._is_at(path, descriptor):
+                    return descriptor
+                if not new:
+                    raise UploadMissing(path.name)
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
 
     def discard(self, upload: UploadId) -> None:
@@ -176,6 +198,21 @@ class DiskBlobStore:
         self._hashes.forget(upload)
         with translated():
             self._staging_path(upload).unlink(missing_ok=True)
+
+    def discard_stale(self, upload: UploadId, before: datetime) -> bool:
+        """Remove the staging file unless somebody holds it or has changed it since."""
+        path = self._staging_path(upload)
+        try:
+            descriptor = self._open_locked(path, new=False)
+        except (UploadBusy, UploadMissing):
+            return False
+        try:
+            stale = os.fstat(descriptor).st_mtime < before.timestamp()
+            if stale:
+                self.discard(upload)
+        finally:
+            os.close(descriptor)
+        return stale
 
     def stale(self, before: datetime) -> Iterator[UploadId]:
         """Staging files that were last changed before a moment."""
@@ -211,14 +248,12 @@ class DiskBlobStore:
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     @staticmethod
-    def _size_of_same_file(path: Path, descriptor: int) -> int:
-        """Of the open file, in bytes; it may have been committed or discarded between open and lock."""
+    def _is_at(path: Path, descriptor: int) -> bool:
+        """Whether the open file has that name: it may have been committed or discarded between open and lock."""
         held = os.fstat(descriptor)
         try:
             with translated():
                 standing = os.stat(path)
-        except Absent as problem:
-            raise UploadMissing(path.name) from problem
-        if (held.st_ino, held.st_dev) != (standing.st_ino, standing.st_dev):
-            raise UploadMissing(path.name)
-        return held.st_size
+        except Absent:
+            return False
+        return (held.st_ino, held.st_dev) == (standing.st_ino, standing.st_dev)

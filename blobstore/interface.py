@@ -62,7 +62,8 @@ class StagedUpload(Protocol):
     def ends_at_offset(self) -> bool:
         """Whether, when it was locked, there was nothing behind the offset that it was opened with.
 
-        Then no chunk behind that offset was ever recorded: recorded bytes are never taken away.
+        Then no chunk behind that offset was ever recorded: of an open session recorded bytes are never taken away, but
+        by a commit that did not come to its end.
         """
 
     def write(self, block: bytes) -> None:
@@ -72,7 +73,7 @@ class StagedUpload(Protocol):
         """Make everything written durable."""
 
     def rollback(self, offset: int) -> None:
-        """Forget everything behind `offset`."""
+        """Forget everything behind `offset`. Of a `new` session the place goes too, and nothing may be written then."""
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of everything staged."""
@@ -116,8 +117,13 @@ class BlobStore(Protocol):
     def staged(self, upload: UploadId) -> int | None:
         """The number of staged bytes of a session, None if it has no staging place (any more)."""
 
-    def open(self, upload: UploadId, offset: int, algorithm: str = "sha256") -> AbstractContextManager[StagedUpload]:
+    def open(
+        self, upload: UploadId, offset: int, algorithm: str = "sha256", *, new: bool = False
+    ) -> AbstractContextManager[StagedUpload]:
         """Hold the session alone, to write behind its first `offset` bytes. Raises UploadBusy, UploadMissing.
+
+        With `new` the log knows nothing of the session, as far as the caller has seen. The place is made if it is
+        missing, so UploadMissing is not raised, and it survives a loss of power from `sync` on.
 
         The first change cuts off what is staged beyond them. Until then the holder can ask the log once more, now that
         nobody else writes, and leave everything as it is if `offset` is outdated (rule: one writer a session).
@@ -127,6 +133,9 @@ class BlobStore(Protocol):
 
     def discard(self, upload: UploadId) -> None:
         """Remove a session's staged bytes; nothing happens if there are none."""
+
+    def discard_stale(self, upload: UploadId, before: datetime) -> bool:
+        """The same unless a request holds the session, or one has changed it since; answers whether bytes went."""
 
     def stale(self, before: datetime) -> Iterator[UploadId]:
         """Sessions whose staged bytes were last changed before a moment."""

@@ -44,6 +44,8 @@ class DiskUpload:
         path_of: Callable[[BlobName], Path],
         hashes: RunningHashes | None,
         fault: FaultPoint,
+        *,
+        new: bool = False,
     ) -> None:
         self._path = path
         self._staging_folder = path.parent
@@ -60,6 +62,8 @@ class DiskUpload:
         self._cut = ends_at_offset
         self._dirty = not ends_at_offset
         self._committed = False
+        # Nothing is recorded of a new one: its name may not be durable, and it goes again if nothing comes of it.
+        self._new = new
 
     @property
     def size(self) -> int:
@@ -98,15 +102,21 @@ class DiskUpload:
             self._begun = self._size
 
     def sync(self) -> None:
-        """Flush the bytes to the disk."""
+        """Flush the bytes to the disk, and the name of a file that may be new."""
+        self._flush()
+        if self._new:
+            with translated():
+                flush_folder(self._staging_folder)
+        self._fault("synced")
+
+    def _flush(self) -> None:
         if self._dirty:
             with translated():
                 os.fdatasync(self._descriptor)
             self._dirty = False
-        self._fault("synced")
 
     def rollback(self, offset: int) -> None:
-        """Cut the file off at `offset`."""
+        """Cut the file off at `offset`; a new one of which nothing is left is removed."""
         assert not self._committed, "a blob is never changed"
         self._settle()
         if offset == self._start:
@@ -114,6 +124,11 @@ class DiskUpload:
         elif self._hashes is not None and self._hashes.size != offset:
             self._hashes = None
         self._size = self._begun = offset
+        if self._new and offset == 0:
+            # Under the lock: whoever has opened it meanwhile finds that it is not there any more, and makes another.
+            with translated():
+                self._path.unlink(missing_ok=True)
+            return
         self._cut = False
         self._cut_off()
 
@@ -131,7 +146,8 @@ class DiskUpload:
         """Flush, rename into place, flush the folder."""
         if not self._committed:
             self._cut_off()
-        self.sync()
+        self._flush()
+        self._fault("synced")
         target = self._path_of(name)
         with translated():
             self._fault("before rename")

@@ -1,5 +1,7 @@
 """From staged bytes to a linked blob: first a durable rename, then the event (rule: bytes before events)."""
 
+from collections.abc import Sequence
+
 from blobstore.interface import BlobName, StagedUpload
 from command_api.context import Context
 from command_api.linking import blob_committed, blob_linked, repository_created
@@ -35,16 +37,16 @@ def commit_blob(
     repository: RepositoryName,
     digest: Digest,
     writer: StagedUpload,
-    committed: NewEvent | None,
+    ending: Sequence[NewEvent],
 ) -> None:
     """Make the staged bytes the blob `digest` and link it in the repository.
 
-    `committed` ends the session, where there is one. The file is renamed over whatever is there (rule: a push heals).
-    Raises SessionChanged if another request ended the session first, 503 if the blob's generation kept changing.
+    `ending` are the events that end the session, where there is one. The file is renamed over whatever is there
+    (rule: a push heals). Raises SessionChanged if another request ended the session first, 503 if the blob's
+    generation kept changing.
     """
     size = writer.size
     stream = blob_stream(digest)
-    ending = [] if committed is None else [committed]
     standing = _expected(context, digest)
     for _ in range(_ATTEMPTS_MAX):
         blob = Blob(size, _generation(standing))

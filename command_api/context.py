@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from blobstore.interface import BlobStore
 from command_api.bodies import BodyLimits, WorkGate
+from command_api.seal_keys import SealKeys
 from command_api.sessions import Sessions
 from domain.event import Event, encode
 from eventstore.store import Store
@@ -30,7 +31,7 @@ _ID_BYTES = 20
 
 
 def new_upload_id() -> str:
-    """A random session id of 160 bits: knowing one is the right to use it within its repository."""
+    """A random id of 160 bits, for a session that is opened by an event: it names file and stream, and the session."""
     return secrets.token_hex(_ID_BYTES)
 
 
@@ -55,6 +56,7 @@ class Context:
     body_limits: BodyLimits
     body_gate: AddressGate
     work_gate: WorkGate
+    seal_keys: SealKeys
     new_upload_id: Callable[[], str] = new_upload_id
     sessions: Sessions = field(default_factory=Sessions)
     # Held while a large manifest is parsed and stored: one takes tens of megabytes, and two would not be faster.
@@ -100,7 +102,7 @@ def new_event(
         stream=stream,
         key=key,
         type=happened.TYPE,
-        schema_version=happened.SCHEMA_VERSION,
+        schema_version=happened.written_version,
         data=encode(happened),
         mode=mode,
         ref=ref,

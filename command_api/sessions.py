@@ -1,4 +1,4 @@
-"""Upload sessions as this process last saw them recorded: most requests go on with one that they left a moment ago.
+"""Upload sessions as requests go on with them, and as this process last saw them recorded.
 
 What is remembered may be old, another process may have been asked since. Whoever goes on with it makes sure that no
 acknowledged byte is in danger (the staging file ends where the session is said to end: every recorded chunk made it
@@ -9,17 +9,28 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from domain.upload import Upload
+from domain import upload as uploads
+from domain.event import Event
+from domain.upload import Upload, UploadStarted
 
 SESSIONS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An upload and the version of its stream."""
+    """An upload and the version of its stream.
+
+    `started` is what its id alone proves, where the log is not known to have anything of it: its version is 0.
+    """
 
     version: int
     upload: Upload
+    started: UploadStarted | None = None
+
+    def after(self, happened: Event) -> "Session":
+        """The session once the event is recorded, and with it the start if that is not."""
+        appended = 1 if self.started is None else 2
+        return Session(self.version + appended, uploads.evolve(self.upload, happened))
 
 
 class Sessions:

@@ -46,11 +46,12 @@ class UploadUpkeep:
 
     def discard_orphans(self) -> Step:
         """Discard staging files that no open session has: a crash left them."""
-        return Step(sum(self._discard(each) for each in list(self._orphans())))
+        before = self.clock() - ORPHANS_KEPT
+        return Step(sum(self._discard_stale(each, before) for each in list(self._orphans(before))))
 
     def orphans(self) -> int:
         """How many such files there are."""
-        return sum(1 for _ in self._orphans())
+        return sum(1 for _ in self._orphans(self.clock() - ORPHANS_KEPT))
 
     def _idle(self) -> list[StreamState]:
         before = self.clock() - self.expiry
@@ -68,16 +69,22 @@ class UploadUpkeep:
         self._discard(UploadId(upload.id))
         return True
 
-    def _discard(self, upload: UploadId) -> bool:
+    def _discard(self, upload: UploadId) -> None:
         try:
             self.blobs.discard(upload)
         except BlobStoreError as problem:
             _log.warning("the staged bytes of %s cannot be removed yet: %s", upload, problem)
-            return False
-        return True
 
-    def _orphans(self) -> Iterator[UploadId]:
-        stale = iter(self.blobs.stale(self.clock() - ORPHANS_KEPT))
+    def _discard_stale(self, upload: UploadId, before: datetime) -> bool:
+        """A session without an event may be getting its first bytes at this moment, however slowly they come."""
+        try:
+            return self.blobs.discard_stale(upload, before)
+        except BlobStoreError as problem:
+            _log.warning("the staged bytes of %s cannot be removed yet: %s", upload, problem)
+            return False
+
+    def _orphans(self, before: datetime) -> Iterator[UploadId]:
+        stale = iter(self.blobs.stale(before))
         while some := list(islice(stale, _STATES_AT_A_TIME)):
             states = self.store.stream_states([upload_stream(each) for each in some])
             yield from (each for each in some if states[upload_stream(each)].ref != OPEN)

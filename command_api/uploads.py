@@ -1,5 +1,6 @@
 """Upload sessions over HTTP: start, chunk, finish, status, cancel."""
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,20 +9,25 @@ from datetime import timedelta
 from blobstore.interface import NoSpace, StagedUpload, UploadBusy, UploadMissing
 from command_api.commits import SessionChanged, commit_blob, other_digest
 from command_api.context import Context, new_event
+from command_api.finding import find, find_open, require_open, seen, unknown_upload
 from command_api.mounts import mount
 from command_api.receiving import receive
 from command_api.sessions import Session
 from domain import upload as uploads
 from domain.digests import DEFAULT_ALGORITHM, Digest, UnsupportedAlgorithm, new_hash
 from domain.event import Event
-from domain.names import InvalidName, RepositoryName, UploadId, parse_upload_id
+from domain.features import SESSION_IDS
+from domain.names import RepositoryName, UploadId
+from domain.session_id import RANDOM_BYTES, SessionId
 from domain.streams import OPEN, upload_stream
 from domain.upload import Upload, UploadStarted
+from eventstore.features import READERS, Feature
 from eventstore.types import KEEP, NONE_YET, Exact, NewEvent, Refused
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Headers, Request, digest_or_error, empty, storage_full
 from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range, uploaded_range
 
+_SESSION_IDS = Feature(SESSION_IDS, READERS | {"keeper"})
 _COMMIT_WAIT_S = 2.0
 _COMMIT_LOOK_S = 0.02
 
@@ -37,6 +43,25 @@ def start(context: Context, request: Request) -> Answer:
             return _created(repository, digest)
     elif request.parameter("digest") is not None:
         return _take_whole(context, request, repository)
+    if context.store.features.lacking(_SESSION_IDS):
+        name = _open_by_event(context, request, repository, algorithm)
+    else:
+        name = _give_out(context, request, repository, algorithm)
+    headers = _headers_of(repository, name, 0)
+    if context.limits.chunk_bytes_min:
+        headers.append(("OCI-Chunk-Min-Length", str(context.limits.chunk_bytes_min)))
+    return empty(202, headers)
+
+
+def _give_out(context: Context, request: Request, repository: RepositoryName, algorithm: str | None) -> str:
+    """The id of a new session, which proves that it was given out: nothing is written."""
+    key = context.seal_keys.current()
+    said = SessionId(key.id, context.clock(), algorithm, UploadId(secrets.token_hex(RANDOM_BYTES)))
+    return said.sealed(key.secret, repository, request.actor)
+
+
+def _open_by_event(context: Context, request: Request, repository: RepositoryName, algorithm: str | None) -> str:
+    """The id of a new session for which a file and an event stand: processes of the release before take no others."""
     upload = UploadId(context.new_upload_id())
     started = UploadStarted(upload, repository, algorithm)
     state = uploads.start(started, request.actor)
@@ -48,10 +73,7 @@ def start(context: Context, request: Request) -> Answer:
     if isinstance(outcome, Refused):
         raise error(Code.UNAVAILABLE, "the session could not be opened, try again")
     context.sessions.learn(Session(1, state))
-    headers = _session_headers(state)
-    if context.limits.chunk_bytes_min:
-        headers.append(("OCI-Chunk-Min-Length", str(context.limits.chunk_bytes_min)))
-    return empty(202, headers)
+    return upload
 
 
 def status(context: Context, request: Request) -> Answer:
@@ -60,17 +82,14 @@ def status(context: Context, request: Request) -> Answer:
     A session whose bytes are gone, as a crash between a commit's rename and its append leaves it, is gone for every
     verb that would go on with it.
     """
-    upload = _open_upload(context, request).upload
-    staged = context.blobs.staged(UploadId(upload.id))
-    if staged is None or staged < upload.offset:
-        raise _unknown_upload()
-    return Answer(204, _session_headers(upload))
+    session = _standing(context, request)
+    return Answer(204, _session_headers(request, session.upload))
 
 
 def cancel(context: Context, request: Request) -> Answer:
     """DELETE of a session."""
-    session = _open_upload(context, request)
-    outcome = context.append(request, [_next(session, uploads.cancel(session.upload))])
+    session = find_open(context, request)
+    outcome = context.append(request, _events(session, uploads.cancel(session.upload)))
     if isinstance(outcome, Refused):
         raise _overtaken(context, request)
     context.blobs.discard(UploadId(session.upload.id))
@@ -79,52 +98,69 @@ def cancel(context: Context, request: Request) -> Answer:
 
 def append_chunk(context: Context, request: Request) -> Answer:
     """PATCH of a session: the next chunk, or a whole stream of bytes."""
-    session = _seen_upload(context, request)
-    _require_open(session.upload)
+    session = seen(context, request)
+    require_open(session.upload)
+    try:
+        return _append_chunk(context, request, session)
+    except WireError:
+        if session.started is not None:
+            _require_new(context, request, find(context, request))
+        raise
+
+
+def _append_chunk(context: Context, request: Request, session: Session) -> Answer:
     announced = _chunk_range(request, session.upload)
     with _staged(context, request, session) as (writer, session):
         upload = session.upload
-        _require_next(announced, upload)
+        _require_next(request, announced, upload)
         received = _receive_chunk(context, request, writer, announced, upload)
         if received:
             with context.work_gate:
                 writer.sync()
             happened = uploads.append_chunk(upload, upload.offset, received)
-            outcome = context.append(request, [_next(session, happened)])
+            outcome = context.append(request, _events(session, happened))
             if isinstance(outcome, Refused):
+                _take_away(writer, session)
                 raise _overtaken(context, request)
-            upload = uploads.evolve(upload, happened)
-            context.sessions.learn(Session(session.version + 1, upload))
-    return empty(202, _session_headers(upload))
+            session = session.after(happened)
+            context.sessions.learn(session)
+        elif session.started is not None:
+            # Nothing is appended, so nothing tells whether the session is new.
+            _take_away(writer, session)
+            session = _standing(context, request)
+    return empty(202, _session_headers(request, session.upload))
 
 
 def finish(context: Context, request: Request) -> Answer:
     """PUT of a session with `digest`: an optional last chunk, then the blob."""
-    session = _seen_upload(context, request)
-    digest = _digest_parameter(request, session.upload)
-    if session.upload.is_committed_as(str(digest)):
-        return _replay(context, request, session, digest)
-    _require_open(session.upload)
+    session = seen(context, request)
     try:
-        return _finish_open(context, request, session, digest)
-    except WireError as problem:
-        # The same PUT, sent twice, may have been answered meanwhile: then both have succeeded.
-        session = _settled_upload(context, request, problem)
+        digest = _digest_parameter(request, session.upload)
         if session.upload.is_committed_as(str(digest)):
             return _replay(context, request, session, digest)
+        require_open(session.upload)
+        return _finish_open(context, request, session, digest)
+    except WireError:
+        # The same PUT, sent twice, may have been answered meanwhile: then both have succeeded.
+        settled = _settled_upload(context, request)
+        named = request.parameter("digest")
+        if named and settled.upload.is_committed_as(named):
+            return _replay(context, request, settled, digest_or_error(named))
+        require_open(settled.upload)
+        if session.started is not None:
+            _require_new(context, request, settled)
         raise
 
 
-def _settled_upload(context: Context, request: Request, problem: WireError) -> Session:
+def _settled_upload(context: Context, request: Request) -> Session:
     """The session after a failed PUT. Bytes that are gone from an open session are being committed by another
     request, which needs a moment for its append; or a crash lost them, and the session stays open.
     """
-    session = _find_upload(context, request)
+    session = find(context, request)
     deadline = time.monotonic() + _COMMIT_WAIT_S
-    gone = problem.problems[0].code is Code.BLOB_UPLOAD_UNKNOWN
-    while gone and session.upload.is_open and time.monotonic() < deadline:
+    while session.upload.is_open and not _has_bytes(context, session) and time.monotonic() < deadline:
         time.sleep(_COMMIT_LOOK_S)
-        session = _find_upload(context, request)
+        session = find(context, request)
     return session
 
 
@@ -132,24 +168,18 @@ def _finish_open(context: Context, request: Request, session: Session, digest: D
     announced = _chunk_range(request, session.upload)
     with _staged(context, request, session) as (writer, session):
         upload = session.upload
-        _require_next(announced, upload)
+        _require_next(request, announced, upload)
         _receive_chunk(context, request, writer, announced, upload)
         with context.work_gate:
             found = writer.digest(digest.algorithm)
         if found != digest:
             writer.rollback(upload.offset)
-            raise other_digest(digest, found, _session_headers(upload))
+            raise other_digest(digest, found, _session_headers(request, upload))
         happened = uploads.commit(upload, str(digest), writer.size)
-        commit_blob(
-            context,
-            request,
-            RepositoryName(upload.repository),
-            digest,
-            writer,
-            _next(session, happened),
-        )
-        context.sessions.learn(Session(session.version + 1, uploads.evolve(upload, happened)))
-    return _created(RepositoryName(upload.repository), digest)
+        repository = RepositoryName(upload.repository)
+        commit_blob(context, request, repository, digest, writer, _events(session, happened))
+        context.sessions.learn(session.after(happened))
+    return _created(repository, digest)
 
 
 def _take_whole(context: Context, request: Request, repository: RepositoryName) -> Answer:
@@ -164,7 +194,7 @@ def _take_whole(context: Context, request: Request, repository: RepositoryName) 
                 found = writer.digest(digest.algorithm)
             if found != digest:
                 raise other_digest(digest, found, [])
-            commit_blob(context, request, repository, digest, writer, None)
+            commit_blob(context, request, repository, digest, writer, ())
     finally:
         context.blobs.discard(upload)
     return _created(repository, digest)
@@ -175,7 +205,7 @@ def _replay(context: Context, request: Request, session: Session, digest: Digest
     state = context.store.stream_state(upload_stream(session.upload.id))
     grace: timedelta = context.limits.upload_expiry
     if state.recorded_at is None or context.clock() - state.recorded_at > grace or state.version != session.version:
-        raise _unknown_upload()
+        raise unknown_upload()
     return _created(RepositoryName(session.upload.repository), digest)
 
 
@@ -192,63 +222,36 @@ def _algorithm_hint(request: Request) -> str | None:
 def _digest_parameter(request: Request, upload: Upload) -> Digest:
     text = request.parameter("digest")
     if not text:
-        raise error(Code.DIGEST_INVALID, "the digest parameter is missing", headers=_session_headers(upload))
+        raise error(Code.DIGEST_INVALID, "the digest parameter is missing", headers=_session_headers(request, upload))
     return digest_or_error(text)
-
-
-def _find_upload(context: Context, request: Request) -> Session:
-    """The session that the route names, as the log has it; 404 for one of another repository or actor."""
-    upload_id = _upload_id(request)
-    state = context.store.stream_state(upload_stream(upload_id))
-    if state.state is None:
-        raise _unknown_upload()
-    session = Session(state.version, uploads.from_state(state.state))
-    context.sessions.learn(session)
-    return _own(request, session)
-
-
-def _seen_upload(context: Context, request: Request) -> Session:
-    """The session as this process remembers it if its staging file has not grown since, otherwise as the log has it.
-
-    For whoever ends with an append at the session's version, which the log refuses if anything else has changed.
-    """
-    upload_id = _upload_id(request)
-    seen = context.sessions.find(upload_id)
-    if seen is None or context.blobs.staged(upload_id) != seen.upload.offset:
-        return _find_upload(context, request)
-    return _own(request, seen)
-
-
-def _upload_id(request: Request) -> UploadId:
-    """The id in the path, behind a name of a repository that is one."""
-    _ = request.repository
-    try:
-        return parse_upload_id(request.route.reference)
-    except InvalidName as problem:
-        raise _unknown_upload() from problem
-
-
-def _own(request: Request, session: Session) -> Session:
-    if session.upload.repository != request.repository or session.upload.actor != request.actor:
-        raise _unknown_upload()
-    return session
-
-
-def _open_upload(context: Context, request: Request) -> Session:
-    session = _find_upload(context, request)
-    _require_open(session.upload)
-    return session
-
-
-def _require_open(upload: Upload) -> None:
-    if not upload.is_open:
-        raise _unknown_upload()
 
 
 def _overtaken(context: Context, request: Request) -> WireError:
     """What to answer when another request was first: 416 with where the session stands now, 404 if that ended it."""
-    upload = _find_upload(context, request).upload
-    return _out_of_order(upload, "another request has changed this upload") if upload.is_open else _unknown_upload()
+    upload = _standing(context, request).upload
+    return _out_of_order(request, upload, "another request has changed this upload")
+
+
+def _standing(context: Context, request: Request) -> Session:
+    """The session as the log has it; 404 for one that has ended, and for one whose bytes are gone."""
+    session = find_open(context, request)
+    if not _has_bytes(context, session):
+        raise unknown_upload()
+    return session
+
+
+def _require_new(context: Context, request: Request, session: Session) -> None:
+    """Raises what is wrong with a request that took this session to be new, if it is not: 416 or 404."""
+    if session.started is None:
+        raise _overtaken(context, request)
+
+
+def _has_bytes(context: Context, session: Session) -> bool:
+    """Whether the staging file has the bytes that the log has; a new session needs none."""
+    if session.started is not None:
+        return True
+    staged = context.blobs.staged(UploadId(session.upload.id))
+    return staged is not None and staged >= session.upload.offset
 
 
 @contextmanager
@@ -257,19 +260,22 @@ def _staged(context: Context, request: Request, session: Session) -> Iterator[tu
     upload = session.upload
     algorithm = upload.digest_algorithm or DEFAULT_ALGORITHM
     try:
-        with context.blobs.open(UploadId(upload.id), upload.offset, algorithm) as writer:
+        new = session.started is not None
+        with context.blobs.open(UploadId(upload.id), upload.offset, algorithm, new=new) as writer:
             if not writer.ends_at_offset:
                 # Bytes that were not recorded, or of a chunk that was meanwhile: only the log can tell.
-                session = _open_upload(context, request)
+                session = find_open(context, request)
                 if session.upload.offset != upload.offset:
-                    raise _out_of_order(session.upload, "another request has moved this upload on")
+                    raise _out_of_order(request, session.upload, "another request has moved this upload on")
             yield writer, session
     except SessionChanged as problem:
         raise _overtaken(context, request) from problem
     except UploadBusy as problem:
-        raise _out_of_order(upload, "another request is writing to this session") from problem
+        raise _out_of_order(request, upload, "another request is writing to this session") from problem
     except UploadMissing as problem:
-        raise _unknown_upload() from problem
+        raise unknown_upload() from problem
+    except NoSpace as problem:
+        raise storage_full(_session_headers(request, upload)) from problem
 
 
 def _chunk_range(request: Request, upload: Upload) -> ByteRange | None:
@@ -279,12 +285,12 @@ def _chunk_range(request: Request, upload: Upload) -> ByteRange | None:
     try:
         return parse_chunk_range(header)
     except InvalidChunkRange as problem:
-        raise _out_of_order(upload, str(problem)) from problem
+        raise _out_of_order(request, upload, str(problem)) from problem
 
 
-def _require_next(announced: ByteRange | None, upload: Upload) -> None:
+def _require_next(request: Request, announced: ByteRange | None, upload: Upload) -> None:
     if announced is not None and announced.start != upload.offset:
-        raise _out_of_order(upload, f"the next chunk must start at {upload.offset}")
+        raise _out_of_order(request, upload, f"the next chunk must start at {upload.offset}")
 
 
 def _receive_chunk(
@@ -296,32 +302,48 @@ def _receive_chunk(
     except WireError as problem:
         writer.rollback(upload.offset)
         raise WireError(
-            *problem.problems, status=problem.status, headers=(*problem.headers, *_session_headers(upload))
+            *problem.problems, status=problem.status, headers=(*problem.headers, *_session_headers(request, upload))
         ) from problem
-    except NoSpace as problem:
+    except NoSpace:
         # Gives the room back: a session may be kept for a day, and others need it now.
         writer.rollback(upload.offset)
-        raise storage_full(_session_headers(upload)) from problem
+        raise
     return received
 
 
-def _next(session: Session, happened: Event) -> NewEvent:
+def _events(session: Session, happened: Event) -> list[NewEvent]:
+    """What happened to the session, behind its start if the log does not have that yet."""
     evolved = uploads.evolve(session.upload, happened)
-    return new_event(
-        upload_stream(evolved.id),
+    stream = upload_stream(evolved.id)
+    event = new_event(
+        stream,
         evolved.repository,
         happened,
         mode=Exact(session.version),
         ref=KEEP if evolved.is_open else None,
         state=uploads.to_state(evolved),
     )
+    if session.started is None:
+        return [event]
+    return [new_event(stream, evolved.repository, session.started, ref=OPEN), event]
 
 
-def _session_headers(upload: Upload) -> Headers:
+def _take_away(writer: StagedUpload, session: Session) -> None:
+    """Leave no file of a session of which nothing was recorded."""
+    if session.started is not None:
+        writer.rollback(0)
+
+
+def _session_headers(request: Request, upload: Upload) -> Headers:
+    """Where the session of this request stands, under the id by which the request names it."""
+    return _headers_of(upload.repository, request.route.reference, upload.offset)
+
+
+def _headers_of(repository: str, name: str, offset: int) -> Headers:
     return [
-        ("Location", f"/v2/{upload.repository}/blobs/uploads/{upload.id}"),
-        ("Range", uploaded_range(upload.offset)),
-        ("Docker-Upload-UUID", upload.id),
+        ("Location", f"/v2/{repository}/blobs/uploads/{name}"),
+        ("Range", uploaded_range(offset)),
+        ("Docker-Upload-UUID", name),
     ]
 
 
@@ -332,9 +354,5 @@ def _created(repository: RepositoryName, digest: Digest) -> Answer:
     )
 
 
-def _unknown_upload() -> WireError:
-    return error(Code.BLOB_UPLOAD_UNKNOWN, "no such upload session in this repository")
-
-
-def _out_of_order(upload: Upload, message: str) -> WireError:
-    return error(Code.BLOB_UPLOAD_INVALID, message, status=416, headers=_session_headers(upload))
+def _out_of_order(request: Request, upload: Upload, message: str) -> WireError:
+    return error(Code.BLOB_UPLOAD_INVALID, message, status=416, headers=_session_headers(request, upload))

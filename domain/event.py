@@ -32,6 +32,11 @@ class Event:
     _WRITTEN: ClassVar[tuple[tuple[str, str], ...]]
     __slots__ = ()
 
+    @property
+    def written_version(self) -> int:
+        """The schema version under which this event is stored: an older one where that says all of it."""
+        return self.SCHEMA_VERSION
+
 
 E = TypeVar("E", bound=Event)
 

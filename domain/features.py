@@ -10,12 +10,14 @@ from domain.events import readable_events
 
 # Facts of a manifest may lack large annotations, which are read from the manifest itself then.
 SMALL_FACTS = "small-facts"
+# Ids of upload sessions that prove themselves, and states beside their streams that hold a proof.
+SESSION_IDS = "session-ids"
 
 HANDLED: Mapping[str, frozenset[str]] = {
-    "api": readable_events() | {SMALL_FACTS},
-    "projector": readable_events() | {SMALL_FACTS},
+    "api": readable_events() | {SMALL_FACTS, SESSION_IDS},
+    "projector": readable_events() | {SMALL_FACTS, SESSION_IDS},
     # It carries events as they are.
     "relay": frozenset(),
     # It reads what stands beside streams, not their events.
-    "keeper": frozenset(),
+    "keeper": frozenset({SESSION_IDS}),
 }

@@ -2,17 +2,34 @@
 
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from domain.event import Event, event, to_json
+from domain.event import Event, event, to_json, upcaster
+from domain.session_id import SessionId
 
 
-@event("UploadStarted")
+@event("UploadStarted", version=2)
 class UploadStarted(Event):
-    """A client opened a session. `digest_algorithm` is its hint, if it gave one."""
+    """A client opened a session. `digest_algorithm` is its hint, if it gave one.
+
+    `started_at` (ISO 8601) is the time that the session's id says, where the event comes later than the answer did.
+    """
 
     upload: str
     repository: str
     digest_algorithm: str | None = None
+    started_at: str | None = None
+
+    @property
+    def written_version(self) -> int:
+        """The first version knows no `started_at`: there the event is appended before the answer."""
+        return 1 if self.started_at is None else 2
+
+
+@upcaster("UploadStarted", from_version=1)
+def _appended_at_the_start(values: dict[str, Any]) -> dict[str, Any]:
+    return values
 
 
 @event("ChunkAppended")
@@ -53,7 +70,10 @@ class UploadExpired(Event):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A session as it stands: `offset` bytes are durable; `digest` is set once it is committed."""
+    """A session as it stands: `offset` bytes are durable; `digest` is set once it is committed.
+
+    `proof` is a hash of the id that the client holds, where that is more than `id` (domain/session_id.py).
+    """
 
     id: str
     repository: str
@@ -62,6 +82,7 @@ class Upload:
     offset: int = 0
     status: str = "open"
     digest: str | None = None
+    proof: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -73,9 +94,20 @@ class Upload:
         return self.status == "committed" and self.digest == digest
 
 
-def start(happened: UploadStarted, actor: str) -> Upload:
+def start(happened: UploadStarted, actor: str, proof: str | None = None) -> Upload:
     """The session that UploadStarted opens for `actor`."""
-    return Upload(happened.upload, happened.repository, actor, happened.digest_algorithm)
+    return Upload(happened.upload, happened.repository, actor, happened.digest_algorithm, proof=proof)
+
+
+def started_by(said: SessionId, repository: str) -> UploadStarted:
+    """The start that a genuine id proves, for the append with the first thing that happens to the session."""
+    started_at = said.started_at.isoformat(timespec="milliseconds")
+    return UploadStarted(said.upload, repository, said.algorithm, started_at)
+
+
+def is_over(said: SessionId, now: datetime, expiry: timedelta) -> bool:
+    """Whether a session without an event has expired: the time in its id alone decides that."""
+    return now - said.started_at > expiry
 
 
 def evolve(upload: Upload, happened: Event) -> Upload:
@@ -95,17 +127,17 @@ def evolve(upload: Upload, happened: Event) -> Upload:
 
 def to_state(upload: Upload) -> str:
     """The session as the small JSON text that the store keeps beside its stream."""
-    return to_json(
-        {
-            "id": upload.id,
-            "repository": upload.repository,
-            "actor": upload.actor,
-            "digest_algorithm": upload.digest_algorithm,
-            "offset": upload.offset,
-            "status": upload.status,
-            "digest": upload.digest,
-        }
-    )
+    values = {
+        "id": upload.id,
+        "repository": upload.repository,
+        "actor": upload.actor,
+        "digest_algorithm": upload.digest_algorithm,
+        "offset": upload.offset,
+        "status": upload.status,
+        "digest": upload.digest,
+    }
+    # The release before reads states of sessions that were opened its way.
+    return to_json(values if upload.proof is None else {**values, "proof": upload.proof})
 
 
 def from_state(state: str) -> Upload:

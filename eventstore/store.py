@@ -33,6 +33,7 @@ from eventstore.types import (
     Member,
     Outcome,
     Recorded,
+    SealKey,
     StoreUnavailable,
     StreamState,
 )
@@ -95,6 +96,7 @@ _LOG_INFO = (
     " current_setting('transaction_read_only')::boolean"
     " FROM log.es_log AS l, log.es_schema AS s WHERE l.log_id = 0"
 )
+_SEAL_KEYS = "SELECT k.id, k.secret FROM log.es_seal_key AS k ORDER BY k.id"
 _HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
 
 
@@ -278,6 +280,10 @@ class Store:
         """
         rows = self._reader.rows(_IDLE_STREAMS, (ref, before, limit))
         return [stream_state_from_row(row) for row in rows]
+
+    def seal_keys(self) -> list[SealKey]:
+        """The secrets by which ids were sealed that may still be in use, the newest last."""
+        return [SealKey(*row) for row in self._reader.rows(_SEAL_KEYS)]
 
     def log_info(self) -> LogInfo:
         """What is fixed of the log, and its epoch."""

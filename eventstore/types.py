@@ -281,6 +281,14 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class SealKey:
+    """A secret by which processes of this log seal what they give out; no text of it shows the secret."""
+
+    id: int
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LogInfo:
     """What is fixed of the log: its partitions, its epoch (rule: epochs), the cluster it was last seen in, its schema.
 

@@ -31,6 +31,11 @@ SELECT count(*) FROM (SELECT FROM log.es_client AS c
                        WHERE c.log_id = 0 AND c.first_position <= log.es_position_at(0::smallint, %s)
                        ORDER BY c.first_position LIMIT %s) AS due
 """
+ROTATE_SEAL_KEYS = "SELECT log.es_rotate_seal_keys(%s, %s, %s)"
+SEAL_KEYS_OVER = """
+SELECT count(*) FROM log.es_seal_key AS k
+ WHERE EXISTS (SELECT FROM log.es_seal_key AS s WHERE s.id > k.id AND s.made_at <= %s)
+"""
 LIST_CONTENT = "SELECT log.es_list_content(%s, %s)"
 # What migrations leave to be done while the registry serves: each is given how far it got and answers how far it is.
 _BACKFILLS = {"list-content": LIST_CONTENT}
@@ -90,6 +95,14 @@ class Upkeep:
     def clients_to_erase(self, before: datetime) -> int:
         """Of how many commands addresses wait to be erased; no more than COUNTED_MAX are counted."""
         return int(self._reader.row(CLIENTS_OVER, (before, COUNTED_MAX))[0])
+
+    def rotate_seal_keys(self, period: timedelta, kept: timedelta) -> Step:
+        """Make a new secret once the newest one is so old, and remove those that were replaced so long ago."""
+        return Step(int(self._reader.row(ROTATE_SEAL_KEYS, (self._clock(), period, kept))[0]))
+
+    def seal_keys_over(self, kept: timedelta) -> int:
+        """How many secrets were replaced so long ago."""
+        return int(self._reader.row(SEAL_KEYS_OVER, (self._clock() - kept,))[0])
 
     def backfill(self) -> Step:
         """Do a slice of what a migration left to be done while the registry serves; it goes on where it was."""

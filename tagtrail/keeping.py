@@ -18,13 +18,17 @@ from tagtrail.storing import make_store, open_board
 MINUTE_S = 60.0
 HOUR_S = 3600.0
 COMMANDS_KEPT = timedelta(hours=72)
+SEAL_KEY_PERIOD = timedelta(days=1)
+# A process seals with the key before for some more seconds; clocks differ by minutes at most.
+SEAL_KEY_MARGIN = timedelta(minutes=10)
 JOIN_S = 2.0
 
 
 def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
     """All tasks that a registry does by itself. Periods are seconds."""
     clock = make_clock(settings)
-    uploads = UploadUpkeep(store, DiskBlobStore(settings.data), clock, timedelta(seconds=settings.upload_expiry_s))
+    expiry = timedelta(seconds=settings.upload_expiry_s)
+    uploads = UploadUpkeep(store, DiskBlobStore(settings.data), clock, expiry)
     addresses = timedelta(days=settings.client_address_days)
     return (
         Task("expire-uploads", MINUTE_S, uploads.expire, uploads.to_expire),
@@ -52,6 +56,12 @@ def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
             HOUR_S,
             lambda: upkeep.erase_clients(clock() - addresses),
             lambda: upkeep.clients_to_erase(clock() - addresses),
+        ),
+        Task(
+            "rotate-keys",
+            10 * MINUTE_S,
+            lambda: upkeep.rotate_seal_keys(SEAL_KEY_PERIOD, expiry + SEAL_KEY_MARGIN),
+            lambda: upkeep.seal_keys_over(expiry + SEAL_KEY_MARGIN),
         ),
         Task("backfill", MINUTE_S, upkeep.backfill, upkeep.backfills_left),
     )

@@ -13,6 +13,7 @@ from command_api import handlers as command_handlers
 from command_api.bodies import BodyLimits, WorkGate
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
+from command_api.seal_keys import SealKeys
 from domain.features import HANDLED
 from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership
@@ -90,6 +91,7 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
             exempt=proxies.trusts,
         ),
         work_gate=WorkGate(),
+        seal_keys=SealKeys(store.seal_keys),
     )
     # Without the tail answers may be outdated, so none is kept.
     cache = AnswerCache((board or Validator(store.marks)) if tail else None, settings.cache_bytes)

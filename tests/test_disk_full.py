@@ -17,6 +17,7 @@ from tests.api import codes, image, registry_over, sha256
 from tests.clients.programs import missing
 from tests.postgres import Database, Server
 from tests.servers import RunningServer, start
+from tests.sessions import upload_of
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
@@ -60,7 +61,9 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, 
         filler = fill(disk)
         new = os.urandom(MIB)
         other = "/v2/u/app/blobs/uploads/"
+        unused = registry.post(other).headers["Location"]
         refused = {
+            "first chunk": registry.patch(unused, data=new),
             "monolithic": registry.post(f"{other}?digest={sha256(new)}", data=new),
             "chunk": registry.patch(session, data=new),
             "finish": registry.put(f"{session}?digest={sha256(b'begun' + new)}", data=new),
@@ -69,7 +72,9 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, 
             assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"]), name
             assert int(answer.headers["Retry-After"]) > 0, name
         assert refused["chunk"].headers["Range"] == "0-4"
-        staged = disk / "uploads" / session.rpartition("/")[2]
+        assert (refused["first chunk"].headers["Range"], refused["first chunk"].headers["Location"]) == ("0-0", unused)
+        assert [each.name for each in (disk / "uploads").iterdir()] == [upload_of(session)]
+        staged = disk / "uploads" / upload_of(session)
         assert staged.stat().st_size == len(b"begun")
         ready = registry.get("/readyz")
         assert ready.status_code == 503

@@ -323,7 +323,7 @@ def test_a_failure_inside_is_answered_with_its_id(registry: Registry, monkeypatc
         raise RuntimeError("broken")
 
     monkeypatch.setattr(type(registry.rooms.store), "stream_state", fail)
-    answer = registry.get("/v2/a/blobs/uploads/" + "a" * 32, headers={"X-Request-Id": "id-1"})
+    answer = registry.get("/v2/a/blobs/uploads/" + "a" * 40, headers={"X-Request-Id": "id-1"})
     assert (answer.status_code, codes(answer)) == (500, ["UNKNOWN"])
     assert answer.get_json()["errors"][0]["detail"] == {"request_id": "id-1"}
     assert answer.headers["X-Request-Id"] == "id-1"

@@ -22,6 +22,7 @@ from domain.digests import digest_of, new_hash
 from domain.names import InvalidName, UploadId
 
 UPLOAD = UploadId("a1" * 16)
+MARK = (7, 1_767_225_600_000_000_000)
 MIB = 1024 * 1024
 
 HOLD = """
@@ -371,10 +372,10 @@ def test_no_path_is_made_of_anything_but_an_upload_id(store: DiskBlobStore, uplo
 def test_running_hashes_are_bounded_and_the_oldest_goes_first() -> None:
     cache = HashCache(sessions_max=2)
     for session in ("one", "two", "three"):
-        cache.give_back(session, RunningHashes(5, {"sha256": new_hash("sha256")}))
-    assert cache.take("one", 5, "sha256") is None
-    assert cache.take("two", 4, "sha256") is None
-    assert cache.take("three", 5, "sha256") is not None
+        cache.give_back(session, RunningHashes(5, {"sha256": new_hash("sha256")}), MARK)
+    assert cache.take("one", 5, "sha256", MARK) is None
+    assert cache.take("two", 4, "sha256", MARK) is None
+    assert cache.take("three", 5, "sha256", MARK) is not None
 
 
 def test_a_large_body_is_written_while_it_arrives(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ class Push:
     repository: str
     layer: bytes
     kept: dict[str, bytes] = field(default_factory=dict)
+    # Where its sessions are, of which the client was told.
+    sessions: list[str] = field(default_factory=list)
 
     @property
     def uploads(self) -> str:
@@ -47,7 +49,8 @@ def opened(registry: Registry, push: Push) -> str:
     """A session's location."""
     answer = registry.post(push.uploads)
     assert answer.status_code == 202, answer.data
-    return answer.headers["Location"]
+    push.sessions.append(answer.headers["Location"])
+    return push.sessions[-1]
 
 
 def chunk(registry: Registry, session: str, data: bytes, first: int) -> None:

@@ -11,6 +11,7 @@ from tests.clients.wire import Answer
 from tests.races.clients import Connection, put_whole_blob
 from tests.races.log import events_of_stream, log_of
 from tests.servers import RunningServer
+from tests.sessions import upload_of
 from tests.waiting import eventually
 
 LAYER = b"layer"
@@ -61,8 +62,8 @@ def test_a_blob_sent_again_is_linked_once(server: RunningServer) -> None:
 def test_a_session_sent_again_chunk_by_chunk_is_committed_once(server: RunningServer) -> None:
     """A chunk that is there already is refused with where the session stands; the closing PUT is answered again."""
     repository, api = f"faults/lost{secrets.token_hex(4)}", Connection(server.host)
-    started = api.ask("POST", f"/v2/{repository}/blobs/uploads/")
-    location, upload = started.headers["location"], upload_stream(started.headers["docker-upload-uuid"])
+    location = api.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
+    upload = upload_stream(upload_of(location))
     chunk = ask_twice(server, upload, "PATCH", location, LAYER, {"Content-Range": f"0-{len(LAYER) - 1}"})
     assert (chunk.status, chunk.headers["range"]) == (416, f"0-{len(LAYER) - 1}")
 

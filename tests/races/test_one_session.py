@@ -21,6 +21,7 @@ from tests.clients.wire import Answer
 from tests.races.clients import Connection, together
 from tests.races.log import events_of_stream, log_of
 from tests.servers import RunningServer
+from tests.sessions import upload_of
 
 SEED = 20261126
 CHUNK_BYTES_MAX = 300_000
@@ -176,7 +177,7 @@ def test_everything_at_once_in_one_session(server: RunningServer, sessions: int)
         names = chance.sample(sorted(calls), chance.randrange(2, len(calls) + 1))
         answers = dict(zip(names, together([calls[each] for each in names]), strict=True))
         with log_of(server.database_url) as log:
-            types = [each.type for each in events_of_stream(log, upload_stream(location.rpartition("/")[2]))]
+            types = [each.type for each in events_of_stream(log, upload_stream(upload_of(location)))]
         assert_as_logged(answers, types, [len(first), len(first + one)])
         for name, data in (("put one", first + one), ("put other", first + other)):
             got = Connection(server.host).ask("GET", f"/v2/{repository}/blobs/{sha256(data)}")

@@ -13,6 +13,7 @@ from domain.names import UploadId
 from eventstore.types import Content
 from tests.api import Registry, codes, sha256
 from tests.postgres import Database
+from tests.sessions import upload_of
 from tests.upkeep import keep_once
 
 IGNORED = ["psycopg", "psycopg_pool", "queue", "threading", "concurrent"]
@@ -46,8 +47,9 @@ def test_a_session_expires_by_inactivity_not_by_age(registry: Registry, now: Fro
 def test_bytes_that_cannot_be_removed_keep_no_session_open(registry: Registry, now: FrozenDateTimeFactory) -> None:
     """Both sessions expire although the staged bytes of one are a folder; the other's are gone."""
     locations = [registry.post("/v2/u/app/blobs/uploads/").headers["Location"] for _ in range(2)]
+    assert [registry.patch(each, data=b"x").status_code for each in locations] == [202, 202]
     uploads = registry.rooms.settings.data / "uploads"
-    stuck = uploads / locations[0].rpartition("/")[2]
+    stuck = uploads / upload_of(locations[0])
     stuck.unlink()
     stuck.mkdir()
     now.tick(timedelta(hours=25))
@@ -70,6 +72,7 @@ def test_a_closing_put_may_be_repeated_for_a_while(registry: Registry, now: Froz
 def test_what_crashes_leave_is_swept(registry: Registry, now: FrozenDateTimeFactory) -> None:
     """A staging file without a session, and content that no event names; open sessions keep theirs."""
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+    registry.patch(location, data=b"x")
     registry.rooms.commands.blobs.create(UploadId("a" * 32))
     uploads = registry.rooms.settings.data / "uploads"
     for each in uploads.iterdir():
@@ -80,10 +83,10 @@ def test_what_crashes_leave_is_swept(registry: Registry, now: FrozenDateTimeFact
     registry.patch(location, data=b"x")
     assert keep_once(registry.rooms)["sweep-content"] == 0
     now.tick(timedelta(hours=2))
-    os.utime(uploads / location.rpartition("/")[2], (START.timestamp(), START.timestamp()))
+    os.utime(uploads / upload_of(location), (START.timestamp(), START.timestamp()))
     removed = keep_once(registry.rooms)
     assert (removed["discard-staging"], removed["expire-uploads"], removed["sweep-content"]) == (1, 0, 1)
-    assert [each.name for each in uploads.iterdir()] == [location.rpartition("/")[2]]
+    assert [each.name for each in uploads.iterdir()] == [upload_of(location)]
     assert registry.get("/v2/u/app/manifests/v1").status_code == 200
 
 
@@ -123,9 +126,9 @@ def test_addresses_are_erased_after_their_days(
         return int(row[0])
 
     client = {"REMOTE_ADDR": "192.0.2.1"}
-    registry.post("/v2/u/app/blobs/uploads/", environ_base=client)
+    registry.post(f"/v2/u/app/blobs/uploads/?digest={sha256(b'x')}", data=b"x", environ_base=client)
     now.tick(timedelta(days=89))
-    registry.post("/v2/u/app/blobs/uploads/", environ_base=client)
+    registry.post(f"/v2/u/app/blobs/uploads/?digest={sha256(b'y')}", data=b"y", environ_base=client)
     assert keep_once(registry.rooms)["erase-addresses"] == 0
     assert addresses() == 2
     now.tick(timedelta(days=2))

@@ -22,6 +22,7 @@ import requests
 from tagtrail.config import resolve
 from tagtrail.server.lock import settings_file
 from tagtrail.server.supervisor import CannotServe, reserve
+from tests.api import sha256
 from tests.servers import RunningServer, is_alive, serving, start
 
 pytestmark = pytest.mark.xdist_group("supervisor")
@@ -30,7 +31,7 @@ READY_MAX_S = 5.0
 WAIT_MAX_S = 30.0
 TASKS = {
     *("expire-uploads", "discard-staging", "sweep-content", "sweep-sets", "forget-commands", "erase-addresses"),
-    "backfill",
+    *("rotate-keys", "backfill"),
 }
 
 
@@ -272,12 +273,17 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_the_next_start_works(
     server.wait_ready()
     below = server.descendants()
     assert len(below) >= 4 + server.settings.workers
+    session = start_upload(server, "killed")
     server.process.kill()
     server.process.wait()
     # Without waiting: the next start must cope with what is still ending.
     again = start(folder / "data")
     again.wait_ready()
     assert [pid for pid in below if is_alive(pid)] == []
+    # Nothing was written for the session: its id proves that it was given out.
+    assert requests.patch(_url(again, session), b"x" * 1000, timeout=30).headers["Range"] == "0-999"
+    closed = requests.put(f"{_url(again, session)}?digest={sha256(b'x' * 1000)}", timeout=30)
+    assert closed.status_code == 201
     assert again.stop() == 0
 
 
@@ -361,6 +367,7 @@ def test_an_upload_that_is_idle_for_a_day_expires(folder: Path, more: tuple[str,
     server = start(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more)
     server.wait_ready()
     location = start_upload(server, "idle")
+    assert requests.patch(_url(server, location), b"begun", timeout=30).status_code == 202
     assert server.stop() == 0
     clock.write_text(str(25 * 3600))
     again = start(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more)

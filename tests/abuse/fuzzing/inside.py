@@ -26,6 +26,7 @@ from tests.abuse.fuzzing.requests import Requests, Sent, World
 from tests.api import Registry, registry_over
 from tests.clients.wire import Answer
 from tests.postgres import Database
+from tests.sessions import upload_of
 
 # Of the thread's own processor time, so that a busy machine does not count.
 WORK_MAX_S = 1.0
@@ -168,9 +169,9 @@ class Player:
         if len(self._world.sessions) > requests.SESSIONS_MAX + BATCH_REQUESTS // 2:
             raise self._fault(f"{len(self._world.sessions)} sessions that cannot be cancelled", *self._refused.values())
         data = self._registry.rooms.settings.data
-        # By the last byte that Range shows: `0-0` stands for nothing and for one byte.
+        # By the last byte that Range shows: `0-0` stands for nothing and for one byte. Nothing has no file.
         staged = {each.name: max(each.stat().st_size, 1) for each in (data / "uploads").iterdir()}
-        answered = {upload: max(size, 1) for upload, size in self._world.sessions.items()}
+        answered = {upload_of(name): size for name, size in self._world.sessions.items() if size > 0}
         if staged != answered:
             differing = sorted(staged.items() ^ answered.items())
             raise self._fault(f"uploads/ differs from what was answered: {differing}", *self._refused.values())

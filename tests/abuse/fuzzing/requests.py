@@ -40,6 +40,15 @@ HEADERS = (
     *("User-Agent", "X-Forwarded-For", "X-Forwarded-Host", "Authorization", "Accept-Encoding", "Cookie", "Origin"),
     *("If-Range", "If-Modified-Since", "Content-Encoding", "Content-MD5", "X-HTTP-Method-Override", "Referer"),
 )
+BAD_IDS = (
+    "",
+    "short",
+    "A" * 32,
+    "a" * 65,
+    "../" + "a" * 30,
+    "a" * 40 + "\n",
+    f"1-00000001-{'f' * 12}-0-{'a' * 32}-{'A' * 43}",
+)
 _NOT_IN_A_HEADER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
@@ -104,6 +113,11 @@ class World:
         self.repositories.pop(upload, None)
 
 
+def _altered(name: str) -> str:
+    """The id of a session with its last character changed."""
+    return name[:-1] + ("A" if name[-1] != "A" else "B")
+
+
 class Requests:
     """Draws requests. With `lies`, some claim another length than their body has."""
 
@@ -134,7 +148,7 @@ class Requests:
     def _session(self) -> Sent:
         chance, world = self._chance, self._world
         if not world.sessions or chance.random() < 0.3:
-            upload = one_of(chance, ("a" * 32,), ("", "short", "A" * 32, "a" * 65, "../" + "a" * 30, "a" * 32 + "\n"))
+            upload = one_of(chance, ("a" * 40, *map(_altered, world.sessions)), BAD_IDS)
             return self._made(self._method("PATCH", "PUT", "GET", "DELETE"), self._path("blobs/uploads", upload))
         upload = chance.choice(list(world.sessions))
         at, name = world.sessions[upload], world.repositories[upload]

@@ -1,0 +1,125 @@
+"""From the id in a request's path to the session that it names: by its seal, by memory, by the log."""
+
+from dataclasses import dataclass
+
+from command_api.context import Context
+from command_api.sessions import Session
+from domain import upload as uploads
+from domain.names import InvalidName, UploadId
+from domain.session_id import SessionId, claimed, old_upload_id, proof_of
+from domain.streams import upload_stream
+from domain.upload import Upload
+from protocol.errors import Code, WireError, error
+from protocol.messages import Request
+
+# A longer body is not taken before the log was asked whether the session takes it.
+ASK_FIRST_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The session that a path names. `said` is what its id proves, if it can be seen to be genuine.
+
+    An id of the old kind proves nothing; it names its session by being unguessable. One whose key is gone is known
+    again by a hash of it, where the log has the session.
+    """
+
+    upload: UploadId
+    said: SessionId | None = None
+    proof: str | None = None
+
+    def fits(self, upload: Upload) -> bool:
+        """Whether the path's id is the one by which this session was opened."""
+        return self.said is not None or upload.proof == self.proof
+
+
+def find(context: Context, request: Request) -> Session:
+    """The session that the route names, as the log has it; 404 for one of another repository or account."""
+    return _find(context, request, _named(context, request))
+
+
+def find_open(context: Context, request: Request) -> Session:
+    """The same; 404 for one that has ended too."""
+    session = find(context, request)
+    require_open(session.upload)
+    return session
+
+
+def seen(context: Context, request: Request) -> Session:
+    """The session as this process has seen it, where that is likely to be how it stands, otherwise as the log has it.
+
+    It is as remembered if its staging file has not grown since, and new if it has none. For whoever ends with an append
+    at the session's version, which the log refuses if anything else has changed.
+    """
+    named = _named(context, request)
+    staged = context.blobs.staged(named.upload)
+    remembered = context.sessions.find(named.upload)
+    if remembered is not None and staged == remembered.upload.offset and named.fits(remembered.upload):
+        return _own(request, remembered)
+    if named.said is not None and not staged and _may_be_first(request) and not _is_over(context, named.said):
+        return _new(request, named.said, named.proof)
+    return _find(context, request, named)
+
+
+def require_open(upload: Upload) -> None:
+    """Raises 404 for a session that has ended."""
+    if not upload.is_open:
+        raise unknown_upload()
+
+
+def unknown_upload() -> WireError:
+    """404 for a session that is not there, whatever the reason."""
+    return error(Code.BLOB_UPLOAD_UNKNOWN, "no such upload session in this repository")
+
+
+def _named(context: Context, request: Request) -> _Named:
+    repository, text = request.repository, request.route.reference
+    old = old_upload_id(text)
+    if old is not None:
+        return _Named(old)
+    try:
+        claim = claimed(text)
+    except InvalidName as problem:
+        raise unknown_upload() from problem
+    said, proof = claim.claims, proof_of(text)
+    key = context.seal_keys.find(said.key)
+    if key is None:
+        return _Named(said.upload, None, proof)
+    if not claim.is_genuine(key.secret, repository, request.actor):
+        raise unknown_upload()
+    return _Named(said.upload, said, proof)
+
+
+def _find(context: Context, request: Request, named: _Named) -> Session:
+    state = context.store.stream_state(upload_stream(named.upload))
+    if state.state is not None:
+        session = Session(state.version, uploads.from_state(state.state))
+        if not named.fits(session.upload):
+            raise unknown_upload()
+        context.sessions.learn(session)
+        return _own(request, session)
+    if named.said is None or _is_over(context, named.said):
+        raise unknown_upload()
+    return _new(request, named.said, named.proof)
+
+
+def _new(request: Request, said: SessionId, proof: str | None) -> Session:
+    started = uploads.started_by(said, request.repository)
+    return Session(0, uploads.start(started, request.actor, proof), started)
+
+
+def _is_over(context: Context, said: SessionId) -> bool:
+    return uploads.is_over(said, context.clock(), context.limits.upload_expiry)
+
+
+def _may_be_first(request: Request) -> bool:
+    """Whether a request is what a new session would get, and costs little if the session turns out to have ended."""
+    length = str(request.environ.get("CONTENT_LENGTH") or "0")
+    short = length.isdigit() and int(length) <= ASK_FIRST_BYTES
+    return short and (request.header("Content-Range") or "0-").startswith("0-")
+
+
+def _own(request: Request, session: Session) -> Session:
+    if session.upload.repository != request.repository or session.upload.actor != request.actor:
+        raise unknown_upload()
+    return session
