@@ -49,7 +49,8 @@ def seen(context: Context, request: Request) -> Session:
     """The session as this process has seen it, where that is likely to be how it stands, otherwise as the log has it.
 
     It is as remembered if its staging file has not grown since, and new if it has none. For whoever ends with an append
-    at the session's version, which the log refuses if anything else has changed.
+    at the session's version, which the log refuses if anything else has changed
+    (rule: new until the log says otherwise).
     """
     named = _named(context, request)
     staged = context.blobs.staged(named.upload)

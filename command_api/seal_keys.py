@@ -1,7 +1,8 @@
 """The secrets that seal ids of upload sessions, as this process read them last.
 
-They are read anew each minute, for the newest one, and at once for one that an id names and that is not known here: it
-may have been made since. Nothing is kept of what was read before, because a restore may have put others in their place.
+They are read anew each minute, because they are replaced and removed, and at once for one that an id names and that is
+not known here: it may have been made since. Nothing is kept of what was read before, because a restore may have put
+others in their place.
 """
 
 import time
@@ -29,16 +30,18 @@ class SealKeys:
 
     def current(self) -> SealKey:
         """The key to seal with. Raises StoreUnavailable if there is none."""
-        last = self._last
-        if time.monotonic() - last.at > READ_AGAIN_S:
-            last = self._read_again()
-        if last.newest is None:
+        newest = self._of_this_minute().newest
+        if newest is None:
             raise StoreUnavailable("the log has no key to seal ids with; the keeper makes one")
-        return last.newest
+        return newest
 
     def find(self, key: int) -> SealKey | None:
         """The key of this number, None if it is not kept any more or never was."""
-        return self._last.keys.get(key) or self._read_again().keys.get(key)
+        return self._of_this_minute().keys.get(key) or self._read_again().keys.get(key)
+
+    def _of_this_minute(self) -> _Read:
+        last = self._last
+        return self._read_again() if time.monotonic() - last.at > READ_AGAIN_S else last
 
     def _read_again(self) -> _Read:
         at = time.monotonic()

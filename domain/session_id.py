@@ -4,7 +4,7 @@
 
 Key, time (milliseconds since 1970) and random part are hex of fixed width, the hint is one digit. The MAC is over the
 text before it, the repository and the account; the request supplies these two. Texts are compared, never what they
-decode to, so each id has one spelling.
+decode to, so each id has one spelling (rule: sealed ids).
 """
 
 import hashlib

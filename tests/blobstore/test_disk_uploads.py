@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blobstore import staging
+from blobstore import disk, staging
 from blobstore.disk import DiskBlobStore
 from blobstore.hashing import HashCache, RunningHashes
 from blobstore.interface import BlobName, BlobStoreError, NoSpace, UploadBusy, UploadMissing
@@ -358,6 +358,69 @@ def test_only_sessions_unchanged_since_the_moment_are_stale(store: DiskBlobStore
     for name in (UPLOAD, "README"):
         os.utime(data / "uploads" / name, (long_ago, long_ago))
     assert list(store.stale(now - timedelta(days=1))) == [UPLOAD]
+
+
+def test_a_stale_file_goes_unless_it_is_held_or_was_changed_since(store: DiskBlobStore, data: Path) -> None:
+    """What a sweep has found may be in use by now."""
+    before = datetime.now(UTC) - timedelta(days=1)
+    path = data / "uploads" / UPLOAD
+    store.create(UPLOAD)
+    assert not store.discard_stale(UPLOAD, before), "changed since"
+    os.utime(path, (0, 0))
+    with store.open(UPLOAD, 0):
+        assert not store.discard_stale(UPLOAD, before), "held"
+    assert path.exists()
+    assert store.discard_stale(UPLOAD, before)
+    assert not path.exists()
+    assert not store.discard_stale(UPLOAD, before)
+
+
+def test_the_file_of_a_new_session_is_made_and_goes_with_what_was_not_recorded(
+    store: DiskBlobStore, data: Path
+) -> None:
+    with store.open(UPLOAD, 0, new=True) as staged:
+        staged.write(b"refused")
+        staged.rollback(0)
+    assert list((data / "uploads").iterdir()) == []
+    with store.open(UPLOAD, 0, new=True) as staged:
+        staged.write(b"kept ")
+        staged.sync()
+    with store.open(UPLOAD, 5) as staged:
+        staged.write(b"refused")
+        staged.rollback(5)
+    assert (data / "uploads" / UPLOAD).read_bytes() == b"kept "
+    with store.open(UPLOAD, 0, new=True) as staged:
+        assert not staged.ends_at_offset
+
+
+def test_a_new_file_that_is_removed_before_it_is_locked_is_made_again(
+    store: DiskBlobStore, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data / "uploads" / UPLOAD
+
+    def lock(descriptor: int) -> None:
+        monkeypatch.undo()
+        path.unlink()
+        lock_exclusively(descriptor)
+
+    monkeypatch.setattr(disk, "lock_exclusively", lock)
+    with store.open(UPLOAD, 0, new=True) as staged:
+        staged.write(b"there")
+    assert path.read_bytes() == b"there"
+
+
+def test_hashes_of_a_file_never_vouch_for_another_one_of_its_name(store: DiskBlobStore, data: Path) -> None:
+    """Another process took the session to be new, made its file anew and was killed."""
+    path = data / "uploads" / UPLOAD
+    with store.open(UPLOAD, 0, new=True) as staged:
+        staged.write(b"right")
+        staged.sync()
+    changed_at = path.stat().st_mtime_ns
+    path.unlink()
+    path.write_bytes(b"wrong")
+    os.utime(path, ns=(changed_at + 1, changed_at + 1))
+    with store.open(UPLOAD, 5) as staged:
+        assert staged.digest("sha256") == digest_of("sha256", b"wrong")
 
 
 @pytest.mark.parametrize("upload", ["../blobs/sha256", "short", "A" * 32, "a" * 32 + "\n", "a" * 65])

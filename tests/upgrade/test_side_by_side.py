@@ -17,9 +17,12 @@ from eventstore.store import Store
 from eventstore.window import REVISION
 from projections.builds import admin
 from projections.builds.verify import verify as verify_models
+from tests.api import registry_over
 from tests.postgres import Database, Server, drop_database, empty_database
 from tests.upgrade.releases import Program, next_release, present, previous_release, unpack
+from tests.upgrade.rolling import Server as Api
 from tests.upgrade.rolling import Site, Storm, status
+from tests.upgrade.traffic import Client, digest_of
 from tests.waiting import eventually
 
 NEW_EVENT = Feature("TagMoved.2", READERS)
@@ -47,8 +50,25 @@ def site(empty: Database) -> Iterator[Site]:
     made.close()
 
 
-def roll(site: Site, old: Program, new: Program, newest: str) -> None:
-    """An upgrade and half a downgrade under load: migrate, add new servers, stop old ones, start old ones again."""
+def take_turns(one: Api, other: Api) -> None:
+    """An upload that was opened through either of two servers goes on through both."""
+    for opener, follower in ((one, other), (other, one)):
+        first, second = Client(f"http://{opener.host}"), Client(f"http://{follower.host}")
+        location = first.ask("POST", "/v2/turns/app/blobs/uploads/", 202).headers["Location"]
+        assert second.ask("GET", location, 204).headers["Range"] == "0-0"
+        second.ask("PATCH", location, 202, data=b"first ")
+        first.ask("PATCH", location, 202, data=b"second ")
+        second.ask("PUT", f"{location}?digest={digest_of(b'first second third')}", 201, data=b"third")
+        location = first.ask("POST", "/v2/turns/app/blobs/uploads/", 202).headers["Location"]
+        second.ask("DELETE", location, 204)
+        first.ask("PATCH", location, 404, data=b"more")
+
+
+def roll(site: Site, old: Program, new: Program, newest: str) -> str:
+    """An upgrade and half a downgrade under load: migrate, add new servers, stop old ones, start old ones again.
+
+    Answers where an upload stands that the old program opened and took "begun" of.
+    """
     site.migrate(old)
     first = site.api(old)
     with Storm().blowing(first) as storm:
@@ -57,15 +77,21 @@ def roll(site: Site, old: Program, new: Program, newest: str) -> None:
         storm.wait()
         assert status(first.host, "/readyz")[0] == 200
         second = site.api(new)
+        take_turns(first, second)
         storm.through(first, second)
         storm.wait()
         storm.through(second)
         first.stop()
         storm.wait()
         third = site.api(old)
+        take_turns(second, third)
+        client = Client(f"http://{third.host}")
+        location = client.ask("POST", "/v2/turns/left/blobs/uploads/", 202).headers["Location"]
+        client.ask("PATCH", location, 202, data=b"begun ")
         storm.through(second, third)
         storm.wait()
         assert status(second.host, "/readyz")[0] == 200
+    return location
 
 
 def assert_verified(database: Database) -> None:
@@ -79,7 +105,7 @@ def assert_verified(database: Database) -> None:
 
 def test_no_request_fails_while_the_release_before_is_replaced(site: Site, empty: Database, previous: Program) -> None:
     """And it goes back, until a new event type stands in the log: then the old program says so."""
-    roll(site, previous, present(), REVISION)
+    left = roll(site, previous, present(), REVISION)
     assert_verified(empty)
     store = Store(empty.app_url)
     assert any(each.startswith("api ") for each in store.features.lacking(NEW_EVENT))
@@ -89,6 +115,12 @@ def test_no_request_fails_while_the_release_before_is_replaced(site: Site, empty
         connection.execute("UPDATE feed.process SET seen_at = seen_at - interval '1 minute'")
     eventually(lambda: not store.features.lacking(NEW_EVENT), what="no live process lacks it")
     store.close()
+    with registry_over(empty, site.folder / "data") as registry:
+        # Uploads are opened the new way now; what the old program opened goes on to its end.
+        upload = registry.post("/v2/turns/left/blobs/uploads/").headers["Location"]
+        assert len(upload) > len(left)
+        assert registry.patch(upload, data=b"x").status_code == 202
+        assert registry.put(f"{left}?digest={digest_of(b'begun ended')}", data=b"ended").status_code == 201
     assert "stands at schema 0006, this program needs schema 0005" in site.refused(previous)
     # The present program does not know it either.
     assert "uses TagMoved.2, which this api does not know: install a newer version" in site.refused(present())
