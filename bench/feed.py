@@ -84,7 +84,7 @@ def verify_all(database: Database) -> None:
 
 
 def python_fold(database: Database) -> None:
-    """What the projector's own fold does a second, for comparison: the first events of the log into an empty build."""
+    """Measure the projector's own fold, for comparison, with the first events of the log and an empty build."""
     print(f"\nPython fold of {PYTHON_EVENTS:,} events, batches of {runner.BATCH_EVENTS}")
     for model in MODELS:
         with engine_for(database.app_url).connect() as connection:

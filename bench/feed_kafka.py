@@ -89,7 +89,7 @@ def lag_under_pushes(database: Database) -> list[float]:
 
 
 def pushed(key: str, number: int) -> tuple[NewEvent, ...]:
-    """What a push of a tag appends, with an unlinked blob for a second event."""
+    """The events of a push of a tag, with an unlinked blob for a second event."""
     digest = f"sha256:{number:064x}"
     moved = f'{{"digest":"{digest}","repository":"{key}","tag":"t{number}"}}'
     return (

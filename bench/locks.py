@@ -1,4 +1,4 @@
-"""How long one command keeps others from appending: `python bench/locks.py`.
+"""Measures how long one command keeps others from appending: `python bench/locks.py`.
 
 A connection asks for the append's lock all the time, as other appends do, and tells the longest time that it waited
 while the largest commands were under way: the first push and the repeated push of the largest manifests, a push with

@@ -41,7 +41,7 @@ Row = tuple[object, ...]
 
 @dataclass(slots=True)
 class Repository:
-    """What a repository holds while its history is made."""
+    """The content of a repository while its history is made."""
 
     name: str
     partition: int

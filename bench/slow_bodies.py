@@ -1,4 +1,4 @@
-"""What slow uploads, 200 of one byte a second, do to the reads beside them: `python bench/slow_bodies.py`.
+"""Measures reads beside 200 uploads of one byte a second: `python bench/slow_bodies.py`.
 
 Starts granian with two workers and a small application, asks with and without the slow uploads, for many blocking
 threads and for few, and prints rates and ratios. Uses `wrk` where it is installed, else a loop of GETs. See
@@ -167,7 +167,7 @@ def _tolerant() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Reads:
-    """How reads fared; times in milliseconds, None where nothing was answered."""
+    """The results of reads. Times are milliseconds, None if nothing was answered."""
 
     rate: float
     p50_ms: float | None

@@ -1,4 +1,4 @@
-"""What slow clients do to others: `python bench/slow_clients.py` prints how long a manifest GET takes beside them.
+"""Measures GETs of a manifest beside slow clients: `python bench/slow_clients.py`.
 
 A server as people start it; 1,000 connections that send nothing and 200 uploads of one byte a second, begun again as
 often as they are refused; then 16 clients that push besides. The reader asks four times a hundredth of a second apart.
@@ -84,7 +84,7 @@ def _status(connection: socket.socket) -> str:
 
 
 def closed(connections: list[socket.socket]) -> int:
-    """How many of them the server has closed."""
+    """The number of them that the server has closed."""
     found = 0
     for each in connections:
         each.setblocking(False)

@@ -1,4 +1,4 @@
-"""What an answer costs without a registry: a WSGI application that knows nothing, under granian as ours runs under it.
+"""The cost of an answer without a registry: an empty WSGI application under granian, started as ours is.
 
 python -m bench.registries.bare PORT
 """

@@ -1,4 +1,4 @@
-"""What a storm of pushes must have left: every move of the tag in the history, each from where the one before led."""
+"""Checks the history after a storm of pushes: it has every move of the tag, each from where the one before led."""
 
 import json
 import urllib.request

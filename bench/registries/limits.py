@@ -1,4 +1,4 @@
-"""What the same work costs without us, in the units of the rows.
+"""The cost of the same work without us, in the units of the rows.
 
 bare WSGI             granian, two workers, an application that knows nothing (bare.py)
 sendfile              the same files sent by a program that does nothing else (bench/load/sendfile.go)

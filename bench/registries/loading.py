@@ -18,7 +18,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What one run of the load program says; see `result` in bench/load/measure.go."""
+    """The result of one run of the load program; see `result` in bench/load/measure.go."""
 
     done: int
     errors: int

@@ -42,7 +42,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Of the root of its processes."""
+        """The pid of the root of its processes."""
         return self.process.pid
 
     def stop(self) -> None:
@@ -81,7 +81,7 @@ def ours() -> Peer:
 
 
 def durability(database_url: str) -> dict[str, str]:
-    """What the running database says of the settings that make it durable. Raises NotDurable unless all are on."""
+    """The settings of the running database that make it durable. Raises NotDurable unless all are on."""
     with psycopg.connect(database_url) as connection:
         rows = [connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in DURABLE]
     found = {name: str(row[0]) for name, row in zip(DURABLE, rows, strict=True) if row is not None}

@@ -19,7 +19,7 @@ TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many small images in how many repositories, and how large the large blob is."""
+    """The numbers of small images and repositories, and the size of the large blob."""
 
     images: int = 10_000
     repositories: int = 1_000
@@ -66,7 +66,7 @@ def populate(peer: Peer, size: Size, load: Path, parent: Path) -> Path:
 
 
 def projected(address: str) -> bool:
-    """Whether all read models are level with the log."""
+    """True if all read models are level with the log."""
     return not any(
         value for name, value in scrape(address).items() if name.startswith("tagtrail_projection_lag_events")
     )

@@ -1,4 +1,4 @@
-"""What all processes of a registry together use, read from /proc."""
+"""The use of processor and memory by all processes of a registry together, read from /proc."""
 
 import os
 import time

@@ -113,7 +113,7 @@ def _cpu_notes(results: Results) -> list[str]:
 
 
 def _load_notes(results: Results) -> list[str]:
-    """Where the load itself used so much that a faster registry would not have shown."""
+    """The rows in which the load itself used so much that a faster registry would not have shown."""
     notes = []
     for row in results.rows:
         rate, cpu = row.median(OURS), row.median(OURS, lambda each: each.load_cpu_s_per_1000)

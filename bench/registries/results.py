@@ -1,4 +1,4 @@
-"""What a run of the bench found, as data and as JSON."""
+"""The results of a run of the bench, as data and as JSON."""
 
 import json
 import statistics
@@ -51,12 +51,12 @@ class RowResult:
         return statistics.median(map(of, samples)) if samples and not self.errors(registry) else None
 
     def ratio(self, registry: str, peer: str) -> float | None:
-        """How many times as fast a registry is as the peer."""
+        """The speed of a registry divided by that of the peer."""
         mine, other = self.median(registry), self.median(peer)
         return mine / other if mine is not None and other else None
 
     def cpu_ratio(self, registry: str, peer: str) -> float | None:
-        """How many times the processor time of the peer a registry takes."""
+        """The processor time of a registry divided by that of the peer."""
         mine, other = (self.median(each, lambda sample: sample.cpu_s_per_1000) for each in (registry, peer))
         return mine / other if mine is not None and other else None
 
@@ -86,7 +86,7 @@ class Results:
 
 
 def from_json(text: str) -> Results:
-    """What `to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    """The results that `to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
     found: dict[str, Any] = json.loads(text)
     rows = [
         RowResult(

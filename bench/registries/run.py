@@ -32,7 +32,7 @@ IMAGES_PER_REPOSITORY = 10
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What variables say of a run."""
+    """The settings of a run, from variables."""
 
     runs: int
     seconds: float
@@ -164,7 +164,7 @@ def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
 
 
 def about(options: Options, found: list[peers.Peer], durable: Mapping[str, str]) -> dict[str, str]:
-    """Where and how the run was made."""
+    """The machine and the settings of the run."""
     described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     processor = next(
         (
