@@ -74,17 +74,17 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
-        """Where clients without a login go."""
+        """The address for clients without a login."""
         return f"127.0.0.1:{self._ports['port']}"
 
     @property
     def sasl_bootstrap(self) -> str:
-        """Where clients go that log in as USER by PLAIN."""
+        """The address for clients that log in as USER by PLAIN."""
         return f"127.0.0.1:{self._ports['sasl']}"
 
     @property
     def ssl_bootstrap(self) -> str:
-        """Where clients go that check the broker's certificate against `ca_file`."""
+        """The address for clients that check the broker's certificate against `ca_file`."""
         return f"127.0.0.1:{self._ports['ssl']}"
 
     @property
@@ -93,7 +93,7 @@ class Broker:
         return self.folder / "ca.pem"
 
     def settings(self, prefix: str, how: str = "PLAINTEXT") -> KafkaSettings:
-        """How to reach it by one of its listeners."""
+        """The settings to reach it by one of its listeners."""
         if how == "SASL_PLAINTEXT":
             return KafkaSettings(
                 self.sasl_bootstrap, how, sasl_mechanism="PLAIN", username=USER, password=PASSWORD, prefix=prefix
@@ -253,7 +253,7 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def topic_prefix() -> str:
-    """What begins the names of this test's topics."""
+    """The prefix of this test's topics."""
     return f"test-{secrets.token_hex(6)}"
 
 

@@ -69,7 +69,7 @@ class Database:
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
-    """Who the server runs as; None for ourselves. Postgres refuses to be root."""
+    """The user of the server, None for ourselves. Postgres refuses to run as root."""
     if os.getuid() != 0:
         return None
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -77,7 +77,7 @@ def _unprivileged() -> pwd.struct_passwd | None:
 
 
 def _become(user: pwd.struct_passwd | None) -> Callable[[], None]:
-    """What the child does before it becomes the server: drop root and end with its parent."""
+    """Make the child drop root and end with its parent before it becomes the server."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def become() -> None:

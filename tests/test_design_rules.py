@@ -71,7 +71,7 @@ def test_every_citation_leads_to_a_rule() -> None:
 
 
 def test_no_rule_is_cited_by_a_private_code() -> None:
-    """What stands in nobody's copy of this repository explains nothing."""
+    """A code whose list is not in this repository explains nothing."""
     found = [
         f"{path}:{number}: {line.strip()}"
         for path, text in _sources().items()

@@ -89,7 +89,7 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, 
 
 
 def test_a_full_disk_is_no_reason_not_to_delete_or_mount(database: Database, tmp_path: Path) -> None:
-    """What needs no bytes works, with a database that has room."""
+    """Requests that need no bytes work, with a database that has room."""
     with small_disk(tmp_path / "disk", 64) as disk, registry_over(database, disk) as registry:
         digest = registry.push("u/app", "t", b"layer")
         registry.manifest("u/app", "other", registry.get("/v2/u/app/manifests/t").data)

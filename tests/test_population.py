@@ -24,7 +24,7 @@ def named(row: Iterable[Any]) -> dict[str, Any]:
 
 
 def shape(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What rows of one event type have in common."""
+    """The common form of the rows of one event type."""
     data = row["data"] if isinstance(row["data"], str) else json.dumps(row["data"])
     state = row["state"] if row["state"] is None or isinstance(row["state"], str) else json.dumps(row["state"])
     return (

@@ -12,7 +12,7 @@ from tests.postgres import Database
 
 
 def keep_once(rooms: Rooms) -> dict[str, int]:
-    """How much each task removed; fails if one of them does."""
+    """The number of things that each task removed; fails if one of them does."""
     settings = rooms.settings
     upkeep = Upkeep(settings.database_url, make_clock(settings))
     removed = {}
@@ -30,7 +30,7 @@ def keep_once(rooms: Rooms) -> dict[str, int]:
 
 
 def sweep_sets(database: Database, after: timedelta = timedelta(hours=1)) -> int:
-    """How many sets go when what is idle now is swept after a while."""
+    """The number of sets that are swept once those that are idle now are old enough."""
     upkeep = Upkeep(database.app_url, lambda: datetime.now(UTC) + after)
     gone, more = 0, True
     try:

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T], timeout_s: float = 30.0, what: Callable[[], object] | str = "it") -> T:
-    """What `look` answers once that is true; fails with `what` (asked then, if it can be called) if it never is."""
+    """Wait until `look` answers something true, and give that. Fails with `what`, called if it can be."""
     deadline = time.monotonic() + timeout_s
     while not (found := look()):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""How much memory the processes of a running server take, sampled while something happens."""
+"""The memory of the processes of a running server, sampled while something happens."""
 
 import threading
 from collections import defaultdict

@@ -25,7 +25,7 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much is pushed: referrers of one subject and other manifests, all of `size` bytes by their annotations; wide
+    """The pushed manifests: referrers of one subject, and others, of `size` bytes by their annotations; wide
     manifests, which name as many things as fit into as much; an index of so many children.
     """
 

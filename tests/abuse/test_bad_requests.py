@@ -25,7 +25,7 @@ EXPECTED = f"digest={sha256(b'x' * 100 + b'more')}"
 
 
 def manifest(body: bytes, content_type: str = OCI_MANIFEST, **more: Any) -> dict[str, Any]:
-    """What a PUT of a manifest sends."""
+    """The body and headers of a PUT of a manifest."""
     return {"data": body, "content_type": content_type, **more}
 
 
@@ -40,7 +40,7 @@ def layers(**members: Any) -> bytes:
 
 
 def ranged(value: str, body: bytes = b"more") -> dict[str, Any]:
-    """What a chunk sends."""
+    """The body and headers of a chunk."""
     return {"data": body, "headers": {"Content-Range": value}}
 
 
@@ -370,7 +370,7 @@ def test_no_header_says_where_the_registry_is(registry: Registry, headers: dict[
     ],
 )
 def test_odd_parameters_of_reads_are_no_failure(standing: Registry, path: str) -> None:
-    """What names nothing finds nothing; no text of a client reaches the database that it cannot take."""
+    """A name of nothing finds nothing, and no text reaches the database that it cannot take."""
     answer = standing.get(path)
     assert answer.status_code == 200
     assert not {"\r", "\n", "\x00"} & set(str(list(answer.headers.values())))

@@ -34,7 +34,7 @@ def without_projector(server: RunningServer) -> Iterator[None]:
 
 
 def assert_bounded(memory: Memory) -> None:
-    """Of no process is more in memory than it may take."""
+    """No process takes more memory than it may."""
     assert memory.samples > 2
     assert max(memory.most.values()) < PSS_MAX, str(memory)
 

@@ -103,7 +103,7 @@ def refused(server: RunningServer) -> tuple[int, str]:
 
 
 def cuts(server: RunningServer) -> float:
-    """How many silent clients were cut off so far."""
+    """The number of silent clients that were cut off so far."""
     return server.metrics().get('tagtrail_connections_cut_total{reason="silent"}', 0)
 
 

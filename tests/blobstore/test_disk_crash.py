@@ -71,7 +71,7 @@ def steps(data: Path) -> list[str]:
 
 
 def check_after_crash(data: Path) -> None:
-    """What the next start finds: every file under blobs/ is whole; what was acknowledged can be continued."""
+    """The next start finds that every file under blobs/ is whole; what was acknowledged can be continued."""
     store = DiskBlobStore(data)
     store.prepare()
     acknowledged = (data / "acknowledged").read_text() if (data / "acknowledged").exists() else "0"
@@ -136,7 +136,7 @@ def test_kill_9_at_any_step_is_cleaned_up(tmp_path: Path) -> None:
 def test_bytes_are_flushed_before_the_rename_and_the_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What kill -9 cannot show: the order that makes a blob survive a loss of power."""
+    """A kill cannot show this: the order that makes a blob survive a loss of power."""
     store = DiskBlobStore(tmp_path)
     store.prepare()
     done: list[tuple[str, str]] = []

@@ -32,7 +32,7 @@ class Reader:
 
 
 def free(allowance: Allowance) -> tuple[int, int]:
-    """How many tokens are free, of either kind."""
+    """The number of free tokens of either kind."""
     counts = []
     for tokens in (allowance.starting, allowance.fast):
         taken = sum(1 for _ in iter(tokens.take, False))

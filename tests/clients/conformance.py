@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What the suite counted, and every case and capability that did not pass."""
+    """The counts of the suite, and every case and capability that did not pass."""
 
     exit_code: int
     tests: int

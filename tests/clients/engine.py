@@ -46,7 +46,7 @@ class Engine:
         return self.docker("image", "inspect", "--format={{.Id}}", reference).text
 
     def has(self, reference: str) -> bool:
-        """Whether the engine holds an image under that reference."""
+        """True if the engine holds an image under that reference."""
         return self.docker.attempt("image", "inspect", reference).code == 0
 
 

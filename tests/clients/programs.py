@@ -34,7 +34,7 @@ tools = _load_tools()
 
 
 def in_ci() -> bool:
-    """Whether an absent program is a failure."""
+    """True if an absent program is a failure."""
     return os.environ.get("CI", "").lower() == "true"
 
 
@@ -54,7 +54,7 @@ def find(name: str) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a program answered."""
+    """The answer of a program."""
 
     command: tuple[str, ...]
     code: int

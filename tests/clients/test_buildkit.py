@@ -1,4 +1,4 @@
-"""What BuildKit pushes, sent by hand because its builder is a plugin that Debian lacks: caches and attestations."""
+"""The pushes of BuildKit, sent by hand because its builder is a plugin that Debian lacks: caches and attestations."""
 
 import gzip
 from typing import Any

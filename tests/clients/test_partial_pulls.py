@@ -119,7 +119,7 @@ def test_podman_pulls_the_files_that_changed(podman5: Program, counting: Measure
 def test_stargz_reads_the_chunks_that_it_lacks(
     registry: Registry, counting: Measured, repository: str, home: Path
 ) -> None:
-    """Of 40 MiB, 600 chunks of 2,000 bytes: the first 300 one by one, the others between them by one GET."""
+    """It reads 600 chunks of 2,000 bytes of 40 MiB: 300 one by one, the others between them by one GET."""
     reader = program("stargz-read", home)
     data = Random(repository).randbytes(FILES * MIB)
     digest = registry.put_blob(repository, data)["digest"]

@@ -1,4 +1,4 @@
-"""What a process remembers of upload sessions may be old: another one was asked meanwhile."""
+"""The memory of a process about upload sessions may be old, because another process was asked meanwhile."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -251,7 +251,7 @@ def test_a_live_blob_whose_file_is_gone_is_not_new(registry: Registry) -> None:
 
 
 def test_a_blob_that_was_given_up_comes_back_as_its_next_generation(registry: Registry) -> None:
-    """Whoever gave it up may unlink the old file at any time, and the upload does not find that file either."""
+    """The old file may be unlinked at any time, and the upload does not find it either."""
     digest = registry.blob("u/app", DATA)
     old = registry.rooms.store.stream_state(blob_stream(digest))
     given_up = NewEvent(blob_stream(digest), digest, "BlobCommitted", 1, "{}", ref=None, state=old.state)

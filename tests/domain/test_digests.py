@@ -42,7 +42,7 @@ def test_a_well_formed_unknown_algorithm_is_told_apart(text: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_a_digest_survives_its_text(algorithm: str) -> None:
-    """What digest_of makes, parse_digest reads."""
+    """The text of a digest is parsed to the same digest."""
     made = digest_of(algorithm, b"layer")
     assert made == Digest(algorithm, hashlib.new(algorithm, b"layer").hexdigest())
     assert parse_digest(str(made)) == made

@@ -1,4 +1,4 @@
-"""Which manifests are accepted and which are refused."""
+"""Manifests that are accepted and manifests that are refused."""
 
 import base64
 import json

@@ -49,7 +49,7 @@ def test_legal_tags(tag: str) -> None:
 
 @pytest.mark.parametrize("tag", ["", ".a", "-a", "a/b", "a:b", "a\n", "a b", "a" * 129, "ä"])
 def test_illegal_tags(tag: str) -> None:
-    """Whatever the grammar does not name."""
+    """All that the grammar does not allow."""
     with pytest.raises(InvalidName):
         parse_tag(tag)
 

@@ -1,4 +1,4 @@
-"""What a full disk of the database leaves behind: a reason, until a write goes through or for a while."""
+"""A full disk of the database leaves a reason behind, until a write goes through or for a while."""
 
 import psycopg
 

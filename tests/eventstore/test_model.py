@@ -65,7 +65,7 @@ commands = st.tuples(
 
 @dataclass
 class Model:
-    """What the store should know: per stream version and ref; who refers to what; the log as (stream, prev_ref)."""
+    """The content that the store should have: versions and refs, references, the log as (stream, prev_ref)."""
 
     versions: dict[str, int] = field(default_factory=dict)
     refs: dict[str, str | None] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Model:
     log: list[tuple[str, str | None]] = field(default_factory=list)
 
     def holds(self, condition: Condition) -> bool:
-        """Whether a condition stands."""
+        """True if a condition holds."""
         match condition:
             case RefIs(alternatives):
                 return any(self.refs.get(stream) == ref for stream, ref in alternatives)

@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """What is left of that which was not flushed: whether a change of names, and which bytes of a file."""
+    """The fate of changes that were not flushed: those of names, and the bytes of a file."""
 
     name: str
     keeps: Callable[[], bool]
@@ -72,7 +72,7 @@ def chance(random: Random) -> Survival:
 
 
 def _same(flushed: bytes, written: bytes) -> int:
-    """How many first bytes were flushed and not changed since: those are safe."""
+    """The number of first bytes that were flushed and not changed since, which are safe."""
     pairs = enumerate(zip(flushed, written, strict=False))
     return next((place for place, (old, new) in pairs if old != new), min(len(flushed), len(written)))
 

@@ -1,4 +1,4 @@
-"""What clients were acknowledged and what is still open: by it every answer after a fault is judged."""
+"""The acknowledged and the open writes of clients, by which every answer after a fault is judged."""
 
 import math
 import threading
@@ -27,7 +27,7 @@ class Register:
     writes: list[Write] = field(default_factory=list)
 
     def possible(self, began: float, ended: float) -> set[str | None]:
-        """What a read between these moments may answer: every write that no acknowledged one must have replaced."""
+        """The answers that a read between these moments may give: every write that no acknowledged one has replaced."""
         done = [each.began for each in self.writes if each.acknowledged and each.over <= began]
         last = max(done, default=-math.inf)
         found: set[str | None] = {each.value for each in self.writes if each.began <= ended and each.over >= last}
@@ -99,7 +99,7 @@ class Ledger:
                         each.over = min(each.over, now)
 
     def possible(self, place: Place, began: float) -> set[str | None]:
-        """What a read of a tag that began then, and has just ended, may have answered."""
+        """The answers that a read of a tag may have given, which began then and has just ended."""
         with self.lock:
             return self.tags[place].possible(began, time.monotonic())
 

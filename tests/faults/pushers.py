@@ -182,7 +182,7 @@ def open_session(line: Line, ledger: Ledger, repository: str, data: bytes) -> Se
 
 
 def standing(line: Line, session: Session) -> int | None:
-    """How much of its bytes the registry has; None if it knows no such session."""
+    """The number of its bytes that the registry has; None if it knows no such session."""
     answer = line.ask("GET", session.location)
     if answer.status == 404:
         return None
@@ -254,7 +254,7 @@ def gone(line: Line, ledger: Ledger, session: Session, by: str) -> bool:
 
 
 def wrong_manifest(line: Line, ledger: Ledger, place: tuple[str, str]) -> str | None:
-    """What is wrong with the answer to a GET of an acknowledged manifest."""
+    """The fault of an answer to a GET of an acknowledged manifest."""
     repository, digest = place
     answer = line.ask("GET", f"/v2/{repository}/manifests/{digest}")
     whole = answer.status == 200 and answer.body == ledger.manifests[place]
@@ -262,7 +262,7 @@ def wrong_manifest(line: Line, ledger: Ledger, place: tuple[str, str]) -> str | 
 
 
 def wrong_blob(line: Line, ledger: Ledger, place: tuple[str, str]) -> str | None:
-    """What is wrong with the answer to a GET of an acknowledged blob."""
+    """The fault of an answer to a GET of an acknowledged blob."""
     repository, digest = place
     answer = line.ask("GET", f"/v2/{repository}/blobs/{digest}")
     whole = answer.status == 200 and sha256(answer.body) == digest and len(answer.body) == ledger.blobs[place]
@@ -270,7 +270,7 @@ def wrong_blob(line: Line, ledger: Ledger, place: tuple[str, str]) -> str | None
 
 
 def wrong_tag(line: Line, ledger: Ledger, place: tuple[str, str]) -> str | None:
-    """What is wrong with the answer to a GET of a tag."""
+    """The fault of an answer to a GET of a tag."""
     repository, tag = place
     began = time.monotonic()
     answer = line.ask("GET", f"/v2/{repository}/manifests/{tag}")

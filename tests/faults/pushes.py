@@ -25,7 +25,7 @@ class Push:
 
     @property
     def uploads(self) -> str:
-        """Where sessions are opened."""
+        """The path at which sessions are opened."""
         return f"/v2/{self.repository}/blobs/uploads/"
 
     @property
@@ -149,7 +149,7 @@ def nothing(registry: Registry, push: Push) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What the client does, and what stands before."""
+    """The requests of the client, and the state before them."""
 
     name: str
     act: Callable[[Registry, Push], None]

@@ -101,12 +101,12 @@ def pushing(host: str, clients: int, prefix: str) -> Iterator[list[Pusher]]:
 
 
 def done(pushers: list[Pusher]) -> list[int]:
-    """How many pushes of each client were acknowledged."""
+    """The number of acknowledged pushes of each client."""
     return [len(each.acknowledged) for each in pushers]
 
 
 def told(pushers: list[Pusher]) -> str:
-    """What the clients were answered, in a line."""
+    """The answers to the clients, in a line."""
     statuses = sum((each.statuses for each in pushers), Counter[int]())
     longest = max(each.longest_s for each in pushers)
     return f"{sum(done(pushers))} pushes, answers {dict(sorted(statuses.items()))}, longest request {longest:.2f} s"
@@ -131,5 +131,5 @@ def assert_each_once(database_url: str, pushers: list[Pusher]) -> None:
 
 
 def digest_of(move: Recorded) -> str:
-    """What the tag names after a TagMoved."""
+    """The manifest that the tag names after a TagMoved."""
     return str(json.loads(move.data)["digest"])

@@ -75,7 +75,7 @@ def kill(site: Site, plan: Plan, kills: int, chance: random.Random, pause_s: flo
 
 
 def kills_of(found: list[Recovery]) -> int:
-    """How many there were."""
+    """The number of kills."""
     return sum(len(each.victims) for each in found)
 
 

@@ -97,7 +97,7 @@ class Machine:
         return False
 
     def _read_claims(self) -> None:
-        """What the new events claim: of blobs their files, of manifests their content, which must be there."""
+        """The claims of the new events must be true: files of blobs and content of manifests are there."""
         store = self._registry.rooms.store
         for each in store.read_log(self._position, 10_000):
             self._position = each.position

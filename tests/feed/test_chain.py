@@ -25,7 +25,7 @@ def recorded(position: int) -> Recorded:
 
 
 def records_of(positions: list[int]) -> list[FeedRecord]:
-    """What a relay makes of a partition that has these positions."""
+    """The records that a relay makes of a partition with these positions."""
     previous = [0, *positions[:-1]]
     return [
         FeedRecord(0, offset, position, prev, EPOCH, recorded(position))

@@ -1,4 +1,4 @@
-"""What tests of read models share."""
+"""Parts that tests of read models share."""
 
 import random
 

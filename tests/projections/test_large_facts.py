@@ -121,7 +121,7 @@ def test_referrers_with_long_annotations_are_paged_to_the_end(filled: Registry, 
 
 
 def test_a_page_may_be_empty_and_the_next_one_is_not(filled: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where what was deleted since would have filled it."""
+    """Rows that were deleted since would have filled it."""
     filled.project()
     monkeypatch.setattr(lists, "_REFERRERS_BYTES_MAX", 1)
     gone = frozenset(sorted(REFERRERS)[::2])

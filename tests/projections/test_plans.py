@@ -38,7 +38,7 @@ LAYER = b"layer"
 
 @dataclass(frozen=True)
 class Cost:
-    """How many rows of which table a statement looks at, those included that it throws away, and blocks of anything."""
+    """The rows of each table that a statement looks at, with those that it throws away, and blocks of anything."""
 
     rows: Mapping[str, int]
     blocks: int

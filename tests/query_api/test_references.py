@@ -25,7 +25,7 @@ def ask(registry: Registry) -> dict[str, Any]:
 
 
 def rows_read(plan: Mapping[str, Any], table: str) -> float:
-    """How many rows of a table a plan has looked at."""
+    """The number of rows of a table that a plan has looked at."""
     own = 0.0
     if plan.get("Relation Name", "").startswith(table):
         own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))

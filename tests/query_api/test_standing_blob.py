@@ -126,5 +126,5 @@ def test_several_ranges_hold_their_bytes(shelf: Callable[[int], Shelf], size: in
 
 
 def test_only_small_blobs_take_memory(shelf: Callable[[int], Shelf]) -> None:
-    """What an entry of the cache is charged for."""
+    """An entry of the cache is charged for its bytes."""
     assert [shelf(size).blob.kept_bytes for size in SIZES] == [0, 1, SMALL_BYTES_MAX, 0]

@@ -1,4 +1,4 @@
-"""What the log says after a race: read whole, and folded by the tests' own few lines."""
+"""The log after a race, read whole and folded by a few lines of the tests' own."""
 
 import json
 from collections.abc import Iterator

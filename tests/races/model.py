@@ -1,4 +1,4 @@
-"""What a registry should answer, in memory: plain dictionaries, and what each command does to them."""
+"""A model of a registry in memory: plain dictionaries, and the effect of each command on them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Manifest:
 
     @property
     def descriptor(self) -> dict[str, object]:
-        """What the referrers of its subject say of it."""
+        """Its entry in the list of its subject's referrers."""
         found: dict[str, object] = {"mediaType": self.media_type, "digest": self.digest, "size": len(self.body)}
         return found if self.artifact_type is None else found | {"artifactType": self.artifact_type}
 
@@ -64,7 +64,7 @@ class Session:
 
 @dataclass
 class Repository:
-    """What one repository holds, what it ever held, and its changes, oldest first."""
+    """The present and past content of one repository, and its changes, oldest first."""
 
     name: str
     known: bool = False
@@ -92,7 +92,7 @@ class Repository:
         return True
 
     def has_all(self, manifest: Manifest) -> bool:
-        """Whether all that a manifest needs is there."""
+        """True if all that a manifest needs is there."""
         return all(digest in (self.manifests if role == "child" else self.blobs) for role, digest in manifest.needs)
 
     def push(self, manifest: Manifest, tags: Iterable[str]) -> None:

@@ -25,7 +25,7 @@ class Question:
     listed: Part = None
 
     def differs(self, answer: Answer) -> str | None:
-        """What is wrong with an answer, None if nothing is."""
+        """The fault of an answer, None if there is none."""
         if answer.status != self.status:
             return f"{self.method} {self.path}: {answer.status}, not {self.status}: {answer.body[:200]!r}"
         for name, value in self.headers.items():
@@ -109,14 +109,14 @@ def of_referrers(repository: Repository, subject: str) -> Question:
 
 
 def of_catalog(model: Model) -> Question:
-    """Which of the model's repositories have a manifest; they follow each other in the catalog."""
+    """The repositories of the model that have a manifest; they follow each other in the catalog."""
     listed = sorted(each.name for each in model.repositories.values() if each.manifests)
     path = f"/v2/_catalog?n={len(model.names)}&last={model.prefix}/"
     return Question("GET", path, 200, member="repositories", listed=listed)
 
 
 def of_session(session: Session) -> Question:
-    """How far an upload stands."""
+    """The state of an upload."""
     if not session.is_open:
         return Question("GET", session.location, 404)
     last = max(len(session.data) - 1, 0)
@@ -124,7 +124,7 @@ def of_session(session: Session) -> Question:
 
 
 def of_references(model: Model, digest: str) -> Question:
-    """Which manifests name a blob."""
+    """The manifests that name a blob."""
     path = f"/api/v1/blobs/{digest}/references"
     linked = any(digest in each.blobs for each in model.repositories.values())
     found = []

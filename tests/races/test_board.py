@@ -40,7 +40,7 @@ _processes = multiprocessing.get_context("fork")
 
 @dataclass
 class Versions:
-    """What a key is asked for: the versions of its streams, one of each process."""
+    """The versions of a key's streams, one for each process."""
 
     found: tuple[int, ...]
 
@@ -51,7 +51,7 @@ class Versions:
 
 @dataclass
 class Tally:
-    """What a process did; `stale` describes the answers that were too old."""
+    """The work of a process; `stale` describes the answers that were too old."""
 
     kept: int
     asked: int
@@ -144,7 +144,7 @@ Kept = tuple[Store, Voucher]
 
 @contextmanager
 def with_board(url: str, made: Callable[[Path], Board]) -> Iterator[Callable[[], Kept]]:
-    """What processes of one server have."""
+    """Makes the store and the board of each process of one server."""
     server = Registrar(url, "ours", places=PROCESSES)
     server.start()
 
@@ -159,7 +159,7 @@ def with_board(url: str, made: Callable[[Path], Board]) -> Iterator[Callable[[],
 
 
 def by_validating(url: str) -> Kept:
-    """What a process has whose server shares the database with others."""
+    """The store and the validator of a process whose server shares the database with others."""
     store = Store(url)
     return store, Validator(store.marks)
 

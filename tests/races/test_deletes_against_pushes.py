@@ -54,7 +54,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Answers:
-    """How often each status was answered."""
+    """The number of answers with each status."""
 
     pushed: Counter[int]
     deleted: Counter[int]
@@ -100,7 +100,7 @@ def race(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[Race
 
 
 def counts(server: RunningServer, repository: str) -> Counter[str]:
-    """How many events of each type a repository has."""
+    """The number of events of each type in a repository."""
     with log_of(server.database_url) as log:
         return Counter(each.type for each in events_of(log, repository))
 

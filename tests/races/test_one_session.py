@@ -42,7 +42,7 @@ def offset_of(answer: Answer) -> int:
 
 @dataclass
 class Session:
-    """What was acknowledged of one session, by whichever client: pieces by their offset."""
+    """The acknowledged pieces of one session by their offset, whichever client sent them."""
 
     location: str
     pieces: dict[int, bytes] = field(default_factory=dict)
@@ -131,7 +131,7 @@ def test_chunks_of_two_clients(server: RunningServer, sessions: int, announced: 
 
 
 def ends(host: str, location: str, first: bytes, one: bytes, other: bytes) -> dict[str, Callable[[], Answer]]:
-    """What clients do to a session that holds `first`: two ends with other bytes, a chunk, a cancellation, a look."""
+    """The requests to a session that holds `first`: two ends with other bytes, a chunk, a cancellation, a look."""
     place = {"Content-Range": f"{len(first)}-{len(first) + len(one) - 1}"}
 
     def ask(method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Callable[[], Answer]:
@@ -147,7 +147,7 @@ def ends(host: str, location: str, first: bytes, one: bytes, other: bytes) -> di
 
 
 def assert_as_logged(answers: dict[str, Answer], types: list[str], offsets: list[int]) -> None:
-    """Who was told of success has its event, nobody else has; a refusal says where the session stood."""
+    """Each client that was told of success has its event, nobody else has; a refusal says where the session stood."""
     told = {name: answer.status for name, answer in answers.items()}
     assert types[:2] == ["UploadStarted", "ChunkAppended"]
     assert (told.get("chunk") == 202) == ("ChunkAppended" in types[2:]), (told, types)

@@ -28,7 +28,7 @@ SHORT, LONG = 3_000, 100_000
 
 @dataclass
 class Passing:
-    """When a tag that does not stay may have been there, and when it certainly was: seconds of the monotonic clock."""
+    """The times at which a tag that does not stay may have been, and certainly was, there, by the monotonic clock."""
 
     asked: float
     made: float

@@ -116,7 +116,7 @@ def blob(repository: str) -> Register:
 def test_no_read_is_older_than_what_was_acknowledged(
     three_workers: RunningServer, made: Callable[[str], Register], changes: int
 ) -> None:
-    """Of a tag, a manifest by digest, a blob."""
+    """It asks for a tag, a manifest by digest, and a blob."""
     repository = f"races/register{next(_numbers)}"
     connect = partial(WorkerConnection, three_workers)
     workers = three_workers.workers()

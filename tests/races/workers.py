@@ -106,7 +106,7 @@ class Writer:
         return player, things
 
     def _ask(self, model: Model, apis: Sequence[Api]) -> None:
-        """What has another answer now, of every worker, that which was told last; and some of the rest."""
+        """Ask every worker first for what was told last and has another answer now, then for some of the rest."""
         now = {(each.method, each.path): each for each in questions(model)}
         changed = [each for place, each in now.items() if self._asked.get(place) != each]
         rest = self._chance.sample(list(now.values()), min(OTHERS_ASKED, len(now)))
@@ -167,7 +167,7 @@ def uploads(chance: random.Random, player: Player, api: Api, name: str, data: by
 
 @dataclass(frozen=True)
 class Played:
-    """How much was read, and what was wrong."""
+    """The number of reads, and their faults."""
 
     reads: int
     wrong: list[str]

@@ -47,7 +47,7 @@ def ending_at_once(patch: pytest.MonkeyPatch) -> Iterator[tuple[Child, Clock]]:
 
 
 def pause_of(child: Child, clock: Clock) -> float:
-    """How long it takes until a child that has ended is started again, in seconds."""
+    """The seconds until a child that has ended is started again."""
     assert not child.check()
     ended = clock.now
     while not child.check():
@@ -56,7 +56,7 @@ def pause_of(child: Child, clock: Clock) -> float:
 
 
 def test_who_ends_again_and_again_is_started_later_each_time_but_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails at its start costs little, and what somebody kills is ready again in the time that is promised."""
+    """A process that fails at its start costs little, and one that is killed is ready again in the promised time."""
     with ending_at_once(monkeypatch) as (child, clock):
         pauses = [pause_of(child, clock) for _ in range(8)]
         assert pauses[0] == BACKOFF_S

@@ -1,4 +1,4 @@
-"""How many connections and downloads a worker takes: as many as were asked for, as far as files and threads allow."""
+"""A worker takes the connections and downloads that were asked for, as far as files and threads allow."""
 
 import logging
 import os

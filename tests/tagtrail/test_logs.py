@@ -17,7 +17,7 @@ from tagtrail.config import resolve
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """What was set up for logging before the test."""
+    """Restore the logging that was set up before the test."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -126,7 +126,7 @@ def test_a_line_that_cannot_be_written_fails_nothing_and_is_counted(monkeypatch:
 
 
 def test_a_stream_that_was_closed_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What logs went to may be gone while requests are still served."""
+    """The stream of logs may be gone while requests are still served."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     configure("json")

@@ -1,4 +1,4 @@
-"""Where log, relay and read models stand: only of what is configured, and at a cost that no lag makes large."""
+"""The state of log, relay and read models at /metrics: only what is configured, at a cost that no lag makes large."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ def append_far(database: Database, events: int) -> None:
 
 
 def events_read(plan: Mapping[str, Any]) -> float:
-    """How many events a plan has looked at, those included that it threw away."""
+    """The number of events that a plan has looked at, with those that it threw away."""
     own = 0.0
     if plan.get("Relation Name") == "es_event":
         own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))

@@ -1,4 +1,4 @@
-"""Which connections are cut off for a body that does not come, and that those between requests are not."""
+"""Connections are cut off for a body that does not come, and those between requests are not."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

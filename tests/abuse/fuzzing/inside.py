@@ -41,7 +41,7 @@ WARM_UP = 0.2
 
 @dataclass(slots=True)
 class Report:
-    """How a run went; memory is of the whole process (PSS), after a fifth of the requests and at the end."""
+    """The result of a run; memory is of the whole process (PSS), after a fifth of the requests and at the end."""
 
     seed: int
     requests: int

@@ -1,4 +1,4 @@
-"""How much memory a process holds."""
+"""The memory that a process holds."""
 
 import re
 from pathlib import Path

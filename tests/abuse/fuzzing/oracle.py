@@ -1,4 +1,4 @@
-"""What must hold of every answer, whatever was asked."""
+"""The rules that every answer must keep, whatever was asked."""
 
 import json
 import re
@@ -9,7 +9,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def fault_of(method: str, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
-    """What is wrong with an answer of the application; header names are in lower case."""
+    """The faults of an answer of the application; header names are in lower case."""
     if not 200 <= status < 500:
         return f"status {status}"
     if any(_CONTROLS.search(each) for each in headers.values()):

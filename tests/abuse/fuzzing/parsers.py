@@ -33,7 +33,7 @@ def _text(data: bytes) -> str:
 
 
 def json_texts(data: bytes) -> None:
-    """What is accepted is JSON for Python too, says the same, and can be written as UTF-8 without NUL."""
+    """Accepted text is JSON for Python too, with the same meaning, and can be written as UTF-8 without NUL."""
     try:
         found = parse_object(data)
     except InvalidJson:
@@ -43,7 +43,7 @@ def json_texts(data: bytes) -> None:
 
 
 def manifests(data: bytes) -> None:
-    """What is accepted has a known type, and facts that survive being stored; a config never refuses one."""
+    """An accepted manifest has a known type, and facts that survive being stored; a config never refuses one."""
     kind, _, body = data.partition(b"\n")
     try:
         parsed = parse_manifest(body, _text(kind) or OCI_MANIFEST)
@@ -62,7 +62,7 @@ def configs(data: bytes) -> None:
 
 
 def names(data: bytes) -> None:
-    """What is accepted holds only what may stand in a path, and never climbs."""
+    """An accepted name holds only what may stand in a path, and never climbs."""
     for parse in (parse_repository_name, parse_tag, parse_upload_id):
         try:
             found = parse(_text(data))
@@ -75,7 +75,7 @@ def names(data: bytes) -> None:
 
 
 def digests(data: bytes) -> None:
-    """What is accepted is written as it was read."""
+    """An accepted value is written as it was read."""
     try:
         found = parse_digest(_text(data))
     except InvalidDigest:
@@ -145,7 +145,7 @@ def one(data: bytes) -> None:
 
 
 def corpus() -> list[bytes]:
-    """What to begin with: for each parser texts that it takes, and texts that are wrong in known ways."""
+    """The first inputs: for each parser texts that it takes, and texts that are wrong in known ways."""
     digests_known = [each.encode() for each in (*requests.DIGESTS, *values.BAD_DIGESTS)]
     texts: dict[Callable[[bytes], None], Sequence[bytes]] = {
         json_texts: (*requests.MANIFESTS, requests.CONFIG),

@@ -76,7 +76,7 @@ class Sent:
 
     @property
     def brings_bytes(self) -> bool:
-        """Whether a server that believes its Content-Length reads a body."""
+        """True if a server that believes its Content-Length reads a body."""
         return bool(self.body) and (self.chunked or self.length != "0")
 
     def __str__(self) -> str:
@@ -86,14 +86,14 @@ class Sent:
 
 @dataclass(slots=True)
 class World:
-    """What requests may name: the open sessions, as their answers told of them."""
+    """The open sessions, as answers told of them, which requests may name."""
 
     sessions: dict[str, int] = field(default_factory=dict)
     repositories: dict[str, str] = field(default_factory=dict)
     blobs: set[str] = field(default_factory=set)
 
     def learn(self, sent: Sent, status: int, headers: Mapping[str, str]) -> None:
-        """What an answer tells of sessions and blobs."""
+        """Learn of sessions and blobs from an answer."""
         location = headers.get("location", "")
         if status == 202 and "docker-upload-uuid" in headers:
             upload = headers["docker-upload-uuid"]

@@ -31,7 +31,7 @@ class Closed(Exception):
 
 @dataclass(slots=True)
 class Tally:
-    """What came back; `refused` holds the ids of requests that were refused."""
+    """The answers that came back; `refused` holds the ids of requests that were refused."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     unreadable: Counter[int] = field(default_factory=Counter)
