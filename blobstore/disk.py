@@ -249,7 +249,7 @@ class DiskBlobStore:
 
     @staticmethod
     def _is_at(path: Path, descriptor: int) -> bool:
-        """Whether the open file has that name: it may have been committed or discarded between open and lock."""
+        """True if the open file still has that name: it may have been committed or discarded before the lock."""
         held = os.fstat(descriptor)
         try:
             with translated():

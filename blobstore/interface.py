@@ -60,7 +60,7 @@ class StagedUpload(Protocol):
 
     @property
     def ends_at_offset(self) -> bool:
-        """Whether, when it was locked, there was nothing behind the offset that it was opened with.
+        """True if nothing was staged behind the offset of the opening when the lock was taken.
 
         Then no chunk behind that offset was ever recorded: of an open session recorded bytes are never taken away, but
         by a commit that did not come to its end.

@@ -36,7 +36,7 @@ class BodyIncomplete(BodyError):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How slowly a client may send: it may fall `grace_s` seconds behind `rate_min_bytes_per_s`; 0 allows any rate."""
+    """The least rate of a client: it may fall `grace_s` seconds behind `rate_min_bytes_per_s`; 0 allows any rate."""
 
     rate_min_bytes_per_s: int = 1024
     grace_s: float = 10.0
@@ -50,7 +50,7 @@ class Input(Protocol):
 
 
 def has_body(environ: Mapping[str, Any]) -> bool:
-    """Whether the client may send a body: a length above 0, or chunks."""
+    """True if the client may send a body: a length above 0, or chunks."""
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return True
     return environ.get("CONTENT_LENGTH") not in (None, "", "0")
@@ -94,7 +94,7 @@ def read_body(
 
 
 class _Pace:
-    """How fast one client sends: how much to ask for next, and whether it has used up its slack."""
+    """The pace of one client: the size of the next read, and the slack that it has left."""
 
     def __init__(self, limits: BodyLimits) -> None:
         self.received = 0
@@ -105,7 +105,7 @@ class _Pace:
 
     @property
     def too_slow(self) -> bool:
-        """Whether the client is more than its grace behind the minimum rate."""
+        """True if the client is more than its grace behind the minimum rate."""
         return self._slack_s < 0
 
     def took(self, size: int, waited_s: float) -> None:

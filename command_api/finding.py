@@ -29,7 +29,7 @@ class _Named:
     proof: str | None = None
 
     def fits(self, upload: Upload) -> bool:
-        """Whether the path's id is the one by which this session was opened."""
+        """True if the path's id is the one by which this session was opened."""
         return self.said is not None or upload.proof == self.proof
 
 
@@ -114,7 +114,7 @@ def _is_over(context: Context, said: SessionId) -> bool:
 
 
 def _may_be_first(request: Request) -> bool:
-    """Whether a request is what a new session would get, and costs little if the session turns out to have ended."""
+    """True if a request is one for a new session, and costs little if the session turns out to have ended."""
     length = str(request.environ.get("CONTENT_LENGTH") or "0")
     short = length.isdigit() and int(length) <= ASK_FIRST_BYTES
     return short and (request.header("Content-Range") or "0-").startswith("0-")

@@ -1,4 +1,4 @@
-"""Which handler changes what: the command side's table of routes and methods."""
+"""The command side's table of routes and methods with their handlers."""
 
 from functools import partial
 

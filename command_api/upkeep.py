@@ -41,7 +41,7 @@ class UploadUpkeep:
         return Step(ended, more=ended > 0 and len(idle) == SESSIONS_SLICE)
 
     def to_expire(self) -> int:
-        """How many sessions wait for it; no more than a slice is counted."""
+        """The number of sessions that wait for it, counted up to a slice."""
         return len(self._idle())
 
     def discard_orphans(self) -> Step:
@@ -50,7 +50,7 @@ class UploadUpkeep:
         return Step(sum(self._discard_stale(each, before) for each in list(self._orphans(before))))
 
     def orphans(self) -> int:
-        """How many such files there are."""
+        """The number of such files."""
         return sum(1 for _ in self._orphans(self.clock() - ORPHANS_KEPT))
 
     def _idle(self) -> list[StreamState]:

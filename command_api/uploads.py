@@ -227,7 +227,7 @@ def _digest_parameter(request: Request, upload: Upload) -> Digest:
 
 
 def _overtaken(context: Context, request: Request) -> WireError:
-    """What to answer when another request was first: 416 with where the session stands now, 404 if that ended it."""
+    """The answer when another request was first: 416 with the session's new state, or 404 if that ended it."""
     upload = _standing(context, request).upload
     return _out_of_order(request, upload, "another request has changed this upload")
 
@@ -247,7 +247,7 @@ def _require_new(context: Context, request: Request, session: Session) -> None:
 
 
 def _has_bytes(context: Context, session: Session) -> bool:
-    """Whether the staging file has the bytes that the log has; a new session needs none."""
+    """True if the staging file has the bytes that the log has; a new session needs none."""
     if session.started is not None:
         return True
     staged = context.blobs.staged(UploadId(session.upload.id))
@@ -312,7 +312,7 @@ def _receive_chunk(
 
 
 def _events(session: Session, happened: Event) -> list[NewEvent]:
-    """What happened to the session, behind its start if the log does not have that yet."""
+    """The event of the session, behind its start if the log does not have that yet."""
     evolved = uploads.evolve(session.upload, happened)
     stream = upload_stream(evolved.id)
     event = new_event(
@@ -335,7 +335,7 @@ def _take_away(writer: StagedUpload, session: Session) -> None:
 
 
 def _session_headers(request: Request, upload: Upload) -> Headers:
-    """Where the session of this request stands, under the id by which the request names it."""
+    """The headers with the state of this request's session, under the id by which the request names it."""
     return _headers_of(upload.repository, request.route.reference, upload.offset)
 
 

@@ -59,7 +59,7 @@ class ClaimedId:
     text: str
 
     def is_genuine(self, secret: bytes, repository: str, account: str) -> bool:
-        """Whether this secret sealed this text for this account in this repository."""
+        """True if this secret sealed this text for this account in this repository."""
         said, mac = self.text[:-44], self.text[-43:]
         return hmac.compare_digest(_mac(said, secret, repository, account), mac)
 

@@ -106,7 +106,7 @@ def started_by(said: SessionId, repository: str) -> UploadStarted:
 
 
 def is_over(said: SessionId, now: datetime, expiry: timedelta) -> bool:
-    """Whether a session without an event has expired: the time in its id alone decides that."""
+    """True if a session without an event has expired, which the time in its id alone decides."""
     return now - said.started_at > expiry
 
 

@@ -56,5 +56,5 @@ class Statement:
 
 
 def formats_of(values: Sequence[object]) -> list[PyFormat]:
-    """How the values are sent: as text, which any type of parameter takes, but bytes as they are."""
+    """The values as they are sent: as text, which any type of parameter takes, but bytes unchanged."""
     return [PyFormat.BINARY if isinstance(each, bytes) else PyFormat.TEXT for each in values]

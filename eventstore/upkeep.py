@@ -67,7 +67,7 @@ class Upkeep:
         return Step(int(swept), looked_at > 0)
 
     def content_to_sweep(self, kept: timedelta) -> int:
-        """How much content waits to be looked at; no more than COUNTED_MAX are counted."""
+        """The amount of content that waits to be looked at, counted up to COUNTED_MAX."""
         return int(self._reader.row(NEW_CONTENT, (self._clock() - kept, COUNTED_MAX))[0])
 
     def sweep_sets(self, kept: timedelta) -> Step:
@@ -76,7 +76,7 @@ class Upkeep:
         return Step(int(removed), bool(more))
 
     def sets_to_sweep(self, kept: timedelta) -> int:
-        """How many sets wait to be looked at, or are being deleted; no more than COUNTED_MAX are counted."""
+        """The number of sets that wait to be looked at or are being deleted, counted up to COUNTED_MAX."""
         return int(self._reader.row(IDLE_SETS, (self._clock() - kept, COUNTED_MAX))[0])
 
     def forget_commands(self, kept: timedelta) -> Step:
@@ -84,7 +84,7 @@ class Upkeep:
         return Step(int(self._reader.row(FORGET_COMMANDS, (kept, self._clock()))[0]))
 
     def commands_to_forget(self, kept: timedelta) -> int:
-        """How many partitions of keys could be emptied."""
+        """The number of partitions of keys that could be emptied."""
         return int(self._reader.row(COMMANDS_OVER, (kept, self._clock()))[0])
 
     def erase_clients(self, before: datetime) -> Step:
@@ -93,7 +93,7 @@ class Upkeep:
         return Step(erased, erased == CLIENTS_SLICE)
 
     def clients_to_erase(self, before: datetime) -> int:
-        """Of how many commands addresses wait to be erased; no more than COUNTED_MAX are counted."""
+        """The number of commands whose addresses wait to be erased, counted up to COUNTED_MAX."""
         return int(self._reader.row(CLIENTS_OVER, (before, COUNTED_MAX))[0])
 
     def rotate_seal_keys(self, period: timedelta, kept: timedelta) -> Step:
@@ -101,7 +101,7 @@ class Upkeep:
         return Step(int(self._reader.row(ROTATE_SEAL_KEYS, (self._clock(), period, kept))[0]))
 
     def seal_keys_over(self, kept: timedelta) -> int:
-        """How many secrets were replaced so long ago."""
+        """The number of secrets that were replaced so long ago."""
         return int(self._reader.row(SEAL_KEYS_OVER, (self._clock() - kept,))[0])
 
     def backfill(self) -> Step:
@@ -118,7 +118,7 @@ class Upkeep:
         return Step(0, more=True)
 
     def backfills_left(self) -> int:
-        """How many of them are not done."""
+        """The number of backfills that are not done."""
         return len(self._reader.rows(_UNDONE, (list(_BACKFILLS),)))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which schemas this program serves, and which programs a schema lets serve.
+"""The window of schemas that this program serves, and of programs that a schema lets serve.
 
 A program says the least schema that it can serve, and the newest that it knows. A database says the schema at which it
 stands, and the oldest program that may serve it: `serves_from`, the newest revision that such a program must know.
@@ -21,7 +21,7 @@ BEFORE_WINDOWS = "0005"
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Where a database stands, and which revision a program must know to serve it."""
+    """The revision of a database, and the revision that a program must know to serve it."""
 
     revision: str
     serves_from: str
