@@ -11,7 +11,7 @@ from typing import Protocol
 
 from protocol.messages import Answer, Environ
 
-# What an entry costs besides the bytes that it names: its objects, its place in the table.
+# The cost of an entry besides the bytes that it names: its objects, its place in the table.
 ENTRY_BYTES = 1024
 
 
@@ -19,17 +19,17 @@ Ticket = tuple[int, int]
 
 
 class Voucher(Protocol):
-    """Who knows whether something has happened to a key."""
+    """Knows whether something has happened to a key."""
 
     def ticket(self, key: str) -> Ticket | None:
-        """To be taken before the database is asked; None if what it says must not be kept. Raises StoreUnavailable."""
+        """A ticket, to be taken before the database is asked; None if its answer must not be kept."""
 
     def holds(self, key: str, ticket: Ticket) -> bool:
-        """Whether what was asked for after that still stands. Raises StoreUnavailable."""
+        """True if an answer that was asked for after the ticket still holds. Raises StoreUnavailable."""
 
 
-class Standing(Protocol):
-    """What was found at a path, from which every GET and HEAD of it can be answered."""
+class Served(Protocol):
+    """The thing that is served at a path; it answers every GET and HEAD of that path."""
 
     def answer(self, environ: Environ) -> Answer:
         """The answer to this request. Raises WireError."""
@@ -37,7 +37,7 @@ class Standing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """That an answer about a key may be kept which is looked for from now on."""
+    """The right to keep an answer about a key that is looked for from now on."""
 
     key: str
     ticket: Ticket
@@ -46,15 +46,15 @@ class Opening:
 @dataclass(slots=True)
 class _Kept:
     opening: Opening
-    standing: Standing
+    served: Served
     size: int
     used: bool = False
 
 
 class AnswerCache:
-    """What was found, by path, up to a number of bytes; keeps nothing where nobody vouches for it.
+    """Keeps what is served, by path, up to a number of bytes, and nothing if nobody vouches for it.
 
-    What was not used since it was last looked at goes first (second chance): to be used costs no lock.
+    An entry that was not used since it was last looked at goes first (second chance), so that a use costs no lock.
     """
 
     def __init__(self, voucher: Voucher | None, bytes_max: int) -> None:
@@ -64,13 +64,13 @@ class AnswerCache:
         self._bytes = 0
         self._changing = threading.Lock()
 
-    def find(self, path: str) -> Standing | None:
-        """What stands at the path now, if that is known."""
+    def find(self, path: str) -> Served | None:
+        """The thing that is served at the path now, if that is known."""
         kept = self._kept.get(path)
         if kept is None or self._voucher is None or not self._voucher.holds(kept.opening.key, kept.opening.ticket):
             return None
         kept.used = True
-        return kept.standing
+        return kept.served
 
     def open(self, repository: str) -> Opening | None:
         """To be asked for before the database is asked; None if what it says must not be kept."""
@@ -79,7 +79,7 @@ class AnswerCache:
         ticket = self._voucher.ticket(repository)
         return None if ticket is None else Opening(repository, ticket)
 
-    def keep(self, path: str, opening: Opening, standing: Standing, size: int) -> None:
+    def keep(self, path: str, opening: Opening, served: Served, size: int) -> None:
         """Keep what the database said of a path after `opening` was given; `size` is that of its bytes."""
         cost = size + ENTRY_BYTES + len(path)
         if cost > self._bytes_max:
@@ -88,7 +88,7 @@ class AnswerCache:
             replaced = self._kept.pop(path, None)
             if replaced is not None:
                 self._bytes -= replaced.size
-            self._kept[path] = _Kept(opening, standing, cost)
+            self._kept[path] = _Kept(opening, served, cost)
             self._bytes += cost
             while self._bytes > self._bytes_max:
                 self._drop_one()

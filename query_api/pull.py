@@ -11,7 +11,7 @@ from protocol.conditions import not_modified
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Environ, Request, empty
 from query_api.context import Context
-from query_api.standing_blob import StandingBlob, unknown_blob
+from query_api.served_blob import ServedBlob, unknown_blob
 
 
 def base(_: Context, request: Request) -> Answer:
@@ -30,16 +30,16 @@ def manifest(context: Context, request: Request) -> Answer:
     found = _find_manifest(context, repository, reference, with_body=opening is not None or request.method == "GET")
     if found is None:
         raise _unknown_manifest(reference)
-    standing = StandingManifest(found)
+    served = ServedManifest(found)
     if opening is not None:
         # Clients that ask what a tag names then ask for that. Both entries share the bytes, each is charged for them.
         by_digest = f"/v2/{repository}/manifests/{found.digest}"
         for path in dict.fromkeys((by_digest, request.path)):
-            context.cache.keep(path, opening, standing, found.size)
-    return standing.answer(request.environ)
+            context.cache.keep(path, opening, served, found.size)
+    return served.answer(request.environ)
 
 
-class StandingManifest:
+class ServedManifest:
     """A manifest that a repository serves. There may be very many, so headers are made when they are asked for."""
 
     __slots__ = ("_body", "_digest", "_media_type", "_size")
@@ -81,10 +81,10 @@ def blob(context: Context, request: Request) -> Answer:
     link = links.find(context.reader, repository, str(digest))
     if link is None:
         raise unknown_blob(str(digest))
-    standing = StandingBlob(context.blobs, BlobName(digest, link.generation), link.size, repository)
+    served = ServedBlob(context.blobs, BlobName(digest, link.generation), link.size, repository)
     if opening is not None:
-        context.cache.keep(request.path, opening, standing, standing.kept_bytes)
-    return standing.answer(request.environ)
+        context.cache.keep(request.path, opening, served, served.kept_bytes)
+    return served.answer(request.environ)
 
 
 def _digest(text: str, code_of_unknown: Code) -> Digest:

@@ -163,9 +163,9 @@ class Application:
         self._hosts.check(environ)
         path: str = environ["PATH_INFO"]
         method: str = environ["REQUEST_METHOD"]
-        standing = self._cache.find(path)
-        if standing is not None and method in ("GET", "HEAD"):
-            return standing.answer(environ)
+        served = self._cache.find(path)
+        if served is not None and method in ("GET", "HEAD"):
+            return served.answer(environ)
         preflight = self._cross_origin.preflight(environ)
         if preflight is not None:
             return preflight

@@ -11,7 +11,7 @@ from blobstore.interface import SEEN_FOR_S, BlobName
 from domain.digests import digest_of
 from domain.names import UploadId
 from protocol.errors import WireError
-from query_api.standing_blob import SMALL_BYTES_MAX, StandingBlob
+from query_api.served_blob import SMALL_BYTES_MAX, ServedBlob
 
 SIZES = [0, 1, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1]
 UPLOAD = UploadId("a" * 40)
@@ -26,7 +26,7 @@ class Shelf:
         self.store = store
         self.now = 1000.0
         self.put()
-        self.blob = StandingBlob(self.store, self.name, size, "u/app", lambda: self.now)
+        self.blob = ServedBlob(self.store, self.name, size, "u/app", lambda: self.now)
         hexadecimal = self.name.digest.hex
         self.file = folder / "blobs" / "sha256" / hexadecimal[:2] / f"{hexadecimal}.0"
 

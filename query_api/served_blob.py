@@ -33,7 +33,7 @@ _HEADERS = (
 )
 
 
-class StandingBlob:
+class ServedBlob:
     """A blob that a repository links; any number of threads may ask it at a time."""
 
     __slots__ = ("_blobs", "_clock", "_content", "_digest", "_name", "_repository", "_seen_until", "_size")
