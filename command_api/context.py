@@ -10,20 +10,9 @@ from blobstore.interface import BlobStore
 from command_api.bodies import BodyLimits, WorkGate
 from command_api.seal_keys import SealKeys
 from command_api.sessions import Sessions
-from domain.event import Event, encode
+from domain.decision import Decision, Refusal
 from eventstore.store import Store
-from eventstore.types import (
-    ANY,
-    KEEP,
-    Cause,
-    Command,
-    Condition,
-    Expand,
-    Keep,
-    Mode,
-    NewEvent,
-    Outcome,
-)
+from eventstore.types import Cause, Command, Condition, Expand, NewEvent, Outcome, Refused
 from protocol.gates import AddressGate
 from protocol.messages import Request
 
@@ -85,28 +74,7 @@ class Context:
             )
         )
 
-
-def new_event(
-    stream: str,
-    key: str,
-    happened: Event,
-    *,
-    mode: Mode = ANY,
-    ref: str | Keep | None = KEEP,
-    state: str | Keep | None = KEEP,
-    refers_to: tuple[str, ...] | Keep = KEEP,
-    content: str | None = None,
-) -> NewEvent:
-    """The event as the store takes it: encoded, under its stored name and schema version."""
-    return NewEvent(
-        stream=stream,
-        key=key,
-        type=happened.TYPE,
-        schema_version=happened.written_version,
-        data=encode(happened),
-        mode=mode,
-        ref=ref,
-        state=state,
-        refers_to=refers_to,
-        content=content,
-    )
+    def carry_out(self, request: Request, decision: Decision) -> Refusal | None:
+        """Append what was decided; answers why it was refused, None if it stands in the log."""
+        outcome = self.append(request, decision.events, decision.conditions)
+        return decision.refusal(outcome.failed_conditions) if isinstance(outcome, Refused) else None

@@ -2,8 +2,10 @@
 
 from functools import partial
 
-from command_api import blobs, manifests, uploads
+from command_api import uploads
+from command_api.blobs import unlinking
 from command_api.context import Context
+from command_api.manifests import deleting, pushing
 from protocol.messages import Handlers
 from protocol.routes import Kind
 
@@ -17,7 +19,7 @@ def handlers(context: Context) -> Handlers:
         (Kind.UPLOAD, "PATCH"): partial(uploads.append_chunk, context),
         (Kind.UPLOAD, "PUT"): partial(uploads.finish, context),
         (Kind.UPLOAD, "DELETE"): partial(uploads.cancel, context),
-        (Kind.MANIFEST, "PUT"): partial(manifests.put, context),
-        (Kind.MANIFEST, "DELETE"): partial(manifests.delete, context),
-        (Kind.BLOB, "DELETE"): partial(blobs.delete, context),
+        (Kind.MANIFEST, "PUT"): partial(pushing.put, context),
+        (Kind.MANIFEST, "DELETE"): partial(deleting.delete, context),
+        (Kind.BLOB, "DELETE"): partial(unlinking.delete, context),
     }

@@ -1,14 +1,12 @@
 """Mounting a blob from another repository instead of uploading it (rule: mounts never fail)."""
 
-from blobstore.interface import BlobName
+from command_api.blobs.held import is_whole
 from command_api.context import Context
-from command_api.linking import blob_linked, repository_created
-from domain import link as links
-from domain.blob import Blob
 from domain.digests import Digest
+from domain.link import MountBlob, decide_mount, live_link
 from domain.names import InvalidName, RepositoryName, parse_repository_name
-from domain.streams import LIVE, blob_stream, link_stream
-from eventstore.types import Appended, RefIs, StreamState
+from domain.streams import LINK_PREFIX, blob_stream, link_stream, repository_of_link_stream
+from eventstore.types import StreamState
 from protocol.messages import Request
 
 _SOURCES_MAX = 20
@@ -20,19 +18,11 @@ def mount(context: Context, request: Request, repository: RepositoryName, digest
     A source that cannot be read looks exactly like a blob that nobody has.
     """
     for source in _sources(context, request, repository, digest):
-        if source.ref != LIVE or source.state is None:
+        link = live_link(source)
+        if link is None or not is_whole(context, digest, link):
             continue
-        link = links.from_state(source.state)
-        if context.blobs.stat(BlobName(digest, link.generation)) != link.size:
-            continue
-        blob = Blob(link.size, link.generation)
-        mounted_from = source.stream.removeprefix("link-").rpartition("@")[0]
-        outcome = context.append(
-            request,
-            [repository_created(repository), blob_linked(repository, digest, blob, mounted_from)],
-            [RefIs(((source.stream, LIVE),))],
-        )
-        if isinstance(outcome, Appended):
+        command = MountBlob(repository, digest, repository_of_link_stream(source.stream))
+        if context.carry_out(request, decide_mount(link, command)) is None:
             return True
     return False
 
@@ -47,6 +37,6 @@ def _sources(context: Context, request: Request, repository: RepositoryName, dig
         except InvalidName:
             return []
     others = context.store.referring_streams(blob_stream(digest), _SOURCES_MAX)
-    streams = list(dict.fromkeys(named + [each for each in others if each.startswith("link-")]))
+    streams = list(dict.fromkeys(named + [each for each in others if each.startswith(LINK_PREFIX)]))
     states = context.store.stream_states(streams)
     return [states[each] for each in streams]

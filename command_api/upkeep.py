@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from blobstore.interface import BlobStore, BlobStoreError
-from command_api.context import new_event
 from domain import upload as uploads
+from domain.changes import new_event
 from domain.names import UploadId
 from domain.streams import OPEN, upload_stream
 from eventstore.store import Store

@@ -3,7 +3,14 @@
 import json
 from dataclasses import dataclass
 
-from domain.event import Event, event, to_json
+from domain.changes import ENSURE, NONE_YET, NewEvent, RefIs, StreamState, new_event
+from domain.decision import Decision, Requirement
+from domain.digests import Digest
+from domain.event import Event, event
+from domain.link import Link, linked_blob
+from domain.names import RepositoryName
+from domain.repository import created
+from domain.streams import LIVE, blob_stream
 
 
 @event("BlobCommitted")
@@ -25,9 +32,54 @@ class Blob:
 
 def to_state(blob: Blob) -> str:
     """The blob as the small JSON text that the store keeps beside its stream."""
-    return to_json({"size": blob.size, "generation": blob.generation})
+    return f'{{"generation":{blob.generation},"size":{blob.size}}}'
 
 
 def from_state(state: str) -> Blob:
     """The blob that `to_state` wrote."""
     return Blob(**json.loads(state))
+
+
+@dataclass(frozen=True, slots=True)
+class CommitBlob:
+    """Make uploaded bytes, `size` in all, the blob `digest`, and link it in the repository.
+
+    `ending` are the events that end its upload session, where there is one.
+    """
+
+    repository: RepositoryName
+    digest: Digest
+    size: int
+    ending: tuple[NewEvent, ...] = ()
+
+
+def next_generation(found: StreamState) -> int:
+    """The generation that an upload of this blob now has: a new one where the last one was given up."""
+    if found.state is None:
+        return 0
+    generation = from_state(found.state).generation
+    return generation if found.ref == LIVE else generation + 1
+
+
+def decide_commit(found: StreamState, command: CommitBlob) -> Decision:
+    """Make the blob live, unless it is already, and link it. Its file must have the generation that is next.
+
+    Whoever makes the blob live meanwhile has computed the same generation; after any other change, decide again.
+    """
+    digest = command.digest
+    blob = Blob(command.size, next_generation(found))
+    first = found.version == 0
+    committed = new_event(
+        blob_stream(digest),
+        str(digest),
+        BlobCommitted(str(digest), blob.size, blob.generation),
+        mode=NONE_YET if first else ENSURE,
+        ref=LIVE,
+        state=to_state(blob),
+    )
+    linked = linked_blob(command.repository, digest, Link(blob.size, blob.generation))
+    unchanged = RefIs(((found.stream, found.ref), (found.stream, LIVE)))
+    return Decision(
+        (*command.ending, created(command.repository), committed, linked),
+        () if first else (Requirement(unchanged, None),),
+    )

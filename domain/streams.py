@@ -8,6 +8,7 @@ PRESENT = "present"
 OPEN = "open"
 UPLOAD_PREFIX = "upload-"
 BLOB_PREFIX = "blob-"
+LINK_PREFIX = "link-"
 
 
 def upload_stream(upload: UploadId | str) -> str:
@@ -22,7 +23,7 @@ def blob_stream(digest: Digest | str) -> str:
 
 def link_stream(repository: RepositoryName | str, digest: Digest | str) -> str:
     """The stream of a repository's right to a blob; its ref is LIVE or nothing."""
-    return f"link-{repository}@{digest}"
+    return f"{LINK_PREFIX}{repository}@{digest}"
 
 
 def manifest_stream(repository: RepositoryName | str, digest: Digest | str) -> str:
@@ -48,3 +49,8 @@ def repository_stream(repository: RepositoryName | str) -> str:
 def digest_of_manifest_stream(stream: str) -> str:
     """The digest text in the name of a manifest stream (what the ref of a tag says)."""
     return stream.rpartition("@")[2]
+
+
+def repository_of_link_stream(stream: str) -> RepositoryName:
+    """The repository in the name of a link's stream."""
+    return RepositoryName(stream.removeprefix(LINK_PREFIX).rpartition("@")[0])

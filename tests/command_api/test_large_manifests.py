@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from command_api.manifests import UNTAGGED_MAX
-from command_api.naming import NAMED_DIRECTLY_MAX
+from domain.manifest import UNTAGGED_MAX
 from domain.media_types import OCI_INDEX
+from domain.references import NAMED_DIRECTLY_MAX
 from eventstore import verify
 from eventstore.store import Store
 from eventstore.types import JudgedSet

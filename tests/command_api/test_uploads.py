@@ -297,7 +297,7 @@ def between(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, other: Call
 
 @pytest.mark.parametrize(
     ("method", "module", "step"),
-    [("PUT", uploads, "commit_blob"), ("PUT", commits, "blob_linked"), ("PATCH", uploads, "receive")],
+    [("PUT", uploads, "commit_blob"), ("PUT", commits, "decide_commit"), ("PATCH", uploads, "receive")],
 )
 def test_who_loses_against_a_cancellation_is_told_that_the_session_is_gone(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, method: str, module: Any, step: str

@@ -1,0 +1,1 @@
+"""Blobs of a repository: whether their bytes are whole, and how it gives them up."""

@@ -1,0 +1,1 @@
+"""Manifests and tags: pushed, moved, deleted."""
