@@ -41,14 +41,6 @@ def open_files(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("content", [b"", b"a", LARGE], ids=["empty", "one byte", "large"])
-@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_what_was_committed_is_read_back(store: DiskBlobStore, content: bytes, algorithm: str) -> None:
-    name = put(store, content, algorithm=algorithm)
-    assert store.stat(name) == len(content)
-    assert b"".join(store.read(name, 0, len(content))) == content
-
-
 def test_a_blob_lies_under_its_digest_and_generation_readable_to_its_owner_alone(
     store: DiskBlobStore, data: Path
 ) -> None:
@@ -59,12 +51,6 @@ def test_a_blob_lies_under_its_digest_and_generation_readable_to_its_owner_alone
     for folder in (data, data / "uploads", data / "blobs", path.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert list((data / "uploads").iterdir()) == []
-
-
-def test_a_part_is_read_from_where_it_starts(store: DiskBlobStore) -> None:
-    name = put(store, LARGE)
-    assert b"".join(store.read(name, 5, 7)) == LARGE[5:12]
-    assert b"".join(store.read(name, 3, WHOLE_BYTES_MAX + 10)) == LARGE[3 : WHOLE_BYTES_MAX + 13]
 
 
 def test_a_small_blob_comes_in_one_piece_and_a_large_one_in_bounded_blocks(store: DiskBlobStore) -> None:
@@ -119,13 +105,6 @@ def test_a_blob_that_is_cut_short_while_it_is_read_ends_with_an_error_not_early(
     assert open_files(data) == []
 
 
-def test_a_small_blob_is_read_whole_only_within_the_limit(store: DiskBlobStore) -> None:
-    name = put(store, b"config")
-    assert store.read_small(name, 6) == b"config"
-    assert store.read_small(name, 5) is None
-    assert store.read_small(BlobName(name.digest, 9), 6) is None
-
-
 def test_pushing_again_heals_a_damaged_file(store: DiskBlobStore, data: Path) -> None:
     """A commit renames over whatever is there."""
     name = put(store, b"whole")
@@ -133,14 +112,6 @@ def test_pushing_again_heals_a_damaged_file(store: DiskBlobStore, data: Path) ->
     path.write_bytes(b"bad")
     assert put(store, b"whole") == name
     assert b"".join(store.read(name, 0, 5)) == b"whole"
-
-
-def test_deleting_removes_one_generation_and_may_be_repeated(store: DiskBlobStore) -> None:
-    first, second = put(store, b"layer", 0), put(store, b"layer", 1)
-    store.delete(first)
-    store.delete(first)
-    assert store.stat(first) is None
-    assert store.stat(second) == 5
 
 
 def test_preparing_again_keeps_everything(store: DiskBlobStore, data: Path) -> None:

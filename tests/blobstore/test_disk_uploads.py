@@ -104,32 +104,6 @@ def test_a_small_body_costs_no_thread(store: DiskBlobStore, monkeypatch: pytest.
     write(store, 0, b"x" * MIB)
 
 
-def test_an_algorithm_that_nobody_announced_is_computed_from_the_file(store: DiskBlobStore) -> None:
-    store.create(UPLOAD)
-    with store.open(UPLOAD, 0) as staged:
-        staged.write(b"layer")
-        assert staged.digest("sha512") == digest_of("sha512", b"layer")
-
-
-def test_another_process_continues_a_session(store: DiskBlobStore, data: Path) -> None:
-    """It has not seen the first chunk, so it hashes the file."""
-    store.create(UPLOAD)
-    write(store, 0, b"here, ")
-    other = DiskBlobStore(data)
-    with other.open(UPLOAD, 6) as staged:
-        staged.write(b"there")
-        assert staged.digest("sha256") == digest_of("sha256", b"here, there")
-
-
-def test_hashes_of_bytes_that_the_log_refused_never_vouch_for_other_bytes(store: DiskBlobStore, data: Path) -> None:
-    """Two processes: the first hashes a chunk that is refused, the second writes another one of the same length."""
-    store.create(UPLOAD)
-    write_unrecorded(store, 0, b"promised")
-    write(DiskBlobStore(data), 0, b"smuggled")
-    with store.open(UPLOAD, 8) as staged:
-        assert staged.digest("sha256") == digest_of("sha256", b"smuggled")
-
-
 def test_after_a_refused_chunk_hashing_goes_on_from_the_recorded_bytes(
     store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,57 +115,6 @@ def test_after_a_refused_chunk_hashing_goes_on_from_the_recorded_bytes(
         staged.write(b"again")
         assert staged.digest("sha256") == digest_of("sha256", b"kept again")
     assert rereads == []
-
-
-def test_what_lies_behind_the_logged_offset_is_cut_off(store: DiskBlobStore, data: Path) -> None:
-    store.create(UPLOAD)
-    write(store, 0, b"logged" + b"crash left this")
-    write(store, 6, b"!")
-    assert (data / "uploads" / UPLOAD).read_bytes() == b"logged!"
-
-
-def test_commit_and_digest_count_only_what_is_before_the_offset(store: DiskBlobStore) -> None:
-    store.create(UPLOAD)
-    write(store, 0, b"logged" + b"crash left this")
-    name = BlobName(digest_of("sha256", b"logged"), 0)
-    with store.open(UPLOAD, 6) as staged:
-        assert staged.digest("sha256") == name.digest
-        staged.commit(name)
-    assert store.stat(name) == 6
-
-
-def test_a_writer_whose_offset_is_outdated_destroys_nothing(store: DiskBlobStore, data: Path) -> None:
-    """It read the log, another writer moved the session on, then it got the lock; it looks again and gives up."""
-    store.create(UPLOAD)
-    write(store, 0, b"acknowledged")
-    with pytest.raises(Refused), store.open(UPLOAD, 0):
-        raise Refused
-    assert (data / "uploads" / UPLOAD).read_bytes() == b"acknowledged"
-
-
-def test_rolling_back_restores_bytes_and_hash(store: DiskBlobStore, data: Path) -> None:
-    store.create(UPLOAD)
-    write(store, 0, b"kept")
-    with store.open(UPLOAD, 4) as staged:
-        staged.write(b" broken")
-        staged.rollback(4)
-        assert staged.size == 4
-        assert staged.digest("sha256") == digest_of("sha256", b"kept")
-        staged.write(b" good")
-        staged.rollback(6)
-        assert staged.digest("sha256") == digest_of("sha256", b"kept g")
-    assert (data / "uploads" / UPLOAD).read_bytes() == b"kept g"
-
-
-def test_only_one_writer_holds_a_session(store: DiskBlobStore, data: Path) -> None:
-    store.create(UPLOAD)
-    with store.open(UPLOAD, 0) as staged:
-        staged.write(b"mine")
-        for loser in (store, DiskBlobStore(data)):
-            with pytest.raises(UploadBusy), loser.open(UPLOAD, 0):
-                pass
-        assert staged.digest("sha256") == digest_of("sha256", b"mine")
-    write(store, 4, b"!")
 
 
 def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: DiskBlobStore, data: Path) -> None:
@@ -208,15 +131,6 @@ def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: D
         holder.kill()
         holder.communicate()
     write(store, 0, b"free again")
-
-
-def test_a_session_without_its_bytes_is_missing(store: DiskBlobStore) -> None:
-    with pytest.raises(UploadMissing), store.open(UPLOAD, 0):
-        pass
-    store.create(UPLOAD)
-    write(store, 0, b"12345")
-    with pytest.raises(UploadMissing), store.open(UPLOAD, 6):
-        pass
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "another file of that name"])
@@ -241,71 +155,6 @@ def test_a_session_committed_between_open_and_lock_is_missing(
     with pytest.raises(UploadMissing), store.open(UPLOAD, 0) as late:
         late.write(b"over it")
     assert b"".join(store.read(name, 0, 4)) == b"blob"
-
-
-def test_a_session_discarded_while_it_is_written_cannot_be_committed(store: DiskBlobStore) -> None:
-    store.create(UPLOAD)
-    name = BlobName(digest_of("sha256", b"x"), 0)
-    with store.open(UPLOAD, 0) as staged:
-        staged.write(b"x")
-        store.discard(UPLOAD)
-        with pytest.raises(UploadMissing):
-            staged.commit(name)
-    assert store.stat(name) is None
-
-
-def test_a_refused_commit_moves_on_to_another_generation(store: DiskBlobStore, data: Path) -> None:
-    """The file itself is renamed: neither another generation nor a copy is left."""
-    store.create(UPLOAD)
-    digest = digest_of("sha256", b"layer")
-    with store.open(UPLOAD, 0) as staged:
-        staged.write(b"layer")
-        for generation in (0, 0, 1):
-            staged.commit(BlobName(digest, generation))
-    assert store.stat(BlobName(digest, 0)) is None
-    assert b"".join(store.read(BlobName(digest, 1), 0, 5)) == b"layer"
-    assert list((data / "uploads").iterdir()) == []
-
-
-def test_an_upload_never_loses_to_the_collectors_unlink(store: DiskBlobStore, data: Path) -> None:
-    """The generation that was committed first is purged and unlinked before the append."""
-    store.create(UPLOAD)
-    digest = digest_of("sha256", b"layer")
-    with store.open(UPLOAD, 0) as staged:
-        staged.write(b"layer")
-        staged.commit(BlobName(digest, 0))
-        store.delete(BlobName(digest, 0))
-        staged.commit(BlobName(digest, 1))
-    assert b"".join(store.read(BlobName(digest, 1), 0, 5)) == b"layer"
-    assert list((data / "uploads").iterdir()) == []
-
-
-def test_two_uploads_of_one_blob_that_are_both_refused_both_succeed(store: DiskBlobStore) -> None:
-    """Each renames over the other's file, then moves it to the next generation."""
-    digest = digest_of("sha256", b"layer")
-    other = UploadId("b2" * 16)
-    store.create(UPLOAD)
-    store.create(other)
-    with store.open(UPLOAD, 0) as first, store.open(other, 0) as second:
-        for staged in (first, second):
-            staged.write(b"layer")
-            staged.commit(BlobName(digest, 0))
-        for staged in (first, second):
-            staged.commit(BlobName(digest, 1))
-    assert b"".join(store.read(BlobName(digest, 1), 0, 5)) == b"layer"
-
-
-def test_a_committed_blob_cannot_be_changed_by_its_writer(store: DiskBlobStore) -> None:
-    store.create(UPLOAD)
-    name = BlobName(digest_of("sha256", b"layer"), 0)
-    with store.open(UPLOAD, 0) as staged:
-        staged.write(b"layer")
-        staged.commit(name)
-        with pytest.raises(AssertionError):
-            staged.write(b"more")
-        with pytest.raises(AssertionError):
-            staged.rollback(0)
-    assert store.stat(name) == 5
 
 
 def test_a_full_disk_is_named_and_leaves_the_session_as_it_was(
@@ -339,13 +188,6 @@ def test_a_failing_disk_is_one_of_the_stores_own_errors(store: DiskBlobStore, mo
         staged.write(b"one")
         with pytest.raises(BlobStoreError, match="Input/output"):
             staged.sync()
-
-
-def test_discarding_may_be_repeated(store: DiskBlobStore, data: Path) -> None:
-    store.create(UPLOAD)
-    store.discard(UPLOAD)
-    store.discard(UPLOAD)
-    assert list((data / "uploads").iterdir()) == []
 
 
 def test_only_sessions_unchanged_since_the_moment_are_stale(store: DiskBlobStore, data: Path) -> None:
