@@ -61,7 +61,7 @@ def commit_blob(
 
 
 def _expected(context: Context, digest: Digest) -> StreamState:
-    """What probably stands beside the blob's stream: nothing if its first file is not there.
+    """The probable state of the blob's stream: no event yet if its first file is not there.
 
     The append finds out if that is wrong.
     """

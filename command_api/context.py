@@ -1,4 +1,4 @@
-"""What every command handler is given: the store, the bytes, the limits, the clock; and how it appends."""
+"""The parts that every command handler uses: the store, the bytes, the limits, the clock, and the append."""
 
 import secrets
 import threading
@@ -26,7 +26,7 @@ def new_upload_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may send. Sizes in bytes."""
+    """The limits for requests of clients. Sizes are bytes."""
 
     manifest_bytes_max: int = 10 * 1024 * 1024
     config_bytes_max: int = 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The upkeep of uploads: expire idle sessions, sweep staging files that crashes left."""
+"""The upkeep of uploads: ends idle sessions (rule: expiry by inactivity), and sweeps files that crashes left."""
 
 import logging
 import secrets

@@ -1,4 +1,4 @@
-"""What a decision may say of streams: the events to append, and conditions on what stands beside the streams.
+"""The parts of a decision about streams: the events to append, and conditions on the states of streams.
 
 Nothing here is about containers. The event store takes these values as they are.
 """

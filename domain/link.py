@@ -1,4 +1,4 @@
-"""The link: a repository's right to a blob."""
+"""The link: a repository's right to a blob (rule: a digest is no right)."""
 
 import json
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class UnlinkBlob:
 
 
 def decide_unlinking(command: UnlinkBlob) -> Decision:
-    """Unlink the blob if it is linked, whatever manifests still name it."""
+    """Unlink the blob if it is linked, even if manifests still name it (rule: deleted blobs stay linked nowhere)."""
     repository, digest = command.repository, command.digest
     stream = link_stream(repository, digest)
     unlinked = new_event(stream, repository, BlobUnlinked(repository, str(digest)), ref=None, refers_to=())

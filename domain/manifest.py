@@ -114,7 +114,7 @@ def streams_named(repository: RepositoryName, facts: Facts) -> list[str]:
 
 
 def held(repository: RepositoryName, facts: Facts, states: Mapping[str, StreamState]) -> list[Held | None]:
-    """What the repository has for each reference of a manifest, by the states of `streams_named`."""
+    """The things that the repository has for each reference of a manifest, by the states of `streams_named`."""
     return [_held(repository, each, states) for each in facts.references]
 
 

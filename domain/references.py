@@ -30,7 +30,7 @@ class NamedMissing(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a manifest's stream refers to, and what its push requires: one by one, or as a set."""
+    """The references of a manifest's stream and the requirements of its push: one by one, or as a set."""
 
     refers_to: tuple[str, ...]
     requires: tuple[Requirement, ...] = ()

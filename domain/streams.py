@@ -1,4 +1,7 @@
-"""Names of streams and of what their refs say: the only place where they are spelled."""
+"""Names of streams, and values of their refs: the only place where they are spelled.
+
+Each tag, manifest and link has a stream of its own (rule: pushes do not conflict).
+"""
 
 from domain.digests import Digest
 from domain.names import RepositoryName, TagName, UploadId

@@ -1,4 +1,4 @@
-"""The tag: a name that moves from manifest to manifest; every move is kept."""
+"""The tag: a name that moves from manifest to manifest (rule: every move is kept)."""
 
 from dataclasses import dataclass
 

@@ -88,6 +88,7 @@ def _require(connection: psycopg.Connection, handled: Mapping[str, Collection[st
 
 
 def _unsafe_settings(connection: psycopg.Connection) -> list[str]:
+    """Settings that lose acknowledged writes (rule: durable appends)."""
     rows = connection.execute(
         "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name"
     ).fetchall()

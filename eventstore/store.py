@@ -266,7 +266,7 @@ class Store:
         return int(self._reader.row(_HEAD)[0])
 
     def marks(self, keys: Collection[str]) -> dict[str, Mark]:
-        """Of each key the log's epoch and the position of its last event, 0 if it has none; all at one moment."""
+        """The log's epoch and the position of the last event, or 0, for each key, all at one moment."""
         return {key: (epoch, position) for key, epoch, position in self._reader.rows(_MARKS, (list(keys),))}
 
     def position_at(self, moment: datetime) -> int:
@@ -286,7 +286,7 @@ class Store:
         return [SealKey(*row) for row in self._reader.rows(_SEAL_KEYS)]
 
     def log_info(self) -> LogInfo:
-        """What is fixed of the log, and its epoch."""
+        """The log's own row: its fixed values and its epoch."""
         return LogInfo(*self._reader.row(_LOG_INFO))
 
     def write_problem(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What callers say to the event store and what it answers.
+"""The values that callers give to the event store and that it answers.
 
 The store knows streams, events, refs and conditions; it knows nothing of containers. What a command changes is said in
 the words of `domain.changes`, because decisions are made in them; they are named here too, for all who use the store.
@@ -94,7 +94,8 @@ class Cause:
 class Command:
     """One atomic append over any number of streams (rule: whole or not at all).
 
-    `id` is the idempotency key (rule: random command ids). `now` is the time of the appender's clock.
+    `id` is the idempotency key (rule: random command ids). `now` is the time of the appender's clock
+    (rule: times never fall).
     """
 
     id: str
@@ -177,7 +178,7 @@ class SealKey:
 
 @dataclass(frozen=True, slots=True)
 class LogInfo:
-    """What is fixed of the log: its partitions, its epoch (rule: epochs), the cluster it was last seen in, its schema.
+    """The log's own row: its partitions, its epoch (rule: epochs), the cluster it was last seen in, its schema.
 
     `read_only`: whether the database takes no writes now, a standby or so set.
     """

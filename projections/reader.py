@@ -1,7 +1,7 @@
 """Asks read models: one SQL statement brings rows and the tail of the log (rule: one statement).
 
-The tail is what the read model does not know yet. Two statements, rows before checkpoint, would miss acknowledged
-writes: the projector may commit between them.
+The tail is what the read model does not know yet, so a write is visible at once (rule: read your writes). Two
+statements, rows before checkpoint, would miss acknowledged writes: the projector may commit between them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

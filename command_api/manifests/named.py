@@ -12,7 +12,7 @@ from domain.manifest import Held
 
 
 def whole_sizes(context: Context, facts: Facts, found: Sequence[Held | None]) -> list[int | None]:
-    """How many bytes the repository has for each reference (rule: look at the file).
+    """The number of bytes that the repository has for each reference (rule: look at the file).
 
     None where it has nothing, or a file that is not whole.
     """

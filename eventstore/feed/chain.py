@@ -15,7 +15,7 @@ ReadStore = Callable[[int, int], tuple[list[Recorded], int]]
 
 @dataclass(slots=True)
 class Run:
-    """What follows a position without a gap, and what had to be done for it.
+    """The events that follow a position without a gap, and counts of what had to be repaired.
 
     Everything up to `position` is in `events`; `next_offset` is where the topic goes on. `complete` is False if a hole
     was larger than a batch: give the same records again after this run was taken.
@@ -32,7 +32,7 @@ class Run:
 
 
 def follow(last: int, records: Sequence[FeedRecord], epoch: int, head: int, read_store: ReadStore) -> Run:
-    """What the records of one partition add to a reader that stands at `last`.
+    """The events that the records of one partition add for a reader at position `last`.
 
     A record of another epoch, or beyond the head of the log, tells of a log that is no more: it is left out, and what
     stands there now comes from the store.

@@ -1,4 +1,4 @@
-"""Checks live read models against the log: the set fold of all of it is compared with the projector's rows."""
+"""Compares live read models with the set fold of the whole log (rule: rebuilt equals live)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

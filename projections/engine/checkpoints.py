@@ -131,7 +131,7 @@ def apply(
     """Fold the events that the model takes, in order, and move its locked checkpoint.
 
     Events of parked keys are left for `parking.replay`. With `isolate` a key whose fold fails is parked from there on;
-    without it the failure is raised, and nothing is done. Raises UnknownEvent.
+    without it the failure is raised, and nothing is done. Raises UnknownEvent (rule: unknown types stop).
     """
     for each in events:
         if each.type not in event_types():

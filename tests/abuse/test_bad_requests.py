@@ -1,4 +1,4 @@
-"""Bad input as one table: status, code, and that nothing changed."""
+"""Bad input as one table of requests, statuses and codes (rule: bad input changes nothing)."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""kill -9 of every process of `tagtrail serve`, at random moments, under pushes of 16 clients: nothing is lost.
+"""kill -9 of every process of `tagtrail serve` under pushes of 16 clients (rule: acknowledged is kept).
 
 The long forms: make test-long PART=kills.
 """
