@@ -172,7 +172,6 @@ def decode_outcome(answer: dict[str, Any]) -> Outcome:
         positions=tuple(range(appended["first"], appended["last"] + 1)),
         last_position=appended["last"],
         recorded_at=_time(appended["recorded_at"]),
-        previous_refs=appended["previous"],
         repeated=repeated,
     )
 

@@ -37,8 +37,8 @@ def migrate(owner_url: str, *, app_role: str, locks_within_s: float = LOCKS_WITH
     """Bring the schema to the newest revision and return where it stands: further on, if a newer program was there.
 
     Any number of processes may do this at once, also while others serve; those that come later find nothing to do.
-    Raises StoreUnavailable if the database cannot be reached, or does not give the locks in time; then nothing was
-    changed.
+    Raises StoreUnavailable if the database cannot be reached, or does not give the locks in time, and StoreError if it
+    refuses, as it does who is not the owner; then nothing was changed.
     """
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(owner_url), poolclass=sa.NullPool)
     deadline = time.monotonic() + locks_within_s
@@ -47,10 +47,10 @@ def migrate(owner_url: str, *, app_role: str, locks_within_s: float = LOCKS_WITH
         try:
             with engine.begin() as connection:
                 return _migrate(connection, app_role)
-        except sa.exc.OperationalError as error:
+        except sa.exc.DBAPIError as error:
             problem = error.orig
             if not isinstance(problem, psycopg.Error) or problem.sqlstate not in _NOT_LOCKED:
-                raise
+                raise StoreError(f"the migration failed, and changed nothing: {problem}") from error
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
                     f"the migration did not get its locks within {locks_within_s:g} s, and changed nothing: "

@@ -92,8 +92,7 @@ _MARKS = Statement(
     " ORDER BY e.position DESC LIMIT 1), 0) FROM unnest(%s::text[]) AS k (key), log.es_log AS l WHERE l.log_id = 0"
 )
 _LOG_INFO = (
-    "SELECT l.partitions, l.epoch, l.system_identifier, l.timeline, l.created_at, s.version_num, s.serves_from,"
-    " current_setting('transaction_read_only')::boolean"
+    "SELECT l.partitions, l.epoch, s.version_num, s.serves_from, current_setting('transaction_read_only')::boolean"
     " FROM log.es_log AS l, log.es_schema AS s WHERE l.log_id = 0"
 )
 _SEAL_KEYS = "SELECT k.id, k.secret FROM log.es_seal_key AS k ORDER BY k.id"
@@ -268,10 +267,6 @@ class Store:
     def marks(self, keys: Collection[str]) -> dict[str, Mark]:
         """The log's epoch and the position of the last event, or 0, for each key, all at one moment."""
         return {key: (epoch, position) for key, epoch, position in self._reader.rows(_MARKS, (list(keys),))}
-
-    def position_at(self, moment: datetime) -> int:
-        """The last position recorded at or before a moment, 0 if none: "as of then" is this one position."""
-        return int(self._reader.row("SELECT log.es_position_at(0::smallint, %s)", (moment,))[0])
 
     def idle_streams(self, ref: str, before: datetime, limit: int) -> list[StreamState]:
         """Streams with this ref to which nothing was appended since `before`, longest idle first.

@@ -5,7 +5,7 @@ the words of `domain.changes`, because decisions are made in them; they are name
 The rules are listed in docs/design/store.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -110,14 +110,12 @@ class Appended:
     """The command stands in the log. `positions` has one entry per event really appended, in order.
 
     `last_position` is the last of them, or the head of the log if every event was dropped.
-    `previous_refs` maps each stream appended to onto the ref that it had before this command.
     `repeated` is True if the same command id had been appended before.
     """
 
     positions: tuple[int, ...]
     last_position: int
     recorded_at: datetime
-    previous_refs: Mapping[str, str | None] = field(default_factory=dict)
     repeated: bool = False
 
 
@@ -178,16 +176,13 @@ class SealKey:
 
 @dataclass(frozen=True, slots=True)
 class LogInfo:
-    """The log's own row: its partitions, its epoch (rule: epochs), the cluster it was last seen in, its schema.
+    """The log's own row: its partitions, its epoch (rule: epochs), and where its schema stands.
 
     `read_only`: whether the database takes no writes now, a standby or so set.
     """
 
     partitions: int
     epoch: int
-    system_identifier: str
-    timeline: int
-    created_at: datetime
     revision: str
     serves_from: str
     read_only: bool

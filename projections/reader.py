@@ -91,7 +91,6 @@ class Reader:
         self, database_url: str, *, pool_size: int = 8, statement_timeout_s: float = 10.0, tail: bool = True
     ) -> None:
         self._tail = tail
-        self.tail_events = 0
         self._store = StoreReader(
             database_url, pool_size=pool_size, timeout_s=statement_timeout_s, name="tagtrail-reader"
         )
@@ -115,7 +114,6 @@ class Reader:
 
     def _count(self, tail: list[list[Any]] | None) -> None:
         if tail:
-            self.tail_events += len(tail)
             OVERLAID.inc()
             OVERLAY_EVENTS.inc(len(tail))
 

@@ -12,12 +12,12 @@ from werkzeug.wrappers import Response
 
 from domain.digests import digest_of
 from domain.media_types import OCI_INDEX, OCI_MANIFEST
-from projections.builds import admin
 from projections.engine.setup import ensure_tables
 from projections.projector import project
 from tagtrail.config import resolve
 from tagtrail.shell import Application
 from tagtrail.wiring import Rooms, make_rooms, make_wsgi
+from tests.folded import wait_folded
 from tests.postgres import Database
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -89,7 +89,7 @@ class Registry(Client):
         thread = threading.Thread(target=project, args=(url, stop))
         thread.start()
         try:
-            assert admin.wait_until(url, self.head_position())
+            wait_folded(url, self.head_position())
         finally:
             stop.set()
             thread.join()

@@ -79,9 +79,12 @@ class Proxy:
                 client, _ = self._listening.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._target)
-            pair = _Pair(client, server)
+            pair = _Pair(client, socket.socket(socket.AF_UNIX))
+            try:
+                pair.server.connect(self._target)
+            except OSError:  # nobody is there: the client is told so
+                pair.close()
+                continue
             self._pairs.append(pair)
             for pump in (self._up, self._down):
                 threading.Thread(target=pump, args=(pair,), daemon=True).start()

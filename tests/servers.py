@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from tagtrail.server.lock import LOCK_FILE, settings_file
 from tests.waiting import eventually
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 45.0
 
 
 @dataclass
@@ -59,11 +60,12 @@ class RunningServer:
                     time.sleep(0.05)
                     continue
                 self.settings = Settings.from_json(settings_file(self.data).read_text())
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
             except OSError:
                 time.sleep(0.05)
+                continue
+            if is_ready(self.host):
+                return
+            time.sleep(0.05)
         raise RuntimeError(f"the server did not start:\n{self.log.read_text()}")
 
     def metrics(self) -> dict[str, float]:
@@ -106,6 +108,18 @@ class RunningServer:
         """End it by SIGTERM and answer its exit status."""
         self.process.terminate()
         return self.process.wait(STOP_TIMEOUT_S)
+
+
+def is_ready(host: str) -> bool:
+    """Whether /readyz is answered 200; where nobody listens it is not."""
+    try:
+        with urllib.request.urlopen(f"http://{host}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        return False
+    except OSError:
+        return False
 
 
 def scrape(host: str) -> dict[str, float]:
@@ -197,15 +211,24 @@ def end(server: RunningServer) -> None:
 
 
 @contextmanager
-def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
-    """A ready server over a fresh folder; both are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="tt-serve-"))
-    server = start(folder / "data", environment, *arguments)
+def started(data: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
+    """A server over this folder, which may not be ready yet; ended afterwards, if it has not ended before."""
+    server = start(data, environment, *arguments)
     try:
-        server.wait_ready()
         yield server
     finally:
         end(server)
+
+
+@contextmanager
+def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
+    """A ready server over a fresh folder; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="tt-serve-"))
+    try:
+        with started(folder / "data", environment, *arguments) as server:
+            server.wait_ready()
+            yield server
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -139,9 +139,12 @@ def _work(task: Task, stop: threading.Event) -> Round:
     began = time.monotonic()
     removed, more = 0, True
     try:
-        while more and not stop.is_set() and time.monotonic() - began < ROUND_S:
+        # One step at least: a task that was not even tried would be noted as one that went well.
+        while more:
             step = task.step()
             removed, more = removed + step.removed, step.more
+            if stop.is_set() or time.monotonic() - began >= ROUND_S:
+                break
     except MemoryError:
         raise
     except Exception as problem:  # noqa: BLE001 -- whatever it was, the other tasks go on, and this one is tried again

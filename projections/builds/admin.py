@@ -1,6 +1,5 @@
 """The state of read models and relay, for operators and for metrics."""
 
-import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -163,22 +162,3 @@ def _estimated(parts: list[PartitionStatus], head: int) -> list[PartitionStatus]
         for number, each in enumerate(more)
     }
     return [replace(each, lag=shares.get(each.partition, each.lag)) for each in parts]
-
-
-def wait_until(database_url: str, position: int, timeout_s: float = 30.0) -> bool:
-    """Wait until every live build has folded all events up to `position`; False if not within `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    query = sa.text(
-        "SELECT NOT EXISTS (SELECT FROM readmodel.checkpoint AS c JOIN readmodel.build AS b ON b.id = c.build"
-        " JOIN log.es_event AS e ON e.log_id = 0 AND e.partition = c.partition AND e.position > c.position"
-        " WHERE b.state = 'live' AND b.model = ANY(:models) AND e.position <= :position"
-        " AND NOT starts_with(e.stream, 'upload-'))"
-    )
-    with engine_for(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S).connect() as connection:
-        while time.monotonic() < deadline:
-            asked = {"models": [each.id for each in MODELS], "position": position}
-            if connection.execute(query, asked).scalar_one():
-                return True
-            connection.commit()
-            time.sleep(0.01)
-    return False

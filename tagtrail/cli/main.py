@@ -1,5 +1,6 @@
 """`tagtrail`: the program's entry point."""
 
+import logging
 import os
 import sys
 from difflib import get_close_matches
@@ -57,6 +58,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command. Ctrl-C, and a closed pipe, end it quietly."""
+    # A command says itself what its database could not do. Servers, which have a log, hear of it there as well.
+    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()

@@ -63,13 +63,12 @@ def test_a_client_that_stalls_is_cut_off(server: RunningServer) -> None:
 
 
 def test_a_client_that_reads_too_slowly_is_cut_off(server: RunningServer) -> None:
-    reader = socket.socket()
-    # So that what it reads is soon asked of the server.
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    reader.bind(("127.6.0.2", 0))
     host, _, port = server.host.rpartition(":")
-    reader.connect((host, int(port)))
-    with reader:
+    with socket.socket() as reader:
+        # So that what it reads is soon asked of the server.
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.bind(("127.6.0.2", 0))
+        reader.connect((host, int(port)))
         reader.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
         deadline = time.monotonic() + WAIT_S

@@ -53,7 +53,7 @@ def test_no_request_breaks_the_application(
     finally:
         for each in players:
             each.kill()
-            each.wait()
+            each.communicate()
         for database in databases:
             drop_database(postgres_server, database)
     broken = [errors for player, _, errors in ended if player.returncode]

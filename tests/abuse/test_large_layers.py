@@ -55,12 +55,12 @@ class Layer:
 
 def send(server: RunningServer, method: str, path: str, layer: Layer, start: int, end: int) -> str:
     """Send a part of the layer as the body of one request; where the session goes on."""
-    connection = http.client.HTTPConnection(server.host, timeout=600)
     headers = {"Content-Length": str(end - start), "Content-Range": f"{start}-{end - 1}"}
     if (start, end) == (0, layer.size):
         del headers["Content-Range"]
-    connection.request(method, path, body=layer.blocks(start, end), headers=headers)
-    with closing(connection), connection.getresponse() as answer:
+    with closing(http.client.HTTPConnection(server.host, timeout=600)) as connection:
+        connection.request(method, path, body=layer.blocks(start, end), headers=headers)
+        answer = connection.getresponse()
         assert answer.status == (202 if method == "PATCH" else 201), (answer.status, answer.read())
         return str(answer.headers["Location"])
 
@@ -85,11 +85,11 @@ def push_chunks(server: RunningServer, layer: Layer, digest: str) -> None:
 
 def pull(server: RunningServer, layer: Layer, digest: str, start: int, end: int) -> None:
     """A part of the layer, compared with what was sent; without a Range where it is all of it."""
-    connection = http.client.HTTPConnection(server.host, timeout=600)
     whole = (start, end) == (0, layer.size)
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
-    connection.request("GET", f"/v2/{REPOSITORY}/blobs/{digest}", headers=headers)
-    with closing(connection), connection.getresponse() as answer:
+    with closing(http.client.HTTPConnection(server.host, timeout=600)) as connection:
+        connection.request("GET", f"/v2/{REPOSITORY}/blobs/{digest}", headers=headers)
+        answer = connection.getresponse()
         assert (answer.status, answer.length) == (200 if whole else 206, end - start)
         for block in layer.blocks(start, end):
             assert answer.read(len(block)) == block

@@ -79,9 +79,9 @@ def test_wrong_answers_are_errors(load: Path, populated: RunningServer, tmp_path
 
 def _answers(address: str) -> bool:
     try:
-        urllib.request.urlopen(f"http://{address}/")
-    except urllib.error.HTTPError:
-        return True
+        urllib.request.urlopen(f"http://{address}/").close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
     except OSError:
         return False
     return True

@@ -68,7 +68,7 @@ def test_it_waits_for_a_commit_that_is_renaming(store: DiskBlobStore, data: Path
         thread.start()
         assert not done.wait(0.3)
         assert store.stat(name) == len(CONTENT)
-    thread.join(10)
+    thread.join(60)
     assert store.stat(name) is None
 
 
@@ -81,6 +81,6 @@ def test_a_commit_waits_for_a_check_that_is_moving(store: DiskBlobStore, data: P
         thread.join(0.3)
         assert thread.is_alive()
         assert os.stat(file_of(data)).st_ino == inode
-    thread.join(10)
+    thread.join(60)
     assert store.stat(name) == len(CONTENT)
     assert os.stat(file_of(data)).st_ino != inode

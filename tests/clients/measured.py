@@ -51,7 +51,11 @@ class Measured:
                 client, _ = self._listening.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:  # nobody is there: the client is told so
+                client.close()
+                continue
             threading.Thread(target=self._pump, args=(client, server, self._count_asked), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, self._count_sent), daemon=True).start()
 

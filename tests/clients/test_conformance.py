@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from projections.builds import admin
 from tests.feed.running import assert_right
+from tests.folded import wait_folded
 from tests.kafka import Broker
 from tests.servers import assert_fed_by_kafka, serving
 
@@ -53,7 +53,7 @@ def test_the_suite_passes_while_the_broker_is_killed(
         results = run_suite(suite, running.host, repository, tmp_path / "suite")
         killer.join()
         assert_passed(results)
-        assert admin.wait_until(running.database_url, admin.status(running.database_url).head)
+        wait_folded(running.database_url)
         assert_right(running.database_url)
         assert running.metrics()['tagtrail_feed_events_total{source="store"}'] > 0
 
@@ -65,7 +65,7 @@ def test_the_suite_passes_with_a_broker_that_never_was(repository: str, tmp_path
         held.bind(("127.0.0.1", 0))
         with serving(None, "--kafka", f"127.0.0.1:{held.getsockname()[1]}") as running:
             assert_passed(run_suite(suite, running.host, repository, tmp_path / "suite"))
-            assert admin.wait_until(running.database_url, admin.status(running.database_url).head)
+            wait_folded(running.database_url)
             assert_right(running.database_url)
 
 

@@ -192,16 +192,18 @@ def test_the_work_gate_lets_so_many_in_and_no_more() -> None:
     def work() -> None:
         with gate:
             inside.release()
-            leave.wait(10)
+            leave.wait(60)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for each in threads:
         each.start()
-    assert inside.acquire(timeout=10)
-    assert inside.acquire(timeout=10)
-    assert not inside.acquire(timeout=0.05)
-    leave.set()
-    assert inside.acquire(timeout=10)
+    try:
+        assert inside.acquire(timeout=60)
+        assert inside.acquire(timeout=60)
+        assert not inside.acquire(timeout=0.05)
+    finally:
+        leave.set()
+    assert inside.acquire(timeout=60)
     for each in threads:
         each.join()
 
@@ -235,7 +237,7 @@ class Server:
     process: "subprocess.Popen[str]"
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def told(self) -> str:
         """The next line that the application printed."""
@@ -265,7 +267,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         text=True,
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -278,7 +280,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -186,9 +187,8 @@ def test_a_command_costs_the_same_in_a_grown_log(connection: psycopg.Connection,
         # An analysis in between would have the plans made again.
         for table in ("event", "stream", "ref", "command", "content", "client"):
             admin.execute(f"ALTER TABLE log.es_{table} SET (autovacuum_enabled = false)")
-    store = Store(database.app_url)
-    store.put_content(Content("digest", b"", "{}"))
-    store.close()
+    with closing(Store(database.app_url)) as store:
+        store.put_content(Content("digest", b"", "{}"))
     numbers = itertools.count()
 
     def costs() -> dict[str, float]:

@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -42,10 +43,10 @@ def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -
 
 
 @contextmanager
-def member(database: Database, path: Path) -> Iterator[tuple[Store, Board]]:
-    """What one API process has."""
+def member(database: Database, path: Path, **options: Any) -> Iterator[tuple[Store, Board]]:
+    """What one API process has; its store may have options."""
     board = Board(path, ignored=("upload-",))
-    store = Store(database.app_url, board=board)
+    store = Store(database.app_url, board=board, **options)
     try:
         yield store, board
     finally:
@@ -212,16 +213,13 @@ def test_what_a_killed_process_left_waiting_in_the_database_makes_no_answer_stal
 
 def test_places_are_never_shared(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """More processes than places: the last cannot append, until one has ended."""
-    with kept_by(database) as server, member(database, server.path) as (first, _):
+    with kept_by(database) as server, member(database, server.path) as (first, _), ExitStack() as later:
         with member(database, server.path) as (second, _), member(database, server.path) as (third, _):
             for each in (first, second, third):
                 append(each)
             assert rows(database, "SELECT place FROM log.es_writer ORDER BY place") == [(0,), (1,), (2,)]
-            board = Board(server.path)
-            fourth = Store(database.app_url, board=board, append_timeout_s=0.3)
+            fourth, _ = later.enter_context(member(database, server.path, append_timeout_s=0.3))
             with pytest.raises(StoreUnavailable):
                 append(fourth)
             assert "all 3 places of the board are taken" in caplog.text
         append(fourth)
-        fourth.close()
-        board.close()

@@ -87,9 +87,11 @@ def test_what_is_no_board_is_refused() -> None:
     """Other memory of the right size."""
     descriptor = os.memfd_create("other")
     os.ftruncate(descriptor, 1 << 20)
-    with pytest.raises(ValueError, match="not the memory of a board"):
-        Cells(descriptor)
-    os.close(descriptor)
+    try:
+        with pytest.raises(ValueError, match="not the memory of a board"):
+            Cells(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def test_every_key_has_a_cell() -> None:

@@ -1,11 +1,11 @@
 """The combiner under faults: lost answers, a held lock, a closed store."""
 
-import contextlib
 import secrets
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,8 @@ from eventstore.store import Store
 from eventstore.types import Appended, Cause, Command, NewEvent, StoreUnavailable
 from tests.postgres import Database
 from tests.waiting import eventually
+
+DEADLINE_S = 60.0
 
 
 class LosingConnection:
@@ -83,25 +85,24 @@ def test_lost_answers_of_many_writers_lead_to_one_append_each(losing: Store) -> 
 
 def test_who_gives_up_is_not_appended_behind_his_back(database: Database) -> None:
     """While another holds the lock: one command is under way, those behind it are withdrawn unsent."""
-    store = Store(database.app_url, append_timeout_s=1.0)
-    store.append(command())
-    with psycopg.connect(database.admin_url, autocommit=True) as holder:
-        holder.execute("SELECT pg_advisory_lock(%s, 0)", (APPEND_LOCK,))
-        with ThreadPoolExecutor(8) as pool:
-            futures = [pool.submit(store.append, command(f"s{number}")) for number in range(8)]
-            errors = [str(each.exception()) for each in futures]
-        assert all(isinstance(each.exception(), StoreUnavailable) for each in futures)
-    withdrawn = [f"s{number}" for number, each in enumerate(errors) if "nothing was appended" in each]
-    assert withdrawn
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            assert isinstance(store.append(command()), Appended)
-            break
-        except StoreUnavailable:
-            assert time.monotonic() < deadline
-    assert {each.version for each in store.stream_states(withdrawn).values()} == {0}
-    store.close()
+    with closing(Store(database.app_url, append_timeout_s=1.0)) as store:
+        store.append(command())
+        with psycopg.connect(database.admin_url, autocommit=True) as holder:
+            holder.execute("SELECT pg_advisory_lock(%s, 0)", (APPEND_LOCK,))
+            with ThreadPoolExecutor(8) as pool:
+                futures = [pool.submit(store.append, command(f"s{number}")) for number in range(8)]
+                errors = [str(each.exception()) for each in futures]
+            assert all(isinstance(each.exception(), StoreUnavailable) for each in futures)
+        withdrawn = [f"s{number}" for number, each in enumerate(errors) if "nothing was appended" in each]
+        assert withdrawn
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                assert isinstance(store.append(command()), Appended)
+                break
+            except StoreUnavailable:
+                assert time.monotonic() < deadline
+        assert {each.version for each in store.stream_states(withdrawn).values()} == {0}
 
 
 def test_what_was_given_up_is_not_sent_when_the_database_comes_back(database: Database) -> None:
@@ -114,18 +115,17 @@ def test_what_was_given_up_is_not_sent_when_the_database_comes_back(database: Da
             raise psycopg.OperationalError("nobody there")
         return connect(database.app_url, name="test", statement_timeout_s=None)
 
-    store = Store(database.app_url, append_timeout_s=0.3, append_connect=connect_perhaps)
-    with ThreadPoolExecutor(4) as pool:
-        errors = [pool.submit(store.append, command("given up")).exception() for _ in range(4)]
-    assert {type(each) for each in errors} == {StoreUnavailable}
-    away.clear()
-    deadline = time.monotonic() + 10
-    while store.stream_state("later").version == 0:
-        assert time.monotonic() < deadline
-        with contextlib.suppress(StoreUnavailable):
-            store.append(command("later"))
-    assert store.stream_state("given up").version == 0
-    store.close()
+    with closing(Store(database.app_url, append_timeout_s=0.3, append_connect=connect_perhaps)) as store:
+        with ThreadPoolExecutor(4) as pool:
+            errors = [pool.submit(store.append, command("given up")).exception() for _ in range(4)]
+        assert {type(each) for each in errors} == {StoreUnavailable}
+        away.clear()
+        deadline = time.monotonic() + DEADLINE_S
+        while store.stream_state("later").version == 0:
+            assert time.monotonic() < deadline
+            with suppress(StoreUnavailable):
+                store.append(command("later"))
+        assert store.stream_state("given up").version == 0
 
 
 class ReadOnlyAtFirst:
@@ -157,53 +157,47 @@ def test_what_is_given_up_while_the_combiner_pauses_is_not_sent_again(
     def connect_refusing() -> Any:
         return ReadOnlyAtFirst(database.app_url)
 
-    store = Store(database.app_url, append_connect=connect_refusing, append_timeout_s=0.3)
-    with pytest.raises(StoreUnavailable):
-        store.append(command("given up"))
-    assert ReadOnlyAtFirst.refusals_left == 0
+    with closing(Store(database.app_url, append_connect=connect_refusing, append_timeout_s=0.3)) as store:
+        with pytest.raises(StoreUnavailable):
+            store.append(command("given up"))
+        assert ReadOnlyAtFirst.refusals_left == 0
 
-    def goes_on() -> bool:
-        with contextlib.suppress(StoreUnavailable):
-            return isinstance(store.append(command("later")), Appended)
-        return False
+        def goes_on() -> bool:
+            with suppress(StoreUnavailable):
+                return isinstance(store.append(command("later")), Appended)
+            return False
 
-    eventually(goes_on, 30.0)
-    assert store.stream_state("given up").version == 0
-    store.close()
+        eventually(goes_on, 30.0)
+        assert store.stream_state("given up").version == 0
 
 
 def test_a_batch_shares_one_call(database: Database) -> None:
-    """What queues while a call is under way goes together: far fewer transactions than commands."""
-    store = Store(database.app_url)
-    store.append(command())
-    go = threading.Event()
-
-    def append(number: int) -> None:
-        go.wait()
-        store.append(command(f"s{number}"))
-
-    with psycopg.connect(database.admin_url, autocommit=True) as holder, ThreadPoolExecutor(32) as pool:
-        holder.execute("SELECT pg_advisory_lock(%s, 0)", (APPEND_LOCK,))
-        futures = [pool.submit(append, number) for number in range(32)]
-        go.set()
-        queued = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%es_append%'"
-        deadline = time.monotonic() + 10
-        while holder.execute(queued).fetchone() == (0,):
-            assert time.monotonic() < deadline
-        holder.execute("SELECT pg_advisory_unlock(%s, 0)", (APPEND_LOCK,))
-        for each in futures:
-            each.result()
+    """All that queues while a call is under way goes together, in one transaction."""
+    with closing(Store(database.app_url, append_timeout_s=60.0)) as store:
+        store.append(command())
+        with psycopg.connect(database.admin_url, autocommit=True) as holder, ThreadPoolExecutor(32) as pool:
+            holder.execute("SELECT pg_advisory_lock(%s, 0)", (APPEND_LOCK,))
+            futures = [pool.submit(store.append, command("first"))]
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock' AND query LIKE '%es_append%'"
+            )
+            eventually(lambda: holder.execute(waits).fetchone() == (1,))
+            futures += [pool.submit(store.append, command(f"s{number}")) for number in range(31)]
+            opened = store._opened
+            assert opened is not None
+            eventually(lambda: len(opened.combiner._queue) == 31)
+            holder.execute("SELECT pg_advisory_unlock(%s, 0)", (APPEND_LOCK,))
+            for each in futures:
+                each.result()
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
-        row = admin.execute("SELECT count(DISTINCT xmin::text) FROM log.es_event").fetchone()
-    assert row is not None
-    assert row[0] < 20
-    store.close()
+        row = admin.execute("SELECT count(*), count(DISTINCT xmin::text) FROM log.es_event").fetchone()
+    assert row == (33, 3)
 
 
 def test_a_closed_store_opens_again(database: Database) -> None:
     """close() finishes what is under way; a later call starts anew."""
-    store = Store(database.app_url)
-    store.append(command())
-    store.close()
-    assert isinstance(store.append(command()), Appended)
-    store.close()
+    with closing(Store(database.app_url)) as store:
+        store.append(command())
+        store.close()
+        assert isinstance(store.append(command()), Appended)

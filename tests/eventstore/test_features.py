@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -35,7 +35,7 @@ def living(
     wants = None if lease is None else lambda _, __: [lease]
     made = Membership(database.app_url, member, wants, beat_s=beat_s).start()
     try:
-        made.wait_tried(10)
+        made.wait_tried(60)
         yield made
     finally:
         made.close()
@@ -71,7 +71,8 @@ def test_a_feature_waits_for_every_live_process_that_it_concerns(database: Datab
             with pytest.raises(FeatureNotInUse, match=f"collection is used once .*keeper {old.id}"):
                 store.features.need(NEW)
         assert store.features.lacking(NEW) == []
-    assert Store(database.app_url).features.lacking(NEW) == []
+    with closing(Store(database.app_url)) as another:
+        assert another.features.lacking(NEW) == []
 
 
 def test_a_heart_outlives_what_nobody_thought_of(database: Database, caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +225,7 @@ def test_starting_and_using_at_once_never_leaves_both(database: Database) -> Non
         def start(began: threading.Barrier = began, found: list[Membership] = found) -> None:
             made = Membership(database.app_url, Member("api", features=HANDLED["api"]))
             began.wait()
-            made.start().wait_tried(10)
+            made.start().wait_tried(60)
             found.append(made)
 
         threads = [threading.Thread(target=start) for _ in range(2)]
@@ -264,7 +265,7 @@ def test_callers_ask_beside_each_other() -> None:
     together = threading.Barrier(8)
 
     def listed() -> list[str]:
-        together.wait(10)
+        together.wait(60)
         return ["known"]
 
     features = Features(listed, lambda _: [])

@@ -148,7 +148,7 @@ def test_a_migration_waits_for_locks_in_small_pieces(empty: Database) -> None:
         reader.execute("SELECT count(*) FROM log.es_content")
         assert outcome == []
         holder.rollback()
-        thread.join(30)
+        thread.join(120)
     assert outcome == [REVISION]
 
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -43,9 +44,8 @@ def test_roles_made_by_any_administrator_serve(
         roles.create_roles(admin_url, database, owner, app, passwords=("o", "a"))
         migrate(postgres_server.url(database, owner), app_role=app)
     assert schema.check(postgres_server.url(database, app)) == []
-    store = Store(postgres_server.url(database, app))
-    assert isinstance(store.append(command(event("a"))), Appended)
-    store.close()
+    with closing(Store(postgres_server.url(database, app))) as store:
+        assert isinstance(store.append(command(event("a"))), Appended)
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])

@@ -1,6 +1,7 @@
 """Long lists of what an event refers to and needs: stored beforehand, named by it, judged for what changed since."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -197,9 +198,9 @@ def test_a_set_that_is_stored_again_after_a_while_is_not_swept_before_it_is_name
     store: Store, database: Database
 ) -> None:
     """Idle means since it was last wanted."""
-    later = Store(database.app_url, clock=lambda: datetime.now(UTC) + timedelta(hours=2), allow_clock_skew=True)
-    later.put_set(SET, MEMBERS)
-    later.close()
+    in_two_hours = datetime.now(UTC) + timedelta(hours=2)
+    with closing(Store(database.app_url, clock=lambda: in_two_hours, allow_clock_skew=True)) as later:
+        later.put_set(SET, MEMBERS)
     assert sweep_sets(database) == 0
     assert isinstance(push(store), Appended)
 

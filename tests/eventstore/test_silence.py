@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg
@@ -23,8 +24,9 @@ from tests.waiting import eventually
 LIMIT_S = 1.0
 # How much later than its own limit the server may say so; then it is given up.
 MARGIN_S = 1.0
-# What a busy machine may add to a time limit.
-SLACK_S = 1.5
+# What a busy machine may add to a time limit. Together they are less than a store's own limits of 5 s, so that one
+# whose limits were ignored is seen.
+SLACK_S = 3.0
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_an_append_whose_answer_never_comes_ends_in_time_and_may_be_given_again(
     assert time.monotonic() - began < LIMIT_S + SLACK_S
     proxy.flow()
 
-    outcome = eventually(lambda: appended(store, given), LIMIT_S + MARGIN_S + 10)
+    outcome = eventually(lambda: appended(store, given), 60.0)
     assert outcome is not None
     assert (outcome.repeated, outcome.positions) == (True, (2,))
     assert store.head() == 2
@@ -93,10 +95,10 @@ def test_what_nobody_waits_for_any_more_is_not_appended(
     with pytest.raises(StoreUnavailable):
         store.append(command(event("late")))
     # Until the combiner has given it up, too, and tries to connect.
-    eventually(lambda: "failed (lost)" in caplog.text, 15.0)
+    eventually(lambda: "failed (lost)" in caplog.text, 60.0)
     proxy.flow()
     following = command(event("next"))
-    assert eventually(lambda: appended(store, following), 15.0)
+    assert eventually(lambda: appended(store, following), 60.0)
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -129,7 +131,7 @@ def test_readers_give_up_in_time_and_go_on_by_themselves(proxy: Proxy, store: St
     assert max(took) < LIMIT_S + MARGIN_S + SLACK_S
     proxy.flow()
     began = time.monotonic()
-    assert eventually(lambda: headed(store), 15.0) == 1
+    assert eventually(lambda: headed(store), 60.0) == 1
     print(f"read again after {time.monotonic() - began:.2f} s")
 
 
@@ -144,17 +146,16 @@ def headed(store: Store) -> int | None:
 def test_connecting_to_a_silent_server_ends_in_time(proxy: Proxy) -> None:
     """It accepts, and says nothing: for the first questions, which wait for no others, and for single connections."""
     proxy.fall_silent()
-    store = Store(proxy.url, append_timeout_s=LIMIT_S, read_timeout_s=LIMIT_S)
-    began = time.monotonic()
-    with ThreadPoolExecutor(8) as pool:
-        errors = [each.exception() for each in [pool.submit(store.append, command(event("a"))) for _ in range(8)]]
-    assert {type(each) for each in errors} == {StoreUnavailable}
-    assert time.monotonic() - began < LIMIT_S + SLACK_S
-    began = time.monotonic()
-    with pytest.raises(psycopg.OperationalError):
-        connect(proxy.url, name="test", connect_timeout_s=2, statement_timeout_s=LIMIT_S)
-    assert time.monotonic() - began < 2 + SLACK_S
-    store.close()
+    with closing(Store(proxy.url, append_timeout_s=LIMIT_S, read_timeout_s=LIMIT_S)) as store:
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            errors = [each.exception() for each in [pool.submit(store.append, command(event("a"))) for _ in range(8)]]
+        assert {type(each) for each in errors} == {StoreUnavailable}
+        assert time.monotonic() - began < LIMIT_S + SLACK_S
+        began = time.monotonic()
+        with pytest.raises(psycopg.OperationalError):
+            connect(proxy.url, name="test", connect_timeout_s=2, statement_timeout_s=LIMIT_S)
+        assert time.monotonic() - began < 2 + SLACK_S
 
 
 def test_the_connection_of_a_projector_gives_up_too(proxy: Proxy) -> None:
@@ -197,5 +198,5 @@ def test_a_question_that_was_asked_before_the_database_was_there_is_answered_whe
         with pytest.raises(TimeoutError):
             asked.result(3.0)
         with proxied(database.app_url, port):
-            assert asked.result(15.0) == 0
+            assert asked.result(45.0) == 0
             store.close()

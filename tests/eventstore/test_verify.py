@@ -1,5 +1,7 @@
 """verify names each kind of fault; rebuild writes what the events say."""
 
+from contextlib import closing
+
 import psycopg
 import pytest
 
@@ -13,14 +15,15 @@ from tests.postgres import Database
 @pytest.fixture
 def filled(database: Database) -> Database:
     """A log with every effect that an event can have on what is kept beside it."""
-    store = Store(database.app_url)
-    store.put_content(Content("digest", b"", "{}"))
-    store.append(command(event("tag-r:1", ref="m1", state='{"n":1}'), event("tag-r:2", ref="m1")))
-    store.append(command(event("m1", ref="present", refers_to=("x", "y"), content="digest")))
-    store.append(command(event("m1", refers_to=("y", "z")), event("tag-r:1", ref="m2"), event("tag-r:1", state=None)))
-    store.append(command(event("m1", ref=None, refers_to=()), Expand("m1", "tag-r:", "key", "Gone", 1, "{}", "tag")))
-    store.append(command(event("m3", ref="present", refers_to=("x",)), event("plain")))
-    store.close()
+    gone = Expand("m1", "tag-r:", "key", "Gone", 1, "{}", "tag")
+    with closing(Store(database.app_url)) as store:
+        store.put_content(Content("digest", b"", "{}"))
+        store.append(command(event("tag-r:1", ref="m1", state='{"n":1}'), event("tag-r:2", ref="m1")))
+        store.append(command(event("m1", ref="present", refers_to=("x", "y"), content="digest")))
+        again = (event("m1", refers_to=("y", "z")), event("tag-r:1", ref="m2"), event("tag-r:1", state=None))
+        store.append(command(*again))
+        store.append(command(event("m1", ref=None, refers_to=()), gone))
+        store.append(command(event("m3", ref="present", refers_to=("x",)), event("plain")))
     return database
 
 

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from eventstore import verify
 from eventstore.types import Recorded
-from projections.builds import admin
 from tagtrail.server.lock import is_held
 from tests.api import sha256
 from tests.faults import pushers
@@ -16,6 +15,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.pushers import Line, Pusher
 from tests.faults.site import Site, processes_of
 from tests.feed.running import assert_right
+from tests.folded import wait_folded
 from tests.races.log import assert_chained, assert_manifests_stood, events_of, log_of
 from tests.tagtrail.test_cli import run
 
@@ -61,7 +61,7 @@ def _wrong(
 def assert_consistent(site: Site) -> None:
     """The log is gapless and says what stands beside it; read models equal a fold from nothing; bytes are whole."""
     url = site.server.database_url
-    assert admin.wait_until(url, admin.status(url).head, LEVEL_TIMEOUT_S), admin.status(url)
+    wait_folded(url, timeout_s=LEVEL_TIMEOUT_S)
     faults = verify.verify(url)
     assert faults == [], faults[:9]
     assert_right(url)

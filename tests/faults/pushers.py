@@ -19,7 +19,8 @@ SHARED_LAYERS = 12
 LEFT_MAX = 4
 RETRY_PAUSE_S = 0.1
 RETRY_PAUSE_MAX_S = 1.0
-PATIENCE_S = 60.0
+# Longer than several restarts take one after the other, on a machine that is ten times slower.
+PATIENCE_S = 240.0
 # Of those that may be tried again, the only one that these clients should ever see.
 TRY_AGAIN = 503
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tagtrail.server.lock import LOCK_FILE, settings_file
 from tests.faults.ledger import Ledger
-from tests.servers import RunningServer, children_of, command_of, end, is_alive, start
+from tests.servers import RunningServer, children_of, command_of, end, is_alive, is_ready, start
 from tests.waiting import PAUSE_S
 
 RECOVERY_TIMEOUT_S = 60.0
@@ -159,12 +158,9 @@ class Site:
         """Whether this very server says so: what a killed one left may answer in its place for a moment."""
         try:
             mine = (self.data / LOCK_FILE).read_text().strip() == str(self.server.process.pid)
-            if not (mine and settings_file(self.data).exists()):
-                return False
-            with urllib.request.urlopen(f"http://{self.host}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
         except OSError:
             return False
+        return mine and settings_file(self.data).exists() and is_ready(self.host)
 
 
 @contextmanager

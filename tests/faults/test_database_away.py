@@ -21,9 +21,9 @@ import pytest
 import requests
 
 from eventstore import verify
-from projections.builds import admin
 from projections.builds.verify import verify as verify_read_models
 from tests.faults.retrying import Pusher, assert_each_once, done, pushing, told
+from tests.folded import wait_folded
 from tests.postgres import Database, Server, launch, make_template, new_database, start_server, stop_server
 from tests.races.log import log_of
 from tests.servers import RunningServer, serving
@@ -145,7 +145,7 @@ def assert_whole(registry: RunningServer, pushers: list[Pusher]) -> None:
     assert_each_once(registry.database_url, pushers)
     assert verify.verify(registry.database_url) == []
     with log_of(registry.database_url) as store:
-        assert admin.wait_until(registry.database_url, store.head())
+        wait_folded(registry.database_url, store.head())
     assert [each for each in verify_read_models(registry.database_url) if not each.equal] == []
 
 

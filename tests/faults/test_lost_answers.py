@@ -3,6 +3,7 @@
 import http.client
 import secrets
 from collections.abc import Mapping
+from contextlib import closing
 
 from domain.media_types import OCI_MANIFEST
 from domain.streams import link_stream, manifest_stream, tag_stream, upload_stream
@@ -23,10 +24,9 @@ def ask_twice(
     """Send a request, close the connection unread once its event is there, send it again; the second answer."""
     with log_of(server.database_url) as store:
         before = len(events_of_stream(store, stream))
-        lost = http.client.HTTPConnection(server.host, timeout=30)
-        lost.request(method, path, body=body, headers=dict(headers or {}))
-        eventually(lambda: len(events_of_stream(store, stream)) > before)
-        lost.close()
+        with closing(http.client.HTTPConnection(server.host, timeout=60)) as lost:
+            lost.request(method, path, body=body, headers=dict(headers or {}))
+            eventually(lambda: len(events_of_stream(store, stream)) > before)
     return Connection(server.host).ask(method, path, body, headers)
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +18,11 @@ import requests
 from eventstore.feed.settings import KafkaSettings
 from tests.api import image, sha256
 from tests.postgres import Database
+from tests.servers import is_ready
 from tests.waiting import eventually
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
+ANSWER_MAX_S = 60.0
 
 
 class Fleet:
@@ -45,7 +46,7 @@ class Fleet:
             f"api{len(self.hosts)}",
             ["api", "--listen", host, "--data", data, "--workers", "1", "--no-access-log", *self._common],
         )
-        eventually(lambda: _is_ready(host), START_TIMEOUT_S, self.log)
+        eventually(lambda: is_ready(host), START_TIMEOUT_S, self.log)
         self.hosts.append(host)
         return host
 
@@ -99,14 +100,6 @@ class Fleet:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _is_ready(host: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{host}/readyz", timeout=2):
-            return True
-    except OSError:
-        return False
-
-
 @contextmanager
 def running_fleet(database: Database, kafka: KafkaSettings) -> Iterator[Fleet]:
     """A fleet, ended whatever happens."""
@@ -145,20 +138,22 @@ class Storm:
         eventually(lambda: self.pushes >= wanted, 60.0, lambda: (self.pushes, self.failed))
 
     def _run(self, writer: int) -> None:
-        session = requests.Session()
         repository = f"storm/app{writer}"
-        while not self._stop.is_set():
-            number = next(self._numbers)
-            write, read = (f"http://{self._hosts[(number + turn) % len(self._hosts)]}" for turn in (0, 1))
-            try:
-                self._push(session, write, read, repository, number)
-            except requests.RequestException as problem:
-                self.failed.append(repr(problem))
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                number = next(self._numbers)
+                write, read = (f"http://{self._hosts[(number + turn) % len(self._hosts)]}" for turn in (0, 1))
+                try:
+                    self._push(session, write, read, repository, number)
+                except requests.RequestException as problem:
+                    self.failed.append(repr(problem))
 
     def _push(self, session: requests.Session, write: str, read: str, repository: str, number: int) -> None:
         config, layer = f'{{"n":{number}}}'.encode(), f"layer {number % 11}".encode()
         for blob in (config, layer):
-            answer = session.post(f"{write}/v2/{repository}/blobs/uploads/?digest={sha256(blob)}", data=blob)
+            answer = session.post(
+                f"{write}/v2/{repository}/blobs/uploads/?digest={sha256(blob)}", data=blob, timeout=ANSWER_MAX_S
+            )
             self._expect(answer, 201)
         body = image(config, layer)
         tag = f"t{number % 5}"
@@ -166,18 +161,19 @@ class Storm:
             f"{write}/v2/{repository}/manifests/{tag}",
             data=body,
             headers={"Content-Type": "application/vnd.oci.image.manifest.v1+json"},
+            timeout=ANSWER_MAX_S,
         )
         self._expect(put, 201)
         self.pushes += 1
-        got = session.get(f"{read}/v2/{repository}/manifests/{tag}")
-        listed = session.get(f"{read}/v2/{repository}/tags/list")
+        got = session.get(f"{read}/v2/{repository}/manifests/{tag}", timeout=ANSWER_MAX_S)
+        listed = session.get(f"{read}/v2/{repository}/tags/list", timeout=ANSWER_MAX_S)
         if got.status_code != 200 or got.content != body:
             self.stale.append(f"{repository}:{tag} {got.status_code} push {number}")
         if listed.status_code != 200 or tag not in listed.json()["tags"]:
             self.stale.append(f"{repository}:{tag} not listed, push {number}")
         if number % 4 == 0:
-            self._expect(session.delete(f"{write}/v2/{repository}/manifests/{tag}"), 202)
-            if session.get(f"{read}/v2/{repository}/manifests/{tag}").status_code != 404:
+            self._expect(session.delete(f"{write}/v2/{repository}/manifests/{tag}", timeout=ANSWER_MAX_S), 202)
+            if session.get(f"{read}/v2/{repository}/manifests/{tag}", timeout=ANSWER_MAX_S).status_code != 404:
                 self.stale.append(f"{repository}:{tag} still there after push {number}")
 
     def _expect(self, answer: requests.Response, status: int) -> None:

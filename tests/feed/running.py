@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from domain.streams import UPLOAD_PREFIX
@@ -126,8 +126,7 @@ def fresh_sequence(database_url: str, settings: KafkaSettings, timeout_s: float 
 
 def assert_feed_right(database_url: str, settings: KafkaSettings) -> None:
     """A fresh consumer sees the log, all of it but the upload chatter."""
-    store = Store(database_url, pool_size=1)
-    log = store.read_log(0, 1_000_000)
-    store.close()
+    with closing(Store(database_url, pool_size=1)) as store:
+        log = store.read_log(0, 1_000_000)
     expected = [each.position for each in log if not each.stream.startswith(UPLOAD_PREFIX)]
     assert [each.position for each in fresh_sequence(database_url, settings)] == expected

@@ -53,7 +53,7 @@ def running(url: str, *tasks: Task, clock: Clock = utc_now) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10.0)
+        thread.join(60.0)
         assert not thread.is_alive()
 
 
@@ -73,6 +73,14 @@ def test_a_task_that_fails_keeps_none_waiting(database: Database) -> None:
         "bad": (0, 7, False, "RuntimeError: broken"),
         "good": (2, 0, True, None),
     }
+
+
+def test_a_round_that_begins_while_the_keeper_stops_is_noted_as_it_went(database: Database) -> None:
+    """A task that was not even tried has not gone well."""
+    bad, stop = Work([RuntimeError("broken")]), threading.Event()
+    stop.set()
+    assert Keeper(database.app_url, [], utc_now).round(bad.task("bad"), stop).problem == "RuntimeError: broken"
+    assert standings(database.app_url) == {"bad": (0, 0, False, "RuntimeError: broken")}
 
 
 def test_a_task_goes_well_again(database: Database) -> None:

@@ -12,6 +12,7 @@ from projections.all_models import MODELS
 from projections.builds import admin, rebuild
 from tests.feed.fleet import Storm, running_fleet
 from tests.feed.running import assert_feed_right, assert_right, published
+from tests.folded import wait_folded
 from tests.kafka import Broker
 from tests.postgres import Database
 from tests.waiting import eventually
@@ -25,7 +26,7 @@ SETTLE_S = 60.0
 def assert_settled(database: Database, broker: Broker, prefix: str) -> None:
     """Level with the log; read models and feed right."""
     head = admin.status(database.app_url).head
-    assert admin.wait_until(database.app_url, head, SETTLE_S), admin.status(database.app_url)
+    wait_folded(database.app_url, head, SETTLE_S)
     published(database.app_url, head)
     assert_right(database.app_url)
     assert_feed_right(database.app_url, broker.settings(prefix))

@@ -20,6 +20,7 @@ from projections.engine import build_tables, runner
 from projections.engine.setup import engine_for, ensure_tables
 from projections.projector import project
 from tests.api import Registry, sha256
+from tests.folded import wait_folded
 from tests.postgres import Database
 
 STEPS = st.lists(
@@ -160,11 +161,13 @@ def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str
 
     reader = threading.Thread(target=read)
     reader.start()
-    for _ in range(5):
-        for model in MODELS:
-            rebuild(full, model)
-    done.set()
-    reader.join()
+    try:
+        for _ in range(5):
+            for model in MODELS:
+                rebuild(full, model)
+    finally:
+        done.set()
+        reader.join()
     assert found == {(200, 4)}
 
 
@@ -174,12 +177,14 @@ def test_two_projectors_leave_right_rows(registry: Registry, database: Database)
     threads = [threading.Thread(target=project, args=(database.app_url, stop), kwargs={"batch": 7}) for _ in range(3)]
     for each in threads:
         each.start()
-    for number in range(20):
-        registry.push("u/app", f"t{number % 5}", str(number).encode())
-    assert admin.wait_until(database.app_url, registry.head_position())
-    stop.set()
-    for each in threads:
-        each.join()
+    try:
+        for number in range(20):
+            registry.push("u/app", f"t{number % 5}", str(number).encode())
+        wait_folded(database.app_url, registry.head_position())
+    finally:
+        stop.set()
+        for each in threads:
+            each.join()
     assert all(each.equal for each in verify(database.app_url))
 
 
@@ -187,8 +192,8 @@ def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registr
     """Tags move while a projector folds them; each read sees the move that was just acknowledged."""
     stop = threading.Event()
     projector = threading.Thread(target=project, args=(database.app_url, stop), kwargs={"batch": 2})
-    projector.start()
     bodies = [registry.get(f"/v2/u/app/manifests/{registry.push('u/app', f'm{n}', bytes([n]))}").data for n in range(2)]
+    projector.start()
     chance = random.Random(7)
     try:
         for _ in range(300):

@@ -20,6 +20,7 @@ from projections.models import tags
 from projections.projector import project
 from tests.api import Registry
 from tests.feed.running import thread
+from tests.folded import wait_folded
 from tests.postgres import Database
 from tests.waiting import eventually
 
@@ -79,14 +80,14 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
         registry.push(BAD, "later", b"3")
         registry.push("u/good", "v2", b"2")
         found = parked_now(database)
-        assert admin.wait_until(database.app_url, registry.head_position())
+        wait_folded(database.app_url, registry.head_position())
         assert [(each.model, each.key, each.position, each.type) for each in found] == [
             ("tags", BAD, poison.position, "TagMoved")
         ]
         assert registry.get("/v2/u/good/tags/list").get_json()["tags"] == ["v1", "v2"]
         assert sorted(registry.get("/v2/_catalog").get_json()["repositories"]) == [BAD, "u/good"]
         registry.push(BAD, "latest", b"4")
-        assert admin.wait_until(database.app_url, registry.head_position())
+        wait_folded(database.app_url, registry.head_position())
         assert all(each.equal for each in verify(database.app_url))
         with engine_for(database.app_url).connect() as connection:
             rows = connection.exec_driver_sql("SELECT tag FROM readmodel.tags_s1 WHERE repository = 'u/bad'")
@@ -226,7 +227,7 @@ def test_a_fold_that_fails_once_is_tried_again_and_nothing_is_parked(registry: R
     object.__setattr__(tags.model, "fold", fold)
     try:
         with projecting(database.app_url):
-            assert admin.wait_until(database.app_url, registry.head_position())
+            wait_folded(database.app_url, registry.head_position())
     finally:
         object.__setattr__(tags.model, "fold", whole)
     assert admin.status(database.app_url).parked == ()
@@ -243,7 +244,7 @@ def test_replaying_a_long_history_goes_in_steps(
         for number in range(7):
             registry.push(BAD, f"t{number}", bytes([number]))
         parked_now(database)
-        assert admin.wait_until(database.app_url, registry.head_position())
+        wait_folded(database.app_url, registry.head_position())
     (replayed,) = parking.replay(database.app_url)
     assert (replayed.events, replayed.problem) == (8, None)
     assert [each.rows for each in verify(database.app_url)] == [0] * 7

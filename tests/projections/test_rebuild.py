@@ -23,6 +23,7 @@ from projections.models import catalog, links, tags
 from projections.projector import project
 from tests.api import Registry
 from tests.feed.running import thread
+from tests.folded import wait_folded
 from tests.postgres import Database
 from tests.projections.making import builds_of, live_build, random_pushes
 
@@ -203,7 +204,7 @@ def test_reads_and_writes_go_on_while_every_model_is_rebuilt(registry: Registry,
         finally:
             done.set()
             mover.join()
-        assert admin.wait_until(database.app_url, registry.head_position())
+        wait_folded(database.app_url, registry.head_position())
     assert wrong == []
     assert moves > 10
     assert all(each.equal for each in verify(database.app_url))
@@ -350,7 +351,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
     with projecting(url, newer), projecting(url):
         random_pushes(registry, 9, 20)
         random_pushes(registry, 10, 10)
-        assert admin.wait_until(url, registry.head_position())
+        wait_folded(url, registry.head_position())
         with engine_for(url).connect() as connection:
             build = build_tables.live(connection, NEXT)
             assert build.version > 1

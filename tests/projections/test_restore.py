@@ -15,6 +15,7 @@ from projections.engine import runner
 from projections.engine.setup import engine_for
 from tests.api import registry_over
 from tests.feed.running import assert_feed_right, assert_right, fed
+from tests.folded import wait_folded
 from tests.postgres import Database, Server
 from tests.projections.making import live_build, random_pushes
 
@@ -35,19 +36,19 @@ def test_what_kafka_kept_of_the_lost_future_is_left_out(
     url = database.app_url
     with registry_over(database, tmp_path) as registry:
         with fed(url, kafka):
-            assert admin.wait_until(url, random_pushes(registry, 1, 15))
+            wait_folded(url, random_pushes(registry, 1, 15))
         epoch = admin.status(url).epoch
     copy(postgres_server, database.name, "backup_of_it")
     with registry_over(database, tmp_path) as registry, fed(url, kafka):
         lost = random_pushes(registry, 2, 15)
-        assert admin.wait_until(url, lost)
+        wait_folded(url, lost)
     copy(postgres_server, "backup_of_it", database.name)
     before = DISCARDED._value.get()
     with registry_over(database, tmp_path) as registry:
         assert registry.head_position() < lost
         with fed(url, kafka):
             head = random_pushes(registry, 3, 25)
-            assert admin.wait_until(url, head)
+            wait_folded(url, head)
             assert_right(url)
             assert admin.status(url).epoch > epoch
             assert_feed_right(url, kafka)

@@ -3,6 +3,7 @@
 import http.client
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from random import Random
 
 import pytest
@@ -132,39 +133,36 @@ def big(server: RunningServer) -> str:
 def test_podmans_largest_set_is_sent_and_little_more(server: RunningServer, big: str) -> None:
     """In one answer of known length, and the connection goes on."""
     ends = [(start, start + 99) for start in range(0, PODMAN_RANGES * 8000, 8000)]
-    connection = http.client.HTTPConnection(server.host, timeout=30)
-    connection.request("GET", big, headers={"Range": ranges(*ends)})
-    answer = connection.getresponse()
-    body = answer.read()
-    assert answer.status == 206
-    assert answer.getheader("Content-Length") == str(len(body))
-    found = multipart.split(answer.headers["Content-Type"], body)
-    assert [data for _, data in found] == [BIG[first : last + 1] for first, last in ends]
-    assert len(body) < PODMAN_RANGES * 300
-    connection.request("GET", big, headers={"Range": "bytes=0-3"})
-    assert connection.getresponse().read() == BIG[:4]
-    connection.close()
+    with closing(http.client.HTTPConnection(server.host, timeout=60)) as connection:
+        connection.request("GET", big, headers={"Range": ranges(*ends)})
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 206
+        assert answer.getheader("Content-Length") == str(len(body))
+        found = multipart.split(answer.headers["Content-Type"], body)
+        assert [data for _, data in found] == [BIG[first : last + 1] for first, last in ends]
+        assert len(body) < PODMAN_RANGES * 300
+        connection.request("GET", big, headers={"Range": "bytes=0-3"})
+        assert connection.getresponse().read() == BIG[:4]
 
 
 def test_large_parts_are_streamed(server: RunningServer, big: str) -> None:
     ends = [(1, 3_000_000), (3_000_002, len(BIG) - 1)]
-    connection = http.client.HTTPConnection(server.host, timeout=30)
-    connection.request("GET", big, headers={"Range": ranges(*ends)})
-    answer = connection.getresponse()
-    found = multipart.split(answer.headers["Content-Type"], answer.read())
-    assert [data for _, data in found] == [BIG[first : last + 1] for first, last in ends]
-    connection.close()
+    with closing(http.client.HTTPConnection(server.host, timeout=60)) as connection:
+        connection.request("GET", big, headers={"Range": ranges(*ends)})
+        answer = connection.getresponse()
+        found = multipart.split(answer.headers["Content-Type"], answer.read())
+        assert [data for _, data in found] == [BIG[first : last + 1] for first, last in ends]
 
 
 def test_the_longest_set_fits_into_a_request(server: RunningServer, big: str) -> None:
     """As many ranges as are taken, of a blob of a terabyte: the registry reads them, and this blob has none of them."""
     far = 10**12
     header = ranges(*((far + start, far + start + 4) for start in range(0, RANGES_MAX * 10, 10)))
-    connection = http.client.HTTPConnection(server.host, timeout=30)
-    connection.request("GET", big, headers={"Range": header})
-    answer = connection.getresponse()
-    assert (answer.status, answer.getheader("Content-Range")) == (416, f"bytes */{len(BIG)}")
-    connection.close()
+    with closing(http.client.HTTPConnection(server.host, timeout=60)) as connection:
+        connection.request("GET", big, headers={"Range": header})
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("Content-Range")) == (416, f"bytes */{len(BIG)}")
 
 
 def test_a_longer_head_is_refused(server: RunningServer, big: str) -> None:

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 from freezegun import freeze_time
 
-from projections.reader import Reader
+from projections.reader import OVERLAY_EVENTS, Reader
 from tests.api import Registry, codes, sha256
 
 DATA = bytes(range(256)) * 8
@@ -136,12 +136,13 @@ def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
         "/api/v1/repositories/u/app/history",
         f"/api/v1/blobs/{sha256(b'layer')}/references",
     ]
+    before = OVERLAY_EVENTS._value.get()
     overlaid = [registry.get(each).data for each in paths]
-    assert registry.rooms.reader.tail_events > 0
+    seen = OVERLAY_EVENTS._value.get()
+    assert seen > before
     registry.project()
-    seen = registry.rooms.reader.tail_events
     assert [registry.get(each).data for each in paths] == overlaid
-    assert registry.rooms.reader.tail_events == seen
+    assert OVERLAY_EVENTS._value.get() == seen
     registry.rooms.reader._tail = False
     assert [registry.get(each).data for each in paths] == overlaid
     registry.delete("/v2/u/app/manifests/v1")

@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -26,6 +27,9 @@ class Connection:
 
     def __init__(self, host: str) -> None:
         self._http = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT_S)
+        # Most are used for one request, where they are made: whoever lets go of one has closed it. A finalizer of its
+        # own closes the socket before it is collected, also where both are garbage that refers to itself.
+        weakref.finalize(self, self._http.close)
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
         """Send one request, answer whatever comes back."""
@@ -38,10 +42,6 @@ class Connection:
 
     def _connect(self) -> None:
         self._http.connect()
-
-    def __del__(self) -> None:
-        """Most are used for one request, where they are made: whoever lets go of one has closed it."""
-        self._http.close()
 
 
 class InProcess:

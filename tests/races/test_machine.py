@@ -25,10 +25,11 @@ from hypothesis.stateful import (
 )
 
 from projections.all_models import MODELS
-from projections.builds import admin, rebuild
+from projections.builds import rebuild
 from projections.projector import project
 from tests.api import Registry, registry_over, sha256
 from tests.feed.running import assert_right, thread
+from tests.folded import wait_folded
 from tests.postgres import Server, drop_database, new_database
 from tests.races.clients import Api, InProcess
 from tests.races.model import Model
@@ -198,7 +199,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def projector_catches_up(self) -> None:
         """What is read next is rows, no tail."""
-        assert admin.wait_until(self.database.app_url, self.apis[0].head_position())
+        wait_folded(self.database.app_url, self.apis[0].head_position())
 
     # What must be true
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from eventstore.feed.settings import KafkaSettings
-from projections.builds import admin
 from projections.projector import project
 from tests.feed.fleet import Fleet, running_fleet
 from tests.feed.running import assert_right, thread
+from tests.folded import wait_folded
 from tests.postgres import Database
 from tests.races.clients import Api, Connection
 from tests.races.workers import Played, WorkerConnection, play
@@ -96,7 +96,7 @@ def restarting(server: RunningServer) -> Iterator[None]:
 def assert_settled(database_url: str) -> None:
     """Level with the log by a projector of the test's own, if nobody else's; then equal to a fold from nothing."""
     with thread(partial(project, database_url)):
-        assert admin.wait_until(database_url, admin.status(database_url).head, SETTLE_S)
+        wait_folded(database_url, timeout_s=SETTLE_S)
     assert_right(database_url)
 
 
@@ -133,7 +133,7 @@ def test_the_same_over_kafka(database: Database, kafka: KafkaSettings, commands:
         with at_random(lambda: kill_and_restart(fleet, chance.choice(names)), SEED):
             played = play(lambda: [Connection(each) for each in hosts], WRITERS, commands, SEED)
         assert_well_played(played, commands)
-        assert admin.wait_until(database.app_url, admin.status(database.app_url).head, SETTLE_S)
+        wait_folded(database.app_url, timeout_s=SETTLE_S)
         assert_right(database.app_url)
 
 

@@ -22,6 +22,8 @@ from tests.tagtrail.test_cli import COMMAND, Ran, environment, run
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("blobs_check")
+DAMAGES_FOUND = 3
+DAMAGE_FOUND_MAX_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +167,20 @@ def test_the_rate_is_kept_and_ctrl_c_ends_it(own_server: RunningServer) -> None:
     assert check(own_server, "--repo", repository, "--rate", "1MiB").status == 0
     assert time.monotonic() - began > 0.9
     command = [*COMMAND, "blobs", "check", "--data", str(own_server.data), "--repo", repository, "--rate", "1KiB"]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     blobs = str(own_server.data / "blobs")
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
 
-    def reading() -> bool:
-        with suppress(FileNotFoundError):
-            return any(os.readlink(each).startswith(blobs) for each in Path(f"/proc/{process.pid}/fd").iterdir())
-        return False
+        def reading() -> bool:
+            with suppress(FileNotFoundError):
+                return any(os.readlink(each).startswith(blobs) for each in Path(f"/proc/{process.pid}/fd").iterdir())
+            return False
 
-    eventually(reading)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+        try:
+            eventually(reading)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert b"Traceback" not in err
 
@@ -196,9 +201,9 @@ def test_it_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer)
     threads = [threading.Thread(target=checking) for _ in range(3)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + DAMAGE_FOUND_MAX_S
     try:
-        while time.monotonic() < deadline:
+        while statuses.count(1) < DAMAGES_FOUND and time.monotonic() < deadline:
             with suppress(FileNotFoundError):
                 flip(file_of(own_server, digest))
             upload(own_server, repository, data)
@@ -208,4 +213,6 @@ def test_it_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer)
         stop.set()
         for thread in threads:
             thread.join()
+    assert statuses.count(1) >= DAMAGES_FOUND, "no check met the damage"
     assert set(statuses) <= {0, 1}
+    assert check(own_server, "--repo", repository).status == 0

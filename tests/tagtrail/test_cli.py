@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +24,14 @@ from eventstore.window import REVISION
 from projections.builds import admin
 from projections.models import audit
 from tests.api import image, sha256
+from tests.folded import wait_folded
 from tests.postgres import ADMIN, Server
-from tests.servers import RunningServer, a_relay, is_alive
+from tests.servers import RunningServer, a_relay, started
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("cli")
 COMMAND = [sys.executable, "-m", "tagtrail"]
+WAIT_MAX_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def run(*arguments: object, before: Sequence[str] = (), **variables: str) -> Ran
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * WAIT_MAX_S,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -96,7 +98,7 @@ def pushed(server: RunningServer) -> Pushed:
         answer = requests.put(url, body, headers={"Content-Type": OCI_MANIFEST}, timeout=30)
         assert answer.status_code == 201, answer.text
         digests.append(sha256(body))
-    assert admin.wait_until(server.database_url, admin.status(server.database_url).head)
+    wait_folded(server.database_url)
     return Pushed(server, repository, sha256(layer), digests[0], digests[1])
 
 
@@ -207,39 +209,34 @@ def test_events_tail_begins_where_it_is_told_to_and_shows_the_last_ones_otherwis
     assert [line.split()[0] for line in table] == [str(each["position"]) for each in every[-2:]]
 
 
+@contextmanager
+def following(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A command that does not end by itself; killed at the end, and its pipes closed."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_events_tail_follows_until_ctrl_c_and_ends_quietly(pushed: Pushed) -> None:
     command = [*COMMAND, "events", "tail", "--follow", "-n", "1", "-o", "json", "--data", str(pushed.server.data)]
-    process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-    )
-    assert process.stdout is not None
-    try:
+    with following(command) as process:
+        assert process.stdout is not None
         first = json.loads(process.stdout.readline())
         blob = uuid.uuid4().bytes
         url = f"{pushed.server.url}/v2/{pushed.repository}/blobs/uploads/?digest={sha256(blob)}"
         assert requests.post(url, blob, timeout=30).status_code == 201
-        following = json.loads(process.stdout.readline())
-        assert following["position"] == first["position"] + 1
+        later = json.loads(process.stdout.readline())
+        assert later["position"] == first["position"] + 1
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=WAIT_MAX_S)
         assert process.returncode == 130
         assert said.strip() == ""
-    finally:
-        process.kill()
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(pushed: Pushed) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "events", "tail", "--from", "1", "--follow", "--data", str(pushed.server.data)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
     stop = threading.Event()
 
     def append() -> None:
@@ -249,20 +246,24 @@ def test_a_reader_that_goes_away_ends_it_quietly(pushed: Pushed) -> None:
             requests.post(url, blob, timeout=30)
 
     appender = threading.Thread(target=append)
-    appender.start()
-    try:
-        assert process.wait(20) == 1
-        assert process.stderr.read() == ""
-    finally:
-        stop.set()
-        appender.join()
-        process.kill()
-        process.stderr.close()
+    command = [*COMMAND, "events", "tail", "--from", "1", "--follow", "--data", str(pushed.server.data)]
+    with following(command) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        appender.start()
+        try:
+            assert process.wait(WAIT_MAX_S) == 1
+            assert process.stderr.read() == ""
+        finally:
+            stop.set()
+            appender.join()
 
 
 def test_projections_status_names_every_model_and_the_head(pushed: Pushed) -> None:
     head = admin.status(pushed.server.database_url).head
-    assert admin.wait_until(pushed.server.database_url, head)
+    wait_folded(pushed.server.database_url, head)
     (found,) = pushed.ask("projections", "status", "-o", "json").lines()
     assert found["head"] >= head
     assert {"catalog", "tags", "manifests", "referrers", "audit"} <= {each["name"] for each in found["builds"]}
@@ -304,7 +305,7 @@ def test_replay_parked_with_nothing_parked_is_well_done(pushed: Pushed) -> None:
 
 def test_metrics_tell_where_log_and_read_models_stand(pushed: Pushed) -> None:
     head = admin.status(pushed.server.database_url).head
-    assert admin.wait_until(pushed.server.database_url, head)
+    wait_folded(pushed.server.database_url, head)
     found = pushed.server.metrics()
     assert found["tagtrail_database_up"] == 1
     assert found["tagtrail_log_position"] >= head
@@ -439,21 +440,12 @@ def test_db_init_makes_a_database_to_serve_from_and_runs_again_without_harm(
 
 def serves(data: Path, database: str) -> bool:
     """Whether a server gets ready over a database of one's own, with no Postgres of its own."""
-    log = data.parent / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--data", str(data)],
-            env=environment(TAGTRAIL_DATABASE=database),
-            stdout=output,
-            stderr=output,
-        )
-    server = RunningServer(data, process, log)
-    try:
+    with started(data, {"TAGTRAIL_DATABASE": database}) as server:
         server.wait_ready()
         status = run("projections", "status", "--database", database)
-        return "postgres" not in server.children() and status.status == 0
-    finally:
+        alone = "postgres" not in server.children() and status.status == 0
         assert server.stop() == 0
+        return alone
 
 
 def test_serve_refuses_a_role_that_could_change_events(plain: str, postgres_server: Server, tmp_path: Path) -> None:
@@ -478,23 +470,8 @@ def test_a_database_that_comes_later_is_waited_for(postgres_server: Server, plai
     app_url = postgres_server.url(plain, "tagtrail_app")
     link = tmp_path / "later"
     late = app_url.replace(str(postgres_server.folder), str(link))
-    data, log = tmp_path / "data", tmp_path / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--data", str(data)],
-            env=environment(TAGTRAIL_DATABASE=late),
-            stdout=output,
-            stderr=output,
-        )
-    server = RunningServer(data, process, log)
-    try:
-        deadline = time.monotonic() + 30
-        while "waiting for the database" not in log.read_text():
-            assert time.monotonic() < deadline
-            assert is_alive(process.pid)
-            time.sleep(0.02)
+    with started(tmp_path / "data", {"TAGTRAIL_DATABASE": late}) as server:
+        eventually(lambda: "waiting for the database" in server.log.read_text(), what=server.log.read_text)
         link.symlink_to(postgres_server.folder)
         server.wait_ready()
-    finally:
         assert server.stop() == 0
-        shutil.rmtree(data)

@@ -19,6 +19,7 @@ from tagtrail.server import embedded
 from tagtrail.server.embedded import ADMIN, EmbeddedPostgres, EmbeddedPostgresFailed
 
 CONNECTIONS = 20
+WAIT_MAX_S = 60.0
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
@@ -41,7 +42,12 @@ def running(data: Path) -> Iterator["tuple[EmbeddedPostgres, subprocess.Popen[by
         yield postgres, process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        try:
+            process.wait(WAIT_MAX_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 def ask(postgres: EmbeddedPostgres, question: str) -> str:
@@ -200,14 +206,14 @@ def test_after_a_kill_it_recovers_what_was_committed(folder: Path) -> None:
             connection.execute("CREATE TABLE kept (n integer)")
             connection.execute("INSERT INTO kept VALUES (7)")
         process.kill()
-        process.wait(20)
+        process.wait(WAIT_MAX_S)
     with running(folder) as (postgres, _):
         assert ask(postgres, "SELECT n FROM kept") == "7"
 
 
 def test_a_server_that_still_runs_on_the_data_is_ended_first(folder: Path) -> None:
     with running(folder) as (_, orphan), running(folder) as (postgres, process):
-        assert orphan.wait(20) == 0
+        assert orphan.wait(WAIT_MAX_S) == 0
         assert ask(postgres, "SELECT 1") == "1"
         assert process.poll() is None
 

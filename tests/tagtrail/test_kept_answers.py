@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,11 @@ import requests
 from tests.api import image, sha256
 from tests.postgres import Server, drop_database, new_database
 from tests.races.clients import Connection, put_manifest, put_whole_blob
-from tests.servers import RunningServer, is_alive, serving, start
+from tests.servers import RunningServer, is_alive, serving, started
 from tests.waiting import eventually
 
 REPOSITORY = "kept/app"
+REFUSED_MAX_S = 60.0
 LAYER = b"a layer of more than one byte"
 MANIFEST = image(LAYER, LAYER)
 
@@ -134,22 +134,19 @@ def test_a_killed_worker_leaves_no_cells_open(victim: RunningServer) -> None:
 
 def test_a_worker_that_was_stopped_across_a_restart_is_gone_before_the_next_server_serves(folder: Path) -> None:
     """It would wake up with what it had kept."""
-    first = start(folder / "data")
-    first.wait_ready()
-    push(first)
-    stopped = first.workers()
-    for each in stopped:
-        os.kill(each, signal.SIGSTOP)
-    first.process.kill()
-    first.process.wait()
-    second = start(folder / "data")
-    try:
+    with started(folder / "data") as first:
+        first.wait_ready()
+        push(first)
+        stopped = first.workers()
+        for each in stopped:
+            os.kill(each, signal.SIGSTOP)
+        first.process.kill()
+        first.process.wait()
+    with started(folder / "data") as second:
         second.wait_ready()
         assert not any(is_alive(each) for each in stopped)
         push(second, body=image(LAYER, LAYER, LAYER))
         assert digest_of_tag(second) == sha256(image(LAYER, LAYER, LAYER))
-    finally:
-        second.stop()
 
 
 def test_two_servers_cannot_both_be_the_single_node(postgres_server: Server, folder: Path) -> None:
@@ -159,12 +156,8 @@ def test_two_servers_cannot_both_be_the_single_node(postgres_server: Server, fol
     try:
         with serving({**options, "TAGTRAIL_SINGLE_NODE": "true"}) as first:
             for single in ("true", "false"):
-                second = start(folder / f"second-{single}", {**options, "TAGTRAIL_SINGLE_NODE": single})
-                try:
-                    assert second.process.wait(30) != 0
-                except subprocess.TimeoutExpired:
-                    second.stop()
-                    raise
+                with started(folder / f"second-{single}", {**options, "TAGTRAIL_SINGLE_NODE": single}) as second:
+                    assert second.process.wait(REFUSED_MAX_S) == 1
                 assert "another server has this log to itself" in second.log.read_text()
             push(first)
             assert digest_of_tag(first) == sha256(MANIFEST)

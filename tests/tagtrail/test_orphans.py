@@ -27,7 +27,9 @@ worker.join()
 def test_a_worker_that_is_deaf_to_the_order_to_end_does_not_outlive_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        assert is_alive(worker)
-        parent.kill()
-        eventually(lambda: not is_alive(worker), 10.0)
+        try:
+            worker = int(parent.stdout.readline())
+            assert is_alive(worker)
+        finally:
+            parent.kill()
+        eventually(lambda: not is_alive(worker))

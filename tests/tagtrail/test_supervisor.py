@@ -11,8 +11,8 @@ import tempfile
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -21,14 +21,14 @@ import requests
 
 from tagtrail.config import resolve
 from tagtrail.server.lock import settings_file
-from tagtrail.server.supervisor import CannotServe, reserve
+from tagtrail.server.supervisor import STOP_S, CannotServe, reserve
 from tests.api import sha256
-from tests.servers import RunningServer, is_alive, serving, start
+from tests.servers import RunningServer, is_alive, is_ready, serving, started
 
 pytestmark = pytest.mark.xdist_group("supervisor")
-STOP_MAX_S = 10.0
-READY_MAX_S = 5.0
-WAIT_MAX_S = 30.0
+WAIT_MAX_S = 60.0
+# A body that does not come is waited for much longer than any of these tests is, if nothing else ends it.
+PATIENT = {"TAGTRAIL_UPLOAD_GRACE_S": "1h"}
 TASKS = {
     *("expire-uploads", "discard-staging", "sweep-content", "sweep-sets", "forget-commands", "erase-addresses"),
     *("rotate-keys", "backfill"),
@@ -68,11 +68,7 @@ def kept(server: RunningServer) -> set[str]:
 
 def ready(server: RunningServer) -> bool:
     """Whether /readyz answers 200."""
-    try:
-        with urllib.request.urlopen(f"{server.url}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    return is_ready(server.host)
 
 
 def registered(server: RunningServer) -> set[int]:
@@ -88,34 +84,33 @@ def start_upload(server: RunningServer, repository: str) -> str:
     return str(answer.headers["Location"])
 
 
-def ended_by(server: RunningServer, number: int) -> float:
-    """Signal it, wait for its end, and answer how long that took."""
+def end_by(server: RunningServer, number: int) -> float:
+    """Signal it, and answer how many seconds it took to end; fails if it does not end in order."""
     began = time.monotonic()
     server.process.send_signal(number)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(WAIT_MAX_S) == 0
     return time.monotonic() - began
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_in_time_and_nothing_is_left(folder: Path, number: int) -> None:
-    server = start(folder / "data")
-    server.wait_ready()
-    below = server.descendants()
-    assert set(server.children()) == {"postgres", "api", "projector", "watchdog"}
-    assert ended_by(server, number) < STOP_MAX_S
-    assert [pid for pid in below if is_alive(pid)] == []
-    assert not settings_file(folder / "data").exists()
+    with started(folder / "data") as server:
+        server.wait_ready()
+        below = server.descendants()
+        assert set(server.children()) == {"postgres", "api", "projector", "watchdog"}
+        end_by(server, number)
+        assert [pid for pid in below if is_alive(pid)] == []
+        assert not settings_file(folder / "data").exists()
 
 
 def test_a_signal_during_the_start_ends_it_too(folder: Path) -> None:
-    server = start(folder / "data")
-    eventually("postgres is started", lambda: "postgres" in server.children())
-    below = server.descendants()
-    assert ended_by(server, signal.SIGTERM) < STOP_MAX_S
-    assert [pid for pid in below if is_alive(pid)] == []
-    again = start(folder / "data")
-    again.wait_ready()
-    again.stop()
+    with started(folder / "data") as server:
+        eventually("postgres is started", lambda: "postgres" in server.children())
+        below = server.descendants()
+        end_by(server, signal.SIGTERM)
+        assert [pid for pid in below if is_alive(pid)] == []
+    with started(folder / "data") as again:
+        again.wait_ready()
 
 
 def test_a_request_in_flight_is_finished_and_a_kept_connection_closed() -> None:
@@ -131,33 +126,32 @@ def test_a_request_in_flight_is_finished_and_a_kept_connection_closed() -> None:
                 yield b"x" * 4096
 
         def patch() -> None:
-            answer = requests.patch(f"{server.url}{location}" if location.startswith("/") else location, body())
+            answer = requests.patch(_url(server, location), body(), timeout=WAIT_MAX_S)
             statuses.append((answer.status_code, answer.headers["Range"]))
 
-        idle = http.client.HTTPConnection(server.host)
-        idle.request("GET", "/v2/")
-        idle.getresponse().read()
-        thread = threading.Thread(target=patch)
-        thread.start()
-        assert began.wait(10)
-        assert ended_by(server, signal.SIGTERM) < STOP_MAX_S
-        thread.join()
+        with closing(http.client.HTTPConnection(server.host, timeout=WAIT_MAX_S)) as idle:
+            idle.request("GET", "/v2/")
+            idle.getresponse().read()
+            thread = threading.Thread(target=patch)
+            thread.start()
+            try:
+                assert began.wait(WAIT_MAX_S)
+                end_by(server, signal.SIGTERM)
+            finally:
+                thread.join()
         assert statuses == [(202, f"0-{11 * 4096 - 1}")]
-        idle.close()
 
 
 def test_an_upload_that_is_cut_off_by_the_end_can_be_resumed(folder: Path) -> None:
-    server = start(folder / "data")
-    server.wait_ready()
-    location = start_upload(server, "resumed")
-    first = requests.patch(_url(server, location), b"x" * 1000, timeout=30)
-    assert first.status_code == 202
-    server.stop()
-    server = start(folder / "data")
-    server.wait_ready()
-    status = requests.get(_url(server, first.headers["Location"]), timeout=30)
-    assert (status.status_code, status.headers["Range"]) == (204, "0-999")
-    server.stop()
+    with started(folder / "data") as server:
+        server.wait_ready()
+        first = requests.patch(_url(server, start_upload(server, "resumed")), b"x" * 1000, timeout=30)
+        assert first.status_code == 202
+        assert server.stop() == 0
+    with started(folder / "data") as again:
+        again.wait_ready()
+        status = requests.get(_url(again, first.headers["Location"]), timeout=30)
+        assert (status.status_code, status.headers["Range"]) == (204, "0-999")
 
 
 def _url(server: RunningServer, location: str) -> str:
@@ -166,7 +160,7 @@ def _url(server: RunningServer, location: str) -> str:
 
 
 def test_an_endless_request_does_not_hold_up_the_end() -> None:
-    with serving() as server:
+    with serving(PATIENT) as server:
         location = start_upload(server, "endless")
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -174,12 +168,13 @@ def test_an_endless_request_does_not_hold_up_the_end() -> None:
             head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
             connection.sendall(head.encode() + b"x" * 5000)
             below = server.descendants()
-            assert ended_by(server, signal.SIGTERM) < STOP_MAX_S
+            end_by(server, signal.SIGTERM)
             assert [pid for pid in below if is_alive(pid)] == []
 
 
 def test_a_second_signal_makes_it_quick() -> None:
-    with serving() as server:
+    """Quicker than what the first one leaves to a request that is under way."""
+    with serving(PATIENT) as server:
         location = start_upload(server, "quick")
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -187,12 +182,12 @@ def test_a_second_signal_makes_it_quick() -> None:
             connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode())
             server.process.send_signal(signal.SIGINT)
             eventually("it says that it stops", lambda: "stopping" in server.log.read_text())
-            assert ended_by(server, signal.SIGINT) < 4.0
+            assert end_by(server, signal.SIGINT) < STOP_S - 1
 
 
 def test_a_second_start_on_the_same_data_is_refused_by_name(victim: RunningServer) -> None:
-    second = start(victim.data)
-    assert second.process.wait(30) == 1
+    with started(victim.data) as second:
+        assert second.process.wait(WAIT_MAX_S) == 1
     said = victim.log.read_text()
     assert f"is already served by process {victim.process.pid}" in said
     assert "Traceback" not in said
@@ -263,67 +258,67 @@ def test_a_process_that_ends_in_order_signs_off(victim: RunningServer, name: str
 
 def test_what_was_pushed_survives_a_killed_database(victim: RunningServer) -> None:
     location = start_upload(victim, "survives")
-    os.kill(victim.children()["postgres"], signal.SIGKILL)
-    eventually("it serves again", lambda: ready(victim) and "postgres" in victim.children())
+    killed = victim.children()["postgres"]
+    os.kill(killed, signal.SIGKILL)
+    eventually("another one runs", lambda: victim.children().get("postgres", killed) != killed)
+    eventually("it serves again", lambda: ready(victim))
     assert requests.get(_url(victim, location), timeout=30).status_code == 204
 
 
 def test_when_the_supervisor_is_killed_nothing_is_left_and_the_next_start_works(folder: Path) -> None:
-    server = start(folder / "data")
-    server.wait_ready()
-    below = server.descendants()
-    assert len(below) >= 4 + server.settings.workers
-    session = start_upload(server, "killed")
-    server.process.kill()
-    server.process.wait()
+    with started(folder / "data") as server:
+        server.wait_ready()
+        below = server.descendants()
+        assert len(below) >= 4 + server.settings.workers
+        session = start_upload(server, "killed")
+        server.process.kill()
+        server.process.wait()
     # Without waiting: the next start must cope with what is still ending.
-    again = start(folder / "data")
-    again.wait_ready()
-    assert [pid for pid in below if is_alive(pid)] == []
-    # Nothing was written for the session: its id proves that it was given out.
-    assert requests.patch(_url(again, session), b"x" * 1000, timeout=30).headers["Range"] == "0-999"
-    closed = requests.put(f"{_url(again, session)}?digest={sha256(b'x' * 1000)}", timeout=30)
-    assert closed.status_code == 201
-    assert again.stop() == 0
+    with started(folder / "data") as again:
+        again.wait_ready()
+        assert [pid for pid in below if is_alive(pid)] == []
+        # Nothing was written for the session: its id proves that it was given out.
+        assert requests.patch(_url(again, session), b"x" * 1000, timeout=30).headers["Range"] == "0-999"
+        closed = requests.put(f"{_url(again, session)}?digest={sha256(b'x' * 1000)}", timeout=30)
+        assert closed.status_code == 201
+        assert again.stop() == 0
 
 
 def test_when_the_supervisor_is_killed_an_upload_that_goes_on_does_not_hold_up_the_next_start() -> None:
-    with serving() as server:
+    with serving(PATIENT) as server:
         path = _url(server, start_upload(server, "held")).removeprefix(server.url)
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx".encode())
             below = server.descendants()
-            began = time.monotonic()
             server.process.kill()
             server.process.wait()
             eventually("what it started has ended", lambda: not [pid for pid in below if is_alive(pid)])
-            assert time.monotonic() - began < READY_MAX_S
 
 
 @pytest.mark.parametrize("spared", [(), ("postgres",), ("postgres", "api", "projector")])
 def test_when_the_watchdog_is_killed_as_well_the_next_start_still_works(folder: Path, spared: tuple[str, ...]) -> None:
-    server = start(folder / "data")
-    server.wait_ready()
-    below, children = server.descendants(), server.children()
-    doomed = [pid for name, pid in children.items() if name not in spared]
-    os.kill(server.process.pid, signal.SIGKILL)
-    for pid in doomed:
-        os.kill(pid, signal.SIGKILL)
-    server.process.wait()
-    again = start(folder / "data")
-    again.wait_ready()
-    assert [pid for pid in below if is_alive(pid)] == []
-    assert again.stop() == 0
+    with started(folder / "data") as server:
+        server.wait_ready()
+        below, children = server.descendants(), server.children()
+        doomed = [pid for name, pid in children.items() if name not in spared]
+        os.kill(server.process.pid, signal.SIGKILL)
+        for pid in doomed:
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait()
+    with started(folder / "data") as again:
+        again.wait_ready()
+        assert [pid for pid in below if is_alive(pid)] == []
+        assert again.stop() == 0
 
 
 def test_a_projector_that_is_held_does_not_outlive_it(folder: Path) -> None:
-    server = start(folder / "data")
-    server.wait_ready()
-    projector = server.children()["projector"]
-    os.kill(projector, signal.SIGSTOP)
-    assert ended_by(server, signal.SIGTERM) < STOP_MAX_S
-    assert not is_alive(projector)
+    with started(folder / "data") as server:
+        server.wait_ready()
+        projector = server.children()["projector"]
+        os.kill(projector, signal.SIGSTOP)
+        end_by(server, signal.SIGTERM)
+        assert not is_alive(projector)
 
 
 def test_children_learn_the_database_from_a_private_file_and_not_from_their_variables(victim: RunningServer) -> None:
@@ -356,30 +351,31 @@ def test_without_a_projector_none_runs_and_the_log_is_kept_all_the_same() -> Non
     with serving(None, "--no-projector") as server:
         assert set(server.children()) == {"postgres", "api", "keeper", "watchdog"}
         eventually("all tasks were run", lambda: kept(server) == TASKS)
-        os.kill(server.children()["keeper"], signal.SIGKILL)
-        eventually("another keeper is started", lambda: "keeper" in server.children())
+        killed = server.children()["keeper"]
+        os.kill(killed, signal.SIGKILL)
+        eventually("another keeper is started", lambda: server.children().get("keeper", killed) != killed)
 
 
 @pytest.mark.parametrize("more", [(), ("--no-projector",)])
 def test_an_upload_that_is_idle_for_a_day_expires(folder: Path, more: tuple[str, ...]) -> None:
     """By the keeper, whose appends the change board of the server admits; the bytes are gone."""
     clock = folder / "clock"
-    server = start(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more)
-    server.wait_ready()
-    location = start_upload(server, "idle")
-    assert requests.patch(_url(server, location), b"begun", timeout=30).status_code == 202
-    assert server.stop() == 0
+    with started(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more) as server:
+        server.wait_ready()
+        location = start_upload(server, "idle")
+        assert requests.patch(_url(server, location), b"begun", timeout=30).status_code == 202
+        assert server.stop() == 0
     clock.write_text(str(25 * 3600))
-    again = start(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more)
-    again.wait_ready()
-    path = urllib.parse.urlsplit(location).path
-    eventually("it has expired", lambda: requests.get(f"{again.url}{path}", timeout=30).status_code == 404)
-    eventually("its bytes are gone", lambda: list((folder / "data" / "uploads").iterdir()) == [])
-    eventually("all tasks were run", lambda: kept(again) == TASKS)
-    found = again.metrics()
-    assert found["tagtrail_keeper_up"] == 1
-    assert found['tagtrail_keeper_removed_total{task="expire-uploads"}'] == 1
-    assert again.stop() == 0
+    with started(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more) as again:
+        again.wait_ready()
+        path = urllib.parse.urlsplit(location).path
+        eventually("it has expired", lambda: requests.get(f"{again.url}{path}", timeout=30).status_code == 404)
+        eventually("its bytes are gone", lambda: list((folder / "data" / "uploads").iterdir()) == [])
+        eventually("all tasks were run", lambda: kept(again) == TASKS)
+        found = again.metrics()
+        assert found["tagtrail_keeper_up"] == 1
+        assert found['tagtrail_keeper_removed_total{task="expire-uploads"}'] == 1
+        assert again.stop() == 0
 
 
 def test_it_says_where_it_listens_and_how_to_push(victim: RunningServer) -> None:

@@ -1,9 +1,9 @@
 """When a connection is cut off, and that the right one is."""
 
-import os
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -147,9 +147,14 @@ def test_who_may_not_have_read_all_that_it_took_sees_no_reset(pair: tuple[socket
     assert client.recv(100) == b""
 
 
-def test_what_is_no_connection_is_passed_over(tmp_path: "os.PathLike[str]") -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as local:
-        for each in (listener.fileno(), local.fileno(), os.open(tmp_path, os.O_RDONLY), 99_999):
+def test_what_is_no_connection_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket(socket.AF_UNIX) as local,
+        (tmp_path / "file").open() as file,
+    ):
+        for each in (listener.fileno(), local.fileno(), file.fileno(), 99_999):
             assert sockets.look(each) is None
 
 

@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tests.postgres import Database
@@ -20,7 +20,7 @@ from tests.upgrade.traffic import MANIFEST, Client
 from tests.waiting import eventually
 
 START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
 THREADS = 4
 
 
@@ -105,7 +105,8 @@ def status(host: str, path: str) -> tuple[int, str]:
         with urllib.request.urlopen(f"http://{host}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as answer:
-        return answer.code, answer.read().decode()
+        with answer:
+            return answer.code, answer.read().decode()
     except OSError as problem:
         return 0, str(problem)
 
@@ -137,6 +138,7 @@ class Storm:
             self._stop.set()
             for each in self._threads:
                 each.join()
+        assert self.problems == []
 
     def through(self, *servers: Server) -> None:
         """Use these servers from now on; returns when the requests to others have ended."""
@@ -156,6 +158,10 @@ class Storm:
         assert self.problems == []
 
     def _run(self, number: int) -> None:
+        with ExitStack() as stack:
+            self._push_and_pull(number, stack)
+
+    def _push_and_pull(self, number: int, stack: ExitStack) -> None:
         chance = random.Random(number)
         clients: dict[str, Client] = {}
         repository = f"storm/app{number}"
@@ -167,7 +173,8 @@ class Storm:
             if not set(used) <= set(self.hosts):
                 continue
             for host in used:
-                clients.setdefault(host, Client(f"http://{host}"))
+                if host not in clients:
+                    clients[host] = stack.enter_context(closing(Client(f"http://{host}")))
             try:
                 self._round(clients[used[0]], clients[used[1]], repository, count)
             except (AssertionError, OSError, ValueError) as problem:

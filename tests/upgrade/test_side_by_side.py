@@ -6,6 +6,7 @@ present one with one more revision, since nobody has a later program.
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -15,9 +16,9 @@ from eventstore import schema, verify
 from eventstore.features import READERS, Feature
 from eventstore.store import Store
 from eventstore.window import REVISION
-from projections.builds import admin
 from projections.builds.verify import verify as verify_models
 from tests.api import registry_over
+from tests.folded import wait_folded
 from tests.postgres import Database, Server, drop_database, empty_database
 from tests.upgrade.releases import Program, next_release, present, previous_release, unpack
 from tests.upgrade.rolling import Server as Api
@@ -53,15 +54,16 @@ def site(empty: Database) -> Iterator[Site]:
 def take_turns(one: Api, other: Api) -> None:
     """An upload that was opened through either of two servers goes on through both."""
     for opener, follower in ((one, other), (other, one)):
-        first, second = Client(f"http://{opener.host}"), Client(f"http://{follower.host}")
-        location = first.ask("POST", "/v2/turns/app/blobs/uploads/", 202).headers["Location"]
-        assert second.ask("GET", location, 204).headers["Range"] == "0-0"
-        second.ask("PATCH", location, 202, data=b"first ")
-        first.ask("PATCH", location, 202, data=b"second ")
-        second.ask("PUT", f"{location}?digest={digest_of(b'first second third')}", 201, data=b"third")
-        location = first.ask("POST", "/v2/turns/app/blobs/uploads/", 202).headers["Location"]
-        second.ask("DELETE", location, 204)
-        first.ask("PATCH", location, 404, data=b"more")
+        host, another = f"http://{opener.host}", f"http://{follower.host}"
+        with closing(Client(host)) as first, closing(Client(another)) as second:
+            location = first.ask("POST", "/v2/turns/app/blobs/uploads/", 202).headers["Location"]
+            assert second.ask("GET", location, 204).headers["Range"] == "0-0"
+            second.ask("PATCH", location, 202, data=b"first ")
+            first.ask("PATCH", location, 202, data=b"second ")
+            second.ask("PUT", f"{location}?digest={digest_of(b'first second third')}", 201, data=b"third")
+            location = first.ask("POST", "/v2/turns/app/blobs/uploads/", 202).headers["Location"]
+            second.ask("DELETE", location, 204)
+            first.ask("PATCH", location, 404, data=b"more")
 
 
 def roll(site: Site, old: Program, new: Program, newest: str) -> str:
@@ -85,9 +87,9 @@ def roll(site: Site, old: Program, new: Program, newest: str) -> str:
         storm.wait()
         third = site.api(old)
         take_turns(second, third)
-        client = Client(f"http://{third.host}")
-        location = client.ask("POST", "/v2/turns/left/blobs/uploads/", 202).headers["Location"]
-        client.ask("PATCH", location, 202, data=b"begun ")
+        with closing(Client(f"http://{third.host}")) as client:
+            location = client.ask("POST", "/v2/turns/left/blobs/uploads/", 202).headers["Location"]
+            client.ask("PATCH", location, 202, data=b"begun ")
         storm.through(second, third)
         storm.wait()
         assert status(second.host, "/readyz")[0] == 200
@@ -97,9 +99,7 @@ def roll(site: Site, old: Program, new: Program, newest: str) -> str:
 def assert_verified(database: Database) -> None:
     """The log, what stands beside it, and the read models when they are level with it."""
     assert verify.verify(database.app_url) == []
-    store = Store(database.app_url)
-    assert admin.wait_until(database.app_url, store.head())
-    store.close()
+    wait_folded(database.app_url)
     assert [each.name for each in verify_models(database.app_url) if not each.equal] == []
 
 
@@ -107,14 +107,13 @@ def test_no_request_fails_while_the_release_before_is_replaced(site: Site, empty
     """And it goes back, until a new event type stands in the log: then the old program says so."""
     left = roll(site, previous, present(), REVISION)
     assert_verified(empty)
-    store = Store(empty.app_url)
-    assert any(each.startswith("api ") for each in store.features.lacking(NEW_EVENT))
-    site.stop()
-    with psycopg.connect(empty.admin_url) as connection:
-        # Workers that end do not say so; a minute later they count as gone.
-        connection.execute("UPDATE feed.process SET seen_at = seen_at - interval '1 minute'")
-    eventually(lambda: not store.features.lacking(NEW_EVENT), what="no live process lacks it")
-    store.close()
+    with closing(Store(empty.app_url)) as store:
+        assert any(each.startswith("api ") for each in store.features.lacking(NEW_EVENT))
+        site.stop()
+        with psycopg.connect(empty.admin_url) as connection:
+            # Workers that end do not say so; a minute later they count as gone.
+            connection.execute("UPDATE feed.process SET seen_at = seen_at - interval '1 minute'")
+        eventually(lambda: not store.features.lacking(NEW_EVENT), what="no live process lacks it")
     with registry_over(empty, site.folder / "data") as registry:
         # Uploads are opened the new way now; what the old program opened goes on to its end.
         upload = registry.post("/v2/turns/left/blobs/uploads/").headers["Location"]

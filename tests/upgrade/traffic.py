@@ -32,6 +32,10 @@ class Client:
     url: str
     session: requests.Session = field(default_factory=requests.Session)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self.session.close()
+
     def ask(self, method: str, path: str, *expected: int, **more: Any) -> requests.Response:
         """The answer; raises AssertionError unless its status is an expected one."""
         answer = self.session.request(method, f"{self.url}{path}", timeout=TIMEOUT_S, **more)

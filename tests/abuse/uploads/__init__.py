@@ -99,9 +99,11 @@ def curl(host: str, given: Round) -> Found:
 def python_requests(host: str, given: Round) -> Found:
     """The package requests, on urllib3."""
     kept = local()
+    made = ExitStack()
 
     def one(_: int) -> Found:
-        session: requests.Session = kept.__dict__.setdefault("session", requests.Session())
+        session: requests.Session = kept.__dict__.get("session") or made.enter_context(requests.Session())
+        kept.session = session
         body = bytes(given.size)
 
         def ask(method: str, path: str, data: object, expected: tuple[int, str]) -> str:
@@ -114,7 +116,8 @@ def python_requests(host: str, given: Round) -> Found:
         sent = iter([body]) if given.chunked else body
         return _found(ask("PUT", PATH, sent, REFUSED), ask("POST", "/v2/", None, INNOCENT))
 
-    return _together(one, given)
+    with made:
+        return _together(one, given)
 
 
 def python_http(host: str, given: Round) -> Found:

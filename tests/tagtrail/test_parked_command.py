@@ -1,0 +1,31 @@
+"""`tagtrail projections` on a key whose events a fold could not take: it is shown, stays while it must, and goes on."""
+
+from click.testing import CliRunner
+
+from tagtrail.cli.main import cli
+from tests.api import Registry
+from tests.postgres import Database
+from tests.projections.test_parking import BAD, broken_fold, parked_now, projecting
+
+
+def test_a_parked_key_is_shown_and_goes_on_by_command_once_its_fold_is_mended(
+    registry: Registry, database: Database
+) -> None:
+    """Exit status 1 as long as it cannot; `status` names the key, where it stands and why."""
+
+    def ask(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["projections", *arguments, "--database", database.app_url])
+        return done.exit_code, done.output
+
+    with broken_fold("raises"), projecting(database.app_url):
+        registry.push(BAD, "boom", b"1")
+        (parked,) = parked_now(database)
+        stands = f"{BAD} in {parked.build}"
+        assert f"PARKED: {stands} from position {parked.position} (TagMoved): KeyError" in ask("status")[1]
+        status, said = ask("replay-parked")
+        assert (status, said.startswith(f"{stands}: 0 events folded, stays parked: KeyError")) == (1, True)
+    assert ask("replay-parked") == (0, f"{stands}: 1 events folded, goes on\n")
+    assert ask("replay-parked") == (0, "")
+    assert "PARKED" not in ask("status")[1]
+    registry.rooms.reader._tail = False
+    assert registry.get(f"/v2/{BAD}/tags/list").get_json()["tags"] == ["boom"]
