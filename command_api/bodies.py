@@ -1,4 +1,4 @@
-"""Reading request bodies: bounded memory, a minimum rate, a bounded number of open ones.
+"""Reading request bodies: bounded memory, a minimum rate. The number of open ones is bounded by `protocol.gates`.
 
 The server's reads block until the asked number of bytes has come or the body ends, and a blocked read cannot be
 interrupted. So a read asks for no more than the client has shown to send within a few seconds; and because a wholly
@@ -6,7 +6,6 @@ silent client holds its thread until it goes away, the number of open bodies sta
 See docs/decisions/0003-slow-bodies.md.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ READ_BYTES_MAX = 256 * 1024
 _READ_S = 5.0
 # Three small reads until a fast client is read in blocks of the full size.
 _GROWTH = 64
-WORKERS_MAX = 8
 
 
 class BodyError(Exception):
@@ -119,16 +117,3 @@ class _Pace:
         shown = min(self.received / max(self._waited_s, 1e-6), size / max(waited_s, 1e-6))
         ask = min(READ_BYTES_MAX, self.received * _GROWTH, int(shown * _READ_S))
         self.next_read = max(READ_BYTES_FIRST, ask)
-
-
-class WorkGate:
-    """Lets a few threads work (hash, write, flush) at a time; never held while waiting for a client."""
-
-    def __init__(self, workers_max: int = WORKERS_MAX) -> None:
-        self._free = threading.BoundedSemaphore(workers_max)
-
-    def __enter__(self) -> None:
-        self._free.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._free.release()

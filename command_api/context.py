@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from blobstore.interface import BlobStore
-from command_api.bodies import BodyLimits, WorkGate
-from command_api.seal_keys import SealKeys
-from command_api.sessions import Sessions
+from command_api.bodies import BodyLimits
+from command_api.gates import WorkGate
+from command_api.uploads.seal_keys import SealKeys
+from command_api.uploads.sessions import Sessions
 from domain.decision import Decision, Refusal
 from eventstore.store import Store
 from eventstore.types import Cause, Command, Condition, Expand, NewEvent, Outcome, Refused

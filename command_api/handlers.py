@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from command_api import uploads
 from command_api.blobs import unlinking
 from command_api.context import Context
 from command_api.manifests import deleting, pushing
+from command_api.uploads import requests as uploads
 from protocol.messages import Handlers
 from protocol.routes import Kind
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from blobstore.disk import DiskBlobStore
-from command_api.upkeep import ORPHANS_KEPT, UploadUpkeep
+from command_api.uploads.upkeep import ORPHANS_KEPT, UploadUpkeep
 from eventstore.feed.keeper import Keeper, Task
 from eventstore.store import Store
 from eventstore.upkeep import Upkeep

@@ -10,10 +10,11 @@ from pathlib import Path
 from blobstore.disk import DiskBlobStore
 from blobstore.pace import Allowance
 from command_api import handlers as command_handlers
-from command_api.bodies import BodyLimits, WorkGate
+from command_api.bodies import BodyLimits
 from command_api.context import Context as CommandContext
 from command_api.context import Limits
-from command_api.seal_keys import SealKeys
+from command_api.gates import WorkGate
+from command_api.uploads.seal_keys import SealKeys
 from domain.features import HANDLED
 from eventstore.board.board import Board
 from eventstore.feed.members import Member, Membership

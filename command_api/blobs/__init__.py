@@ -1,1 +1,1 @@
-"""Blobs of a repository: whether their bytes are whole, and how it gives them up."""
+"""Blobs of a repository: committed, mounted, unlinked; whether their files are whole."""

@@ -19,11 +19,11 @@ from command_api.bodies import (
     BodyIncomplete,
     BodyLimits,
     BodyTooSlow,
-    WorkGate,
     content_length,
     has_body,
     read_body,
 )
+from command_api.gates import WorkGate
 
 LIMITS = BodyLimits(rate_min_bytes_per_s=1000, grace_s=10)
 MIB = 1024 * 1024

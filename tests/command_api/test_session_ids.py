@@ -12,9 +12,9 @@ from freezegun.api import FrozenDateTimeFactory
 from werkzeug.wrappers import Response
 
 from blobstore.disk import DiskBlobStore
-from command_api import uploads
-from command_api.seal_keys import SealKeys
-from command_api.sessions import Sessions
+from command_api.uploads import requests as uploads
+from command_api.uploads.seal_keys import SealKeys
+from command_api.uploads.sessions import Sessions
 from domain.event import decode
 from domain.features import HANDLED, SESSION_IDS
 from domain.streams import upload_stream

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blobstore.disk import DiskBlobStore
-from command_api.sessions import Session, Sessions
+from command_api.uploads.sessions import Session, Sessions
 from domain.upload import Upload
 from eventstore.store import Store
 from eventstore.types import Command, Outcome, StoreUnavailable

@@ -10,7 +10,8 @@ import pytest
 from werkzeug.wrappers import Response
 
 import domain.upload
-from command_api import commits, uploads
+from command_api.blobs import commits
+from command_api.uploads import requests as uploads
 from domain.digests import digest_of
 from domain.streams import blob_stream
 from eventstore.store import Store

@@ -17,9 +17,9 @@ import pytest
 from blobstore import staging
 from blobstore.disk import DiskBlobStore
 from blobstore.folders import flush_folder
-from command_api import uploads
-from command_api.seal_keys import SealKeys
-from command_api.sessions import Sessions
+from command_api.uploads import requests as uploads
+from command_api.uploads.seal_keys import SealKeys
+from command_api.uploads.sessions import Sessions
 from domain import upload as sessions
 from domain.blob import BlobCommitted
 from domain.digests import Digest, digest_of, parse_digest

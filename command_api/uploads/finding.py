@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from command_api.context import Context
-from command_api.sessions import Session
+from command_api.uploads.sessions import Session
 from domain import upload as uploads
 from domain.names import InvalidName, UploadId
 from domain.session_id import SessionId, claimed, old_upload_id, proof_of

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from blobstore.interface import NoSpace, StagedUpload, UploadBusy, UploadMissing
-from command_api.commits import SessionChanged, commit_blob, other_digest
+from command_api.blobs.commits import SessionChanged, commit_blob, other_digest
+from command_api.blobs.mounts import mount
 from command_api.context import Context
-from command_api.finding import find, find_open, require_open, seen, unknown_upload
-from command_api.mounts import mount
 from command_api.receiving import receive
-from command_api.sessions import Session
+from command_api.uploads.finding import find, find_open, require_open, seen, unknown_upload
+from command_api.uploads.sessions import Session
 from domain import upload as uploads
 from domain.changes import new_event
 from domain.digests import DEFAULT_ALGORITHM, Digest, UnsupportedAlgorithm, new_hash
