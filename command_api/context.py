@@ -13,7 +13,7 @@ from command_api.uploads.seal_keys import SealKeys
 from command_api.uploads.sessions import Sessions
 from domain.decision import Decision, Refusal
 from eventstore.store import Store
-from eventstore.types import Cause, Command, Condition, Expand, NewEvent, Outcome, Refused
+from eventstore.types import Cause, Command, Condition, Content, Expand, NewEvent, Outcome, Refused
 from protocol.gates import AddressGate
 from protocol.messages import Request
 
@@ -57,6 +57,7 @@ class Context:
         request: Request,
         events: Sequence[NewEvent | Expand],
         conditions: Sequence[Condition] = (),
+        contents: Sequence[Content] = (),
     ) -> Outcome:
         """Append one command for the request's actor; a fresh idempotency key each time (rule: random command ids)."""
         return self.store.append(
@@ -72,10 +73,11 @@ class Context:
                 now=self.clock(),
                 events=tuple(events),
                 conditions=tuple(conditions),
+                contents=tuple(contents),
             )
         )
 
-    def carry_out(self, request: Request, decision: Decision) -> Refusal | None:
-        """Append what was decided; answers why it was refused, None if it stands in the log."""
-        outcome = self.append(request, decision.events, decision.conditions)
+    def carry_out(self, request: Request, decision: Decision, contents: Sequence[Content] = ()) -> Refusal | None:
+        """Append what was decided and the contents that it names; answers why it was refused, None if it stands."""
+        outcome = self.append(request, decision.events, decision.conditions, contents)
         return decision.refusal(outcome.failed_conditions) if isinstance(outcome, Refused) else None

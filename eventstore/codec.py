@@ -1,6 +1,7 @@
 """Commands as the JSON that es_append reads, its answers as outcomes, rows as events."""
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from eventstore.types import (
     AtMost,
     Command,
     Condition,
+    Content,
     Ensure,
     Exact,
     Expand,
@@ -29,6 +31,8 @@ from eventstore.types import (
 )
 
 EVENT_DATA_BYTES_MAX = 2048
+# Body and facts of a content that an append may carry: most manifests. Everybody waits while it is stored.
+CARRIED_BYTES_MAX = 16 * 1024
 
 # Of a row of log.es_event called `e`; the JSON as text, so that it stays exactly as appended.
 EVENT_COLUMNS = (
@@ -63,13 +67,15 @@ def encode_command(command: Command, partitions: int) -> str:
             for each in command.events
         ],
     }
+    carried = carried_contents(command)
     optional = {
         "correlation_id": cause.correlation_id,
         "address": cause.address,
         "user_agent": cause.user_agent,
         "conditions": _conditions(command.conditions) if command.conditions else None,
         "versions": _versions(command.events),
-        "contents": _contents(command.events),
+        "contents": [each for each in _named(command.events) if each not in {one.digest for one in carried}],
+        "carried": [[each.digest, b64encode(each.body).decode(), each.facts] for each in carried],
     }
     encoded.update((name, value) for name, value in optional.items() if value)
     return json.dumps(encoded, separators=(",", ":"))
@@ -149,9 +155,24 @@ def _versions(events: Iterable[NewEvent | Expand]) -> list[tuple[str, int]]:
     return list(expected)
 
 
-def _contents(events: Iterable[NewEvent | Expand]) -> list[str]:
+def _named(events: Iterable[NewEvent | Expand]) -> list[str]:
     named = (event.content for event in events if isinstance(event, NewEvent) and event.content is not None)
     return list(dict.fromkeys(named))
+
+
+def carried_contents(command: Command) -> list[Content]:
+    """The contents that the append itself stores: small ones, which an event names that is never dropped.
+
+    So none is ever stored without the event that names it, and no sweep has to look.
+    """
+    appended = _named(
+        each for each in command.events if isinstance(each, NewEvent) and not isinstance(each.mode, Ensure)
+    )
+    return [
+        each
+        for each in command.contents
+        if each.digest in appended and len(each.body) + len(each.facts) <= CARRIED_BYTES_MAX
+    ]
 
 
 def decode_outcome(answer: dict[str, Any]) -> Outcome:

@@ -13,6 +13,7 @@ from eventstore.board.board import Board
 from eventstore.codec import (
     EVENT_COLUMNS,
     STREAM_COLUMNS,
+    carried_contents,
     decode_outcome,
     encode_command,
     recorded_from_row,
@@ -158,6 +159,10 @@ class Store:
         if opened.partitions is None:
             (opened.partitions,) = opened.reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
         self.features.admit(command)
+        carried = carried_contents(command)
+        for each in command.contents:
+            if each not in carried:
+                self.put_content(each)
         cells = () if self._board is None else self._board.cells_changed(command)
         answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s, cells)
         return decode_outcome(answer)

@@ -95,7 +95,8 @@ class Command:
     """One atomic append over any number of streams (rule: whole or not at all).
 
     `id` is the idempotency key (rule: random command ids). `now` is the time of the appender's clock
-    (rule: times never fall).
+    (rule: times never fall). `contents` are stored if they are not there yet, before the events that name them or
+    together with them (rule: content before the append).
     """
 
     id: str
@@ -103,6 +104,7 @@ class Command:
     now: datetime
     events: tuple[NewEvent | Expand, ...]
     conditions: tuple[Condition, ...] = ()
+    contents: tuple["Content", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,7 @@ def _append(context: Context, request: Request, decision: Decision, content: Con
     It is one command (rules: whole or not at all; no manifest without its blobs).
     """
     for _ in range(_ATTEMPTS_MAX):
-        context.store.put_content(content)
-        refusal = context.carry_out(request, _judged(context, request, decision))
+        refusal = context.carry_out(request, _judged(context, request, decision), [content])
         if refusal is None:
             return
         if refusal.reasons:

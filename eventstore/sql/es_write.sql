@@ -23,6 +23,13 @@ DECLARE
     previous jsonb;
     result json;
 BEGIN
+    IF command ? 'carried' THEN
+        -- Small content, for which a transaction of its own would cost more. It is not listed as new: an event names it.
+        INSERT INTO log.es_content (digest, stored_at, body, facts)
+        SELECT c->>0, moment, decode(c->>1, 'base64'), (c->>2)::jsonb
+          FROM jsonb_array_elements(command->'carried') AS c
+            ON CONFLICT (digest) DO NOTHING;
+    END IF;
     FOR event IN SELECT e FROM jsonb_array_elements(command->'events') AS e LOOP
         IF event ? 'target' THEN
             -- EXECUTE here and below: see es_refusal.

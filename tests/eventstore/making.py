@@ -8,7 +8,7 @@ import psycopg
 
 from eventstore.codec import decode_outcome, encode_command
 from eventstore.partition import DEFAULT_PARTITIONS
-from eventstore.types import ANY, KEEP, Cause, Command, Condition, Expand, Keep, Mode, NewEvent, Outcome
+from eventstore.types import ANY, KEEP, Cause, Command, Condition, Content, Expand, Keep, Mode, NewEvent, Outcome
 
 APPEND = "SELECT log.es_append(0::smallint, %s::jsonb, false)"
 
@@ -35,10 +35,11 @@ def command(
     given_id: str = "",
     now: datetime | None = None,
     address: str | None = None,
+    contents: tuple[Content, ...] = (),
 ) -> Command:
     """A command with a fresh id unless one is given."""
     cause = Cause("tester", "request", address=address)
-    return Command(given_id or secrets.token_hex(16), cause, now or datetime.now(UTC), events, needs)
+    return Command(given_id or secrets.token_hex(16), cause, now or datetime.now(UTC), events, needs, contents)
 
 
 def as_batch(commands: Sequence[Command]) -> str:

@@ -1,7 +1,7 @@
 """Power is lost after any step of any push: never an event without its bytes, and every client can go on.
 
-The steps are those of the disk and of the store: create, write, flush, rename, flush the folder, put the manifest's
-content, append, answer. The database keeps what it committed; the disk keeps what it must, or more, or mangled.
+The steps are those of the disk and of the store: create, write, flush, rename, flush the folder, append (with
+the manifest's content), answer. The database keeps what it committed; the disk keeps what it must, or more, or mangled.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ from tests.sessions import upload_of
 from tests.upkeep import keep_once
 
 STEPS_MAX = 40
-STEPS = {"create", "pwrite", "ftruncate", "flush bytes", "rename", "flush folder", "unlink", "put_content", "append"}
+STEPS = {"create", "pwrite", "ftruncate", "flush bytes", "rename", "flush folder", "unlink", "append"}
 SCHEDULES = 400
 SEED = 20261125
 
@@ -55,8 +55,7 @@ class Machine:
         self._claimed: dict[Path, Digest] = {}
         self.steps_seen: set[str] = set()
         self._position = 0
-        for name in ("put_content", "append"):
-            patch.setattr(Store, name, self._step_of_the_store(getattr(Store, name), name))
+        patch.setattr(Store, "append", self._step_of_the_store(Store.append, "append"))
         # A PUT whose bytes are gone waits so long for another one that may be committing them.
         patch.setattr(uploads, "_COMMIT_WAIT_S", 0.05)
 
