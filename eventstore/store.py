@@ -88,9 +88,12 @@ _MEMBER_COLUMNS = ("target", "refers", "ref", "or_target", "or_ref", "need")
 _PUT_MEMBERS = (
     "SELECT log.es_put_members(%s, %s::text[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::integer[])"
 )
+# Both numbers only grow, so their sum is the same as long as both are.
 _MARKS = Statement(
     "SELECT k.key, l.epoch, coalesce((SELECT e.position FROM log.es_event AS e WHERE e.log_id = 0 AND e.key = k.key"
-    " ORDER BY e.position DESC LIMIT 1), 0) FROM unnest(%s::text[]) AS k (key), log.es_log AS l WHERE l.log_id = 0"
+    " ORDER BY e.position DESC LIMIT 1), 0)"
+    " + coalesce((SELECT s.version FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = k.key), 0)"
+    " FROM unnest(%s::text[]) AS k (key), log.es_log AS l WHERE l.log_id = 0"
 )
 _LOG_INFO = (
     "SELECT l.partitions, l.epoch, s.version_num, s.serves_from, current_setting('transaction_read_only')::boolean"
@@ -270,7 +273,10 @@ class Store:
         return int(self._reader.row(_HEAD)[0])
 
     def marks(self, keys: Collection[str]) -> dict[str, Mark]:
-        """The log's epoch and the position of the last event, or 0, for each key, all at one moment."""
+        """The log's epoch and a number that each event of the key raises, for each key, all at one moment.
+
+        A stream can be asked for like a key.
+        """
         return {key: (epoch, position) for key, epoch, position in self._reader.rows(_MARKS, (list(keys),))}
 
     def idle_streams(self, ref: str, before: datetime, limit: int) -> list[StreamState]:

@@ -72,12 +72,15 @@ class AnswerCache:
         kept.used = True
         return kept.served
 
-    def open(self, repository: str) -> Opening | None:
-        """To be asked for before the database is asked; None if what it says must not be kept."""
+    def open(self, key: str) -> Opening | None:
+        """To be asked for before the database is asked; None if what it says must not be kept.
+
+        `key` is the repository, or the stream of a blob's link.
+        """
         if self._voucher is None:
             return None
-        ticket = self._voucher.ticket(repository)
-        return None if ticket is None else Opening(repository, ticket)
+        ticket = self._voucher.ticket(key)
+        return None if ticket is None else Opening(key, ticket)
 
     def keep(self, path: str, opening: Opening, served: Served, size: int) -> None:
         """Keep what the database said of a path after `opening` was given; `size` is that of its bytes."""

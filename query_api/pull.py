@@ -5,6 +5,7 @@ import sys
 from blobstore.interface import BlobName
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
 from domain.names import InvalidName, RepositoryName, parse_tag
+from domain.streams import link_stream
 from projections.models import links, manifests
 from projections.models.manifests import ManifestFound
 from protocol.conditions import not_modified
@@ -77,7 +78,7 @@ def blob(context: Context, request: Request) -> Answer:
     """GET or HEAD …/blobs/<digest>, whole or in parts, if this repository links it."""
     repository = request.repository
     digest = _digest(request.route.reference, Code.BLOB_UNKNOWN)
-    opening = context.cache.open(repository)
+    opening = context.cache.open(link_stream(repository, digest))
     link = links.find(context.reader, repository, str(digest))
     if link is None:
         raise unknown_blob(str(digest))

@@ -6,23 +6,25 @@ from pathlib import Path
 
 from eventstore.board.cells import Cells, Ticket, cell_of
 from eventstore.board.writer import Writer
-from eventstore.types import Command, NewEvent
+from eventstore.types import AppendRejected, Command, Expand, NewEvent
 
 
 class Board:
     """One process's part of its server's board, opened after any fork.
 
     `path` names the memory, as the server has it open. Streams whose names begin with one of `ignored` are those on
-    which no answer that is kept depends.
+    which no answer that is kept depends. Those that begin with one of `apart` are keys of their own: an answer about
+    their event's key does not depend on them, and who keeps one about them names the stream as its key.
     """
 
-    def __init__(self, path: Path, *, ignored: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, *, ignored: tuple[str, ...] = (), apart: tuple[str, ...] = ()) -> None:
         """Raises OSError if the server is gone."""
         # Opened anew, not inherited: locks belong to an opening, and each process must have its own.
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._cells = Cells(self._descriptor)
         self._writer = Writer(self._cells, self._descriptor)
         self._ignored = ignored
+        self._apart = apart
 
     @property
     def writer(self) -> Writer:
@@ -30,12 +32,18 @@ class Board:
         return self._writer
 
     def cells_changed(self, command: Command) -> Collection[int]:
-        """The cells of the keys whose answers the command may change."""
-        return {
-            cell_of(event.key)
-            for event in command.events
-            if not (isinstance(event, NewEvent) and event.stream.startswith(self._ignored))
-        }
+        """The cells of the keys whose answers the command may change. Raises AppendRejected if that cannot be known."""
+        keys = (self._key_of(event) for event in command.events)
+        return {cell_of(key) for key in keys if key is not None}
+
+    def _key_of(self, event: NewEvent | Expand) -> str | None:
+        if isinstance(event, Expand):
+            if event.prefix.startswith(self._apart):
+                raise AppendRejected(f"which streams {event.type} would change is not known before the append")
+            return event.key
+        if event.stream.startswith(self._ignored):
+            return None
+        return event.stream if event.stream.startswith(self._apart) else event.key
 
     def ticket(self, key: str) -> Ticket | None:
         """See Cells.ticket."""

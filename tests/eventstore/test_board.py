@@ -17,7 +17,7 @@ from eventstore.board.board import Board
 from eventstore.board.registrar import LogKept, Registrar
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
-from eventstore.types import Appended, StoreUnavailable
+from eventstore.types import Appended, AppendRejected, Expand, StoreUnavailable
 from tests.eventstore.making import command, event
 from tests.postgres import Database
 from tests.waiting import eventually
@@ -45,7 +45,7 @@ def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -
 @contextmanager
 def member(database: Database, path: Path, **options: Any) -> Iterator[tuple[Store, Board]]:
     """What one API process has; its store may have options."""
-    board = Board(path, ignored=("upload-",))
+    board = Board(path, ignored=("upload-",), apart=("link-",))
     store = Store(database.app_url, board=board, **options)
     try:
         yield store, board
@@ -103,6 +103,35 @@ def test_an_append_of_one_process_ends_what_another_keeps(database: Database) ->
         append(store, "tag-1")
         assert not reader.holds(KEY, ticket)
         assert reader.ticket(KEY) is not None
+
+
+def test_a_stream_apart_is_a_key_of_its_own(database: Database) -> None:
+    """What is kept of it ends with its events alone, and what is kept of their key does not."""
+    with (
+        kept_by(database) as server,
+        member(database, server.path) as (store, _),
+        member(database, server.path) as (_, reader),
+    ):
+        tickets = {key: reader.ticket(key) for key in (KEY, "link-1", "link-2")}
+
+        def held() -> list[str]:
+            return [key for key, ticket in tickets.items() if ticket is not None and reader.holds(key, ticket)]
+
+        append(store, "link-1")
+        assert held() == [KEY, "link-2"]
+        append(store, "tag-1")
+        assert held() == ["link-2"]
+
+
+def test_an_event_to_unknown_streams_apart_is_refused(database: Database) -> None:
+    """Nobody could say beforehand what it changes."""
+    gone = command(Expand("live", "link-you/", KEY, "Gone", 1, "{}", "digest"))
+    with (
+        kept_by(database) as server,
+        member(database, server.path) as (store, _),
+        pytest.raises(AppendRejected, match="not known before"),
+    ):
+        store.append(gone)
 
 
 def test_who_does_not_share_the_board_cannot_append(database: Database, caplog: pytest.LogCaptureFixture) -> None:

@@ -100,3 +100,8 @@ def test_a_mark_moves_with_its_key_and_with_the_epoch(database: Database) -> Non
         store.append(command(event("t", key="b")))
         assert validator.holds("a", one)
         assert store.marks(["a", "b", "c"]) == {"a": one, "b": (one[0], 2), "c": (one[0], 0)}
+        stream = validator.ticket("t")
+        store.append(command(event("u", key="b")))
+        assert validator.holds("t", stream), "a stream is asked for like a key"
+        store.append(command(event("t", key="b")))
+        assert not validator.holds("t", stream)

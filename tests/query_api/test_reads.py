@@ -170,3 +170,17 @@ def test_whoever_asks_what_a_tag_names_is_served_that_without_a_question(
             assert (found.status_code, sha256(found.data)) == (200, digest)
     assert registry.delete(f"/v2/u/app/manifests/{digest}").status_code == 202
     assert [registry.get(f"/v2/u/app/manifests/{each}").status_code for each in ("v1", digest)] == [404, 404]
+
+
+def test_a_push_of_an_image_leaves_what_is_kept_of_blobs(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push of what is there already asks for its blobs first; but the end of a link is seen."""
+    digest = sha256(DATA)
+    registry.push("u/app", "v1", DATA)
+    assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 200
+    registry.push("u/app", "v2", b"another layer")
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "one", Mock(side_effect=AssertionError("asked")))
+        assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 200
+    registry.delete("/v2/u/app/manifests/v1")
+    assert registry.delete(f"/v2/u/app/blobs/{digest}").status_code == 202
+    assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 404
