@@ -1,4 +1,4 @@
-"""The command side's table of routes and methods with their handlers."""
+"""The command side's tables of routes and methods with their handlers."""
 
 from functools import partial
 
@@ -10,16 +10,22 @@ from protocol.messages import Handlers
 from protocol.routes import Kind
 
 
-def handlers(context: Context) -> Handlers:
-    """Every command of the wire, and the status of uploads, which is read from stream state."""
+def push_handlers(context: Context) -> Handlers:
+    """What a push asks for, served in front of Flask."""
     return {
         (Kind.UPLOADS, "POST"): partial(uploads.start, context),
-        (Kind.UPLOAD, "GET"): partial(uploads.status, context),
-        (Kind.UPLOAD, "HEAD"): partial(uploads.status, context),
         (Kind.UPLOAD, "PATCH"): partial(uploads.append_chunk, context),
         (Kind.UPLOAD, "PUT"): partial(uploads.finish, context),
-        (Kind.UPLOAD, "DELETE"): partial(uploads.cancel, context),
         (Kind.MANIFEST, "PUT"): partial(pushing.put, context),
+    }
+
+
+def handlers(context: Context) -> Handlers:
+    """The other commands of the wire, and the status of uploads, which is read from stream state."""
+    return {
+        (Kind.UPLOAD, "GET"): partial(uploads.status, context),
+        (Kind.UPLOAD, "HEAD"): partial(uploads.status, context),
+        (Kind.UPLOAD, "DELETE"): partial(uploads.cancel, context),
         (Kind.MANIFEST, "DELETE"): partial(deleting.delete, context),
         (Kind.BLOB, "DELETE"): partial(unlinking.delete, context),
     }

@@ -1,4 +1,4 @@
-"""The Flask application for all but the pull path. Errors leave it as exceptions, which the WSGI shell answers."""
+"""The Flask application for all but pulls and pushes. Errors leave it as exceptions, which the WSGI shell answers."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -44,7 +44,7 @@ def create_app(handlers: Handlers, blueprints: list[Blueprint]) -> Flask:
     """An application that serves the wire by `handlers` and /api/v1 by blueprints.
 
     The shell has parsed the path already (names may hold `blobs` or `tags`, which Flask's rules cannot tell apart)
-    and sends everything of the wire that has a handler to WIRE_PATH.
+    and sends everything of the wire that has one of these handlers to WIRE_PATH.
     """
     app = _Application("tagtrail", static_folder=None)
     app.url_map.strict_slashes = False

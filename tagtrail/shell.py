@@ -1,7 +1,7 @@
-"""The WSGI shell of an API process: request ids, the pull path before Flask, answers for errors, the access log.
+"""The WSGI shell of an API process: request ids, pulls and pushes before Flask, answers for errors, the access log.
 
-Plain functions serve the pull path (GET and HEAD of /v2/, manifests and blobs), because Flask alone would take three
-quarters of such a request's time.
+Plain functions serve what every pull and push asks for: GET and HEAD of /v2/, manifests and blobs, uploads, PUT of a
+manifest. Flask would take three quarters of the time of such a GET, and a fifth of what a request of an upload takes.
 """
 
 import itertools
@@ -54,7 +54,7 @@ class Application:
     def __init__(
         self,
         cache: AnswerCache,
-        pull: Handlers,
+        direct: Handlers,
         wire: Handlers,
         flask_app: Flask,
         checks: Mapping[str, Callable[[], Answer]],
@@ -74,7 +74,7 @@ class Application:
         # A request id is a random name of the process and a number: randomness for each would cost a system call.
         self._name = secrets.token_hex(5)
         self._numbers = itertools.count()
-        self._pull = pull
+        self._direct = direct
         self._wire = wire
         self._flask = flask_app
         self._checks = checks
@@ -180,7 +180,7 @@ class Application:
         if route is None:
             return self._serve_flask(environ, None)
         request = Request(method, route, environ, request_id)
-        handler = self._pull.get((route.kind, method))
+        handler = self._direct.get((route.kind, method))
         if handler is not None:
             return handler(request)
         if (route.kind, method) not in self._wire:

@@ -106,11 +106,9 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
 
 def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) -> Application:
     """The application of one API process; `refusal` tells why it must not serve at the moment, or None."""
-    commands = command_handlers.handlers(rooms.commands)
-    lists = query_handlers.list_handlers(rooms.questions)
-    pull = query_handlers.pull_handlers(rooms.questions)
-    wire = {**pull, **lists, **commands}
-    flask_app = create_app(wire, [api_v1.blueprint(rooms.questions)])
+    direct = {**query_handlers.pull_handlers(rooms.questions), **command_handlers.push_handlers(rooms.commands)}
+    others = {**query_handlers.list_handlers(rooms.questions), **command_handlers.handlers(rooms.commands)}
+    flask_app = create_app(others, [api_v1.blueprint(rooms.questions)])
     health = Health(rooms.store, rooms.commands.blobs, refusal)
     checks = {
         "/healthz": health.alive,
@@ -125,8 +123,8 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
     )
     return Application(
         rooms.questions.cache,
-        pull,
-        wire,
+        direct,
+        {**direct, **others},
         flask_app,
         checks,
         drain=Drain(rooms.commands.body_limits, gate, _linger(rooms.settings)),

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from unittest.mock import Mock
 
 import pytest
+from flask import Flask
 from freezegun import freeze_time
 
 from projections.reader import OVERLAY_EVENTS, Reader
@@ -184,3 +185,16 @@ def test_a_push_of_an_image_leaves_what_is_kept_of_blobs(registry: Registry, mon
     registry.delete("/v2/u/app/manifests/v1")
     assert registry.delete(f"/v2/u/app/blobs/{digest}").status_code == 202
     assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 404
+
+
+def test_neither_a_push_nor_a_pull_goes_through_flask(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of their requests; lists do."""
+    monkeypatch.setattr(Flask, "wsgi_app", Mock(side_effect=AssertionError("through Flask")))
+    digest = sha256(DATA)
+    location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+    assert registry.patch(location, data=DATA).status_code == 202
+    assert registry.put(f"{location}?digest={digest}").status_code == 201
+    manifest = registry.push("u/app", "v1", DATA)
+    assert registry.get("/v2/u/app/manifests/v1").headers["Docker-Content-Digest"] == manifest
+    assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 200
+    assert registry.get("/v2/u/app/tags/list").status_code == 500
