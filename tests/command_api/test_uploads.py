@@ -17,6 +17,7 @@ from domain.streams import blob_stream
 from eventstore.store import Store
 from eventstore.types import Cause, Command, NewEvent, StoreUnavailable
 from tests.api import Registry, codes, sha256
+from tests.waiting import eventually
 
 DATA = bytes(range(256)) * 40
 
@@ -191,7 +192,8 @@ def test_a_blob_whose_file_is_damaged_can_be_pushed_again(registry: Registry) ->
     (file,) = (registry.rooms.settings.data / "blobs").rglob("*.0")
     for damage in (lambda: file.write_bytes(b"short"), file.unlink):
         damage()
-        assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 404
+        # A file that was seen is looked at again two seconds later.
+        eventually(lambda: registry.head(f"/v2/u/app/blobs/{digest}").status_code == 404)
         assert registry.get(f"/v2/u/app/blobs/{digest}").status_code == 404
         assert registry.post(f"/v2/u/copy/blobs/uploads/?mount={digest}").status_code == 202
         registry.blob("u/app", DATA)
