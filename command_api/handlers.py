@@ -11,7 +11,7 @@ from protocol.routes import Kind
 
 
 def push_handlers(context: Context) -> Handlers:
-    """What a push asks for, served in front of Flask."""
+    """The requests of a push, served in front of Flask."""
     return {
         (Kind.UPLOADS, "POST"): partial(uploads.start, context),
         (Kind.UPLOAD, "PATCH"): partial(uploads.append_chunk, context),
