@@ -4,7 +4,7 @@ Duplicates are left out and holes are filled from the store.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eventstore.feed.records import FeedRecord
 from eventstore.types import Recorded
@@ -17,8 +17,8 @@ ReadStore = Callable[[int, int], tuple[list[Recorded], int]]
 class Run:
     """The events that follow a position without a gap, and counts of what had to be repaired.
 
-    Everything up to `position` is in `events`; `next_offset` is where the topic goes on. `complete` is False if a hole
-    was larger than a batch: give the same records again after this run was taken.
+    Everything up to `position` is in `events`, those at `missed` from the store; `next_offset` is where the topic goes
+    on. `complete` is False if a hole was larger than a batch, or the run was cut: give the same records again then.
     """
 
     position: int
@@ -26,9 +26,22 @@ class Run:
     next_offset: int | None = None
     duplicates: int = 0
     holes: int = 0
-    repaired: int = 0
+    missed: list[int] = field(default_factory=list)
     discarded: int = 0
     complete: bool = True
+
+    def upto(self, position: int) -> "Run":
+        """The part of it up to a position: the same records are to be given again, to go on from there."""
+        if self.position <= position:
+            return self
+        events = [each for each in self.events if each.position <= position]
+        missed = [each for each in self.missed if each <= position]
+        return replace(self, position=position, events=events, missed=missed, next_offset=None, complete=False)
+
+    @property
+    def repaired(self) -> int:
+        """How many of the events came from the store."""
+        return len(self.missed)
 
 
 def follow(last: int, records: Sequence[FeedRecord], epoch: int, head: int, read_store: ReadStore) -> Run:
@@ -54,7 +67,7 @@ def _take(run: Run, record: FeedRecord, read_store: ReadStore) -> bool:
     if record.prev > run.position:
         missing, reached = read_store(run.position, record.prev)
         run.holes += 1
-        run.repaired += len(missing)
+        run.missed += [each.position for each in missing]
         run.events += missing
         run.position = reached
         if reached < record.prev:

@@ -90,6 +90,8 @@ SELECT CASE WHEN {found_key} IS NULL THEN 'missing' WHEN {expected_key} IS NULL 
  WHERE NOT ({same}) AND NOT coalesce(f.repository, x.repository) = ANY(%(without)s)
 """
 _MASK = sql.Literal(BUCKETS - 1)
+# Of a table that is wholly wrong all rows differ, and they need not fit into memory.
+_STREAMED = {"stream_results": True, "max_row_buffer": 1000}
 
 
 def _checksums(connection: sa.Connection, model: Model, table: sa.Table) -> dict[int, tuple[int, Any]]:
@@ -124,7 +126,8 @@ def _rows_of(
     repositories: set[str] = set()
     # Bucket by bucket: a join of two whole tables would need room for both.
     for bucket in buckets:
-        for kind, *values in connection.exec_driver_sql(query, {"bucket": bucket, "without": without}):
+        asked = {"bucket": bucket, "without": without}
+        for kind, *values in connection.exec_driver_sql(query, asked, execution_options=_STREAMED):
             counts[kind] += 1
             shown = dict(zip(model.columns, values[half:] if kind == "missing" else values[:half], strict=True))
             repositories.add(shown["repository"])

@@ -23,7 +23,7 @@ from projections.builds.fill import Progress, fill
 from projections.engine import build_tables
 from projections.engine.build_tables import LIVE, RETIRED, Build
 from projections.engine.checkpoints import Moved, apply, lock, model_number, paused
-from projections.engine.folding import reach, read_range
+from projections.engine.folding import read_batch, read_range
 from projections.engine.setup import engine_for
 from projections.model import FoldFailed, Model
 
@@ -122,14 +122,12 @@ def _catch_up(connection: sa.Connection, made: Build, goal: dict[int, int] | Non
             if not pending or (goal is None and locked.head - min(pending.values()) <= NEAR_EVENTS):
                 return
             after = min(pending.values())
-            upto = reach(connection, made.model, after, after + CATCH_UP_EVENTS)
+            events, upto = read_batch(connection, made.model, after, after + CATCH_UP_EVENTS, locked.positions)
             moved = {each: Moved(min(upto, limits[each])) for each, at in pending.items() if at < upto}
-            events = [
-                each
-                for each in read_range(connection, made.model, after, upto, positions=locked.positions)
-                if each.partition in moved and each.position <= moved[each.partition].position
+            wanted = [
+                each for each in events if each.partition in moved and each.position <= moved[each.partition].position
             ]
-            apply(connection, made, events, moved, isolate=True)
+            apply(connection, made, wanted, moved, isolate=True)
 
 
 def _compared(database_url: str, connection: sa.Connection, made: Build) -> Difference | None:

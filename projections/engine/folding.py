@@ -20,13 +20,16 @@ from projections.statements import all_of, columns, statement
 CHUNK_REFERENCES = 10_000
 # The most that one transaction folds; one event may have more.
 TRANSACTION_REFERENCES = 50_000
-_DIGESTS_ASKED = 500
+# Contents are asked for in parts that grow by this factor up to so many: of very large ones few are of use at a time.
+_ASKED_FIRST, _ASKED_MORE, _ASKED_MAX = 16, 4, 500
 
 _RANGE = f"""
 SELECT {EVENT_COLUMNS} FROM log.es_event AS e
  WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s){{more}}
  ORDER BY e.position LIMIT %(limit)s
 """  # noqa: S608 - put together from constants; values go as parameters
+# True of no event in a partition that has no position there.
+_PAST = " AND e.position > (%(positions)s::bigint[])[e.partition + 1]"
 _UNKNOWN = """
 SELECT e.position, e.type FROM log.es_event AS e
  WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND NOT e.type = ANY(%(known)s)
@@ -40,15 +43,8 @@ SELECT s.digest, {known}
           LEFT JOIN log.es_content AS f ON f.digest = u.digest) AS s
  WHERE s.before < %(most)s
 """
-_REACH = f"""
-SELECT min(s.position) FROM (
-    SELECT w.position, sum(w.weight) OVER (ORDER BY w.position) - w.weight AS before
-      FROM (SELECT e.position, coalesce((SELECT {weight(Known.REFERENCES, "f")} FROM log.es_content AS f
-                                          WHERE f.digest = e.content), 0) AS weight
-              FROM log.es_event AS e
-             WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s)
-             ORDER BY e.position) AS w) AS s
- WHERE s.before >= %(most)s
+_WEIGHTS = f"""
+SELECT f.digest, {weight(Known.REFERENCES, "f")} FROM log.es_content AS f WHERE f.digest = ANY(%(digests)s)
 """  # noqa: S608 - put together from constants; values go as parameters
 # The names that Postgres has for the types of columns.
 _TYPES: dict[type, LiteralString] = {
@@ -67,35 +63,63 @@ def read_range(
     *,
     positions: Mapping[int, int] | None = None,
     keys: Sequence[str] | None = None,
-    partition: int | None = None,
     limit: int | None = None,
 ) -> list[Recorded]:
     """The events of (after, upto] that the model takes.
 
-    With `positions`, events are left out that are not past the position of their partition. `keys` and `partition` name
-    the only ones wanted. There are at most `limit` events. Raises UnknownEvent if the range holds a type that this
-    program does not know.
+    `positions` leaves out other partitions than these, and what is not past the position of its own, `keys` all other
+    keys; at most `limit`. Raises UnknownEvent if the range holds an event of a type that this program does not know.
     """
-    limits = {"after": after, "upto": upto, "partition": partition, "limit": limit}
+    limits = {"after": after, "upto": upto, "limit": limit}
     unknown = connection.exec_driver_sql(_UNKNOWN, {**limits, "known": sorted(event_types())}).first()
     if unknown is not None:
         raise UnknownEvent(f"event {unknown[0]} has the unknown type {unknown[1]!r}")
     query = _RANGE.format(
-        more=("" if keys is None else " AND e.key = ANY(%(keys)s)")
-        + ("" if partition is None else " AND e.partition = %(partition)s"),
+        more=("" if keys is None else " AND e.key = ANY(%(keys)s)") + ("" if positions is None else _PAST),
     )
-    rows = connection.exec_driver_sql(query, {**limits, "types": sorted(model.types), "keys": list(keys or ())})
-    found = (recorded_from_row(row) for row in rows)
-    return [each for each in found if positions is None or each.position > positions.get(each.partition, 0)]
+    places = [] if not positions else [positions.get(each) for each in range(max(positions) + 1)]
+    asked = {"types": sorted(model.types), "keys": list(keys or ()), "positions": places}
+    rows = connection.exec_driver_sql(query, limits | asked)
+    return [recorded_from_row(row) for row in rows]
 
 
-def reach(connection: sa.Connection, model: Model, after: int, upto: int) -> int:
-    """The position, `upto` at most, up to which one transaction should fold, to bound its memory and time."""
+def read_batch(
+    connection: sa.Connection,
+    model: Model,
+    after: int,
+    upto: int,
+    positions: Mapping[int, int],
+    limit: int | None = None,
+) -> tuple[list[Recorded], int]:
+    """As much of what `read_range` gives as one transaction should fold, and the position up to which that is all."""
+    events = read_range(connection, model, after, upto, positions=positions, limit=limit)
+    if limit is not None and len(events) == limit:
+        upto = events[-1].position
+    fit = fitting(connection, model, events)
+    return (events, upto) if fit == len(events) else (events[:fit], events[fit].position - 1)
+
+
+def fitting(connection: sa.Connection, model: Model, events: Sequence[Recorded]) -> int:
+    """How many of the events, from the first on, one transaction should fold: what it folds, and its time, are bounded.
+
+    One at least. Events that the model does not take count nothing.
+    """
     if model.known is not Known.REFERENCES:
-        return upto
-    asked = {"after": after, "upto": upto, "types": sorted(model.types), "most": TRANSACTION_REFERENCES}
-    beyond = connection.exec_driver_sql(_REACH, asked).scalar_one()
-    return upto if beyond is None else int(beyond) - 1
+        return len(events)
+    weights: dict[str | None, int] = {None: 0}
+    total, ask = 0, _ASKED_FIRST
+    for number, each in enumerate(events):
+        if each.type not in model.types:
+            continue
+        if each.content not in weights:
+            asked = [other.content for other in events[number:] if other.content not in weights][:ask]
+            found = connection.exec_driver_sql(_WEIGHTS, {"digests": asked})
+            weights |= dict.fromkeys(asked, 0) | {row[0]: row[1] for row in found}
+            ask = min(_ASKED_MORE * ask, _ASKED_MAX)
+        total += weights[each.content]
+        if total > TRANSACTION_REFERENCES and number > 0:
+            return number
+    return len(events)
 
 
 def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: Sequence[Recorded]) -> None:
@@ -120,16 +144,16 @@ def _with_facts(connection: sa.Connection, model: Model, events: Sequence[Record
         yield events
         return
     query = _FACTS.format(known=facts_known(model.known, "s"), weight=weight(model.known, "f"))
-    start = 0
+    start, ask = 0, _ASKED_FIRST
     while start < len(events):
-        wanted = list(dict.fromkeys(each.content for each in events[start:] if each.content))[:_DIGESTS_ASKED]
+        wanted = list(dict.fromkeys(each.content for each in events[start:] if each.content))[:ask]
         rows = connection.exec_driver_sql(query, {"digests": wanted, "most": CHUNK_REFERENCES}) if wanted else ()
         facts = {row[0]: row[1] for row in rows}
         end = start
         while end < len(events) and (events[end].content is None or events[end].content in facts):
             end += 1
         yield [replace(each, facts=facts.get(each.content or "")) for each in events[start:end]]
-        start = end
+        start, ask = end, min(_ASKED_MORE * max(len(facts), 1), _ASKED_MAX)
 
 
 _LOAD = "SELECT {columns} FROM unnest({arrays}) AS k({key}) JOIN {table} AS t ON {same}"
@@ -188,9 +212,9 @@ def _load(connection: sa.Connection, model: Model, table: sa.Table, keys: Sequen
 
 def _write(connection: sa.Connection, model: Model, table: sa.Table, changed: Mapping[Key, Any]) -> None:
     names = model.columns
-    standing = [[getattr(row, name) for name in names] for _, row in sorted(changed.items()) if row is not None]
+    locked = [[getattr(row, name) for name in names] for _, row in sorted(changed.items()) if row is not None]
     gone = [key for key, row in sorted(changed.items()) if row is None]
-    if standing:
-        connection.exec_driver_sql(_statements(table).upsert, _parameters(standing, names))
+    if locked:
+        connection.exec_driver_sql(_statements(table).upsert, _parameters(locked, names))
     if gone:
         connection.exec_driver_sql(_statements(table).delete, _parameters(gone, model.key_columns))

@@ -23,10 +23,12 @@ from projections.engine import build_tables
 from projections.engine.attempts import Attempts
 from projections.engine.build_tables import LIVE, Build, checkpoint
 from projections.engine.checkpoints import Moved, apply, lock
-from projections.engine.folding import reach, read_range
+from projections.engine.folding import fitting, read_batch
 from projections.model import Model
 
 STALLED_S = 2.0
+# A build is brought along from the store for so long at a time; then the others, and Kafka, have their turn.
+CATCH_UP_S = 1.0
 LOOK_S = 0.25
 POLL_S = 0.2
 MERGED_BATCHES_MAX = 8
@@ -161,8 +163,9 @@ class KafkaFeed:
     def _take_once(
         self, build: Build, topic_id: str, records: Mapping[int, Sequence[FeedRecord]], *, isolate: bool
     ) -> dict[int, Sequence[FeedRecord]]:
-        """Fold in one transaction. Answers the records of partitions whose hole was larger than a batch."""
+        """One transaction; answers the records that are to be given again: those that were too much for it."""
         runs: dict[int, Run] = {}
+        most = max(1, self._batch // len(records))
         with self._connection.begin():
             locked = lock(self._connection, build, sorted(records))
             if locked is None:
@@ -170,18 +173,26 @@ class KafkaFeed:
             for partition, each in records.items():
 
                 def read_store(after: int, upto: int, partition: int = partition) -> tuple[list[Recorded], int]:
-                    return self._read_store(build, partition, after, upto)
+                    return self._read_store(build, {partition: after}, upto, most)
 
                 last = locked.positions[partition]
                 runs[partition] = follow(last, each, locked.epoch, locked.head, read_store)
             events = sorted((each for run in runs.values() for each in run.events), key=lambda event: event.position)
+            fit = fitting(self._connection, build.model, events)
+            if fit < len(events):
+                runs = {partition: run.upto(events[fit].position - 1) for partition, run in runs.items()}
+                events = events[:fit]
             moved = {
                 partition: Moved(run.position, topic_id if run.next_offset is not None else None, run.next_offset)
                 for partition, run in runs.items()
             }
             apply(self._connection, build, events, moved, isolate=isolate)
         self._count(build, runs.values(), sum(each.type in build.model.types for each in events))
-        return {partition: records[partition] for partition, run in runs.items() if not run.complete}
+        return {
+            partition: [each for each in records[partition] if each.position > run.position]
+            for partition, run in runs.items()
+            if not run.complete
+        }
 
     def _count(self, build: Build, runs: Iterable[Run], events: int) -> None:
         runs = list(runs)
@@ -195,10 +206,12 @@ class KafkaFeed:
         if holes:
             _log.warning("the feed of %s had %d holes: %d events were read from the store", build.id, holes, repaired)
 
-    def _read_store(self, build: Build, partition: int, after: int, upto: int) -> tuple[list[Recorded], int]:
-        upto = reach(self._connection, build.model, after, min(upto, after + DEFAULT_PARTITIONS * self._batch))
-        found = read_range(self._connection, build.model, after, upto, partition=partition, limit=self._batch)
-        return found, found[-1].position if len(found) == self._batch else upto
+    def _read_store(
+        self, build: Build, positions: Mapping[int, int], upto: int, most: int
+    ) -> tuple[list[Recorded], int]:
+        after = min(positions.values())
+        upto = min(upto, after + DEFAULT_PARTITIONS * self._batch)
+        return read_batch(self._connection, build.model, after, upto, positions, most)
 
     def _fill_from_store(self) -> None:
         """Feed partitions from the store that have been behind without moving for a while, or that have failed."""
@@ -217,7 +230,8 @@ class KafkaFeed:
                 def step(isolate: bool, build: Build = build, stalled: Sequence[int] = stalled) -> bool:
                     return self._catch_up(build, stalled, isolate=isolate)
 
-                self._attempts.run(self._connection, build, step)
+                while self._attempts.run(self._connection, build, step) and time.monotonic() < now + CATCH_UP_S:
+                    pass
 
     def _is_stalled(self, build: Build, partition: int, position: int, head: int, now: float) -> bool:
         watched = self._watched.get((build.id, partition))
@@ -227,20 +241,15 @@ class KafkaFeed:
         return self._attempts.failing(build) or now - watched.since > STALLED_S
 
     def _catch_up(self, build: Build, partitions: Sequence[int], *, isolate: bool) -> bool:
-        """Fold a batch from the store for each of the partitions."""
-        found: list[Recorded] = []
-        moved: dict[int, Moved] = {}
+        """Fold a batch of what the store has for the partitions; True if there is more."""
         with self._connection.begin():
             locked = lock(self._connection, build, partitions)
             if locked is None:
                 return False
-            for partition in partitions:
-                events, reached = self._read_store(build, partition, locked.positions[partition], locked.head)
-                found += events
-                moved[partition] = Moved(reached)
-            found.sort(key=lambda event: event.position)
+            found, reached = self._read_store(build, locked.positions, locked.head, self._batch)
+            moved = {each: Moved(reached) for each, position in locked.positions.items() if position < reached}
             apply(self._connection, build, found, moved, isolate=isolate)
         if found:
             EVENTS_CONSUMED.labels("store").inc(len(found))
             _log.warning("the feed of %s is behind: %d events were read from the store", build.id, len(found))
-        return True
+        return reached < locked.head

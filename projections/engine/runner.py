@@ -18,7 +18,7 @@ from projections.engine import build_tables
 from projections.engine.attempts import Attempts
 from projections.engine.build_tables import Build
 from projections.engine.checkpoints import Moved, apply, lock
-from projections.engine.folding import reach, read_range
+from projections.engine.folding import read_batch
 from projections.engine.setup import STATEMENT_TIMEOUT_S, driver_of, engine_for, ensure_tables
 from projections.model import Model
 
@@ -176,8 +176,7 @@ def advance(
         upto = min(head, locked.head, after + batch)
         if upto <= after:
             return after
-        upto = reach(connection, build.model, after, upto)
-        events = read_range(connection, build.model, after, upto, positions=locked.positions)
+        events, upto = read_batch(connection, build.model, after, upto, locked.positions)
         moved = {partition: Moved(upto) for partition, position in locked.positions.items() if position < upto}
         apply(connection, build, events, moved, isolate=isolate)
     EVENTS_CONSUMED.labels("store").inc(len(events))

@@ -1,0 +1,158 @@
+"""One transaction of a projector folds a bounded part of what manifests name, whoever feeds it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from eventstore.feed.consumer import Batch
+from eventstore.feed.members import Member, Membership
+from eventstore.feed.records import FeedRecord
+from eventstore.feed.settings import KafkaSettings
+from eventstore.partition import DEFAULT_PARTITIONS
+from eventstore.types import Recorded
+from projections.builds.verify import verify
+from projections.engine import build_tables, checkpoints, folding
+from projections.engine.kafka_feed import KafkaFeed, lease_name
+from projections.engine.runner import advance
+from projections.engine.setup import engine_for
+from projections.models import blob_references
+from tests.api import Registry
+from tests.postgres import Database
+
+MODELS = (blob_references.model,)
+# A manifest of the test names a config and two layers.
+NAMED = 3
+MOST = 2 * NAMED + 1
+
+
+class Everything(Membership):
+    """A process that has every lease, and no heart."""
+
+    @property
+    def held(self) -> frozenset[str]:
+        return frozenset(lease_name(each, partition) for each in MODELS for partition in range(DEFAULT_PARTITIONS))
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[sa.Connection]:
+    """A projector's connection."""
+    with engine_for(database.app_url).connect() as made:
+        yield made
+
+
+@pytest.fixture
+def feed(connection: sa.Connection, database: Database) -> KafkaFeed:
+    """A projector to which records are given by hand: there is no Kafka."""
+    made = KafkaFeed(connection, MODELS, KafkaSettings("127.0.0.1:1"), Everything(database.app_url, Member("x")), 2000)
+    made._share()
+    return made
+
+
+@pytest.fixture
+def folded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many manifests each transaction folded, once it is bounded to what two of them name."""
+    counts: list[int] = []
+    fold = folding.fold_into
+
+    def counting(connection: sa.Connection, model: Any, table: sa.Table, events: Sequence[Recorded]) -> None:
+        counts.append(len(events))
+        fold(connection, model, table, events)
+
+    monkeypatch.setattr(folding, "TRANSACTION_REFERENCES", MOST)
+    monkeypatch.setattr(checkpoints, "fold_into", counting)
+    return counts
+
+
+def pushed(registry: Registry) -> list[Recorded]:
+    """The log of some pushes and deletions in several repositories."""
+    for number in range(10):
+        registry.push(f"u/app{number % 4}", f"t{number}", bytes([number]), bytes([number, 1]))
+    for number in range(3):
+        registry.delete(f"/v2/u/app{number}/manifests/t{number}")
+    return registry.rooms.store.read_log(0, 10_000)
+
+
+def records_of(
+    log: Sequence[Recorded], epoch: int, leave_out: Callable[[Recorded], bool]
+) -> dict[int, list[FeedRecord]]:
+    """What the relay makes of the log, without the records of some events."""
+    found: dict[int, list[FeedRecord]] = {}
+    for partition, events in groupby(sorted(log, key=lambda each: each.partition), lambda each: each.partition):
+        prev = 0
+        for offset, each in enumerate(events):
+            if not leave_out(each):
+                record = FeedRecord(partition, offset, each.position, prev, epoch, each)
+                found.setdefault(partition, []).append(record)
+            prev = each.position
+    return found
+
+
+def assert_bounded(folded: list[int], log: Sequence[Recorded], database: Database) -> None:
+    """Every transaction was, each event was folded once, and the rows are right."""
+    assert max(folded) <= MOST // NAMED
+    assert sum(folded) == sum(each.type in blob_references.model.types for each in log)
+    assert [each.samples for each in verify(database.app_url, blob_references.model.name) if not each.equal] == []
+
+
+def level(connection: sa.Connection, head: int) -> bool:
+    """True if the model has folded the whole log in the partitions that have an event."""
+    live = build_tables.live(connection, blob_references.model)
+    query = (
+        "SELECT NOT EXISTS (SELECT FROM readmodel.checkpoint AS c JOIN log.es_event AS e ON e.partition = c.partition"
+        " WHERE c.build = %(build)s AND e.position > c.position AND e.position <= %(head)s)"
+    )
+    reached = connection.exec_driver_sql(query, {"build": live.id, "head": head}).scalar_one()
+    connection.commit()
+    return bool(reached)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "all but the last of each partition", "every other one"])
+def test_what_kafka_brings_is_folded_in_bounded_transactions(
+    registry: Registry, database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int], lost: str
+) -> None:
+    """However much it brings at once, and however large its holes are."""
+    log = pushed(registry)
+    last = {each.partition: each.position for each in log}
+    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
+    connection.commit()
+    lose: dict[str, Callable[[Recorded], bool]] = {
+        "nothing": lambda each: False,
+        "all but the last of each partition": lambda each: each.position != last[each.partition],
+        "every other one": lambda each: each.position % 2 == 0 and each.position != last[each.partition],
+    }
+    records = records_of(log, epoch, lose[lost])
+    feed._take(Batch("topic", records))
+    assert level(connection, log[-1].position)
+    assert_bounded(folded, log, database)
+    places = feed._places(frozenset(records))
+    assert {each: places[each].next_offset for each in records} == {
+        partition: some[-1].offset + 1 for partition, some in records.items()
+    }
+
+
+def test_what_kafka_does_not_bring_is_folded_in_bounded_transactions(
+    registry: Registry, database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int]
+) -> None:
+    """From the store, for all partitions together."""
+    log = pushed(registry)
+    (build,) = feed._builds
+    partitions = range(DEFAULT_PARTITIONS)
+    while feed._catch_up(build, partitions, isolate=False):
+        pass
+    assert level(connection, log[-1].position)
+    assert_bounded(folded, log, database)
+
+
+def test_a_projector_that_the_store_feeds_folds_in_bounded_transactions(
+    registry: Registry, database: Database, connection: sa.Connection, folded: list[int]
+) -> None:
+    """A batch of events ends where it would become too much."""
+    log = pushed(registry)
+    live = build_tables.live(connection, blob_references.model)
+    connection.commit()
+    while advance(connection, live, log[-1].position) < log[-1].position:
+        pass
+    assert_bounded(folded, log, database)
