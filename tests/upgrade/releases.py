@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from eventstore.window import REVISION
+from eventstore.window import FIRST_WITH_FEATURES, REVISION
 
 ROOT = Path(__file__).parents[2]
 LOCK_FILE = "requirements.lock"
@@ -32,15 +32,20 @@ class Release:
     commit: str
     schema: str
 
+    @property
+    def heeds_features(self) -> bool:
+        """True if its program says by name what it lacks; an older one asks for exactly its own schema."""
+        return self.schema >= FIRST_WITH_FEATURES
+
 
 def _named(kind: str) -> list[Release]:
     entries = tomllib.loads((Path(__file__).parent / "releases.toml").read_text())[kind]
     return [Release(each["commit"], each["schema"]) for each in entries]
 
 
-def previous_release() -> Release:
-    """The one that must work beside the present program."""
-    return _named("release")[-1]
+def earlier_releases() -> list[Release]:
+    """Those that must work beside the present program, the oldest first."""
+    return _named("release")
 
 
 def makers_of_logs() -> list[Release]:
