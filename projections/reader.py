@@ -4,13 +4,14 @@ The tail is what the read model does not know yet, so a write is visible at once
 statements, rows before checkpoint, would miss acknowledged writes: the projector may commit between them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import Counter
 from psycopg import sql
 
+from domain.event import Event
 from eventstore.partition import partition_of
 from eventstore.reader import Reader as StoreReader
 from eventstore.statement import Statement
@@ -21,7 +22,7 @@ _ITEM = (
     "json_build_array(e.position, e.key, e.recorded_at, e.actor, e.request_id, e.prev_ref, e.type,"
     " e.schema_version, e.data::text{facts})"
 )
-_COLUMNS = "e.position, e.key, e.type, e.content, {item} AS item"
+_COLUMNS = "e.position, e.key, e.stream, e.type, e.content, e.prev_ref, {item} AS item"
 # A subquery for each event: the planner could make a join by reading all facts there are.
 _FACTS = ", (SELECT {facts} FROM log.es_content AS f WHERE f.digest = e.content)"
 # Give the planner an upper bound, even one that never binds. Without one it takes the tail for a third of the log and
@@ -55,13 +56,34 @@ def key_tail(models: Sequence[str]) -> str:
 
     They are those past the lowest checkpoint of the key's partition, or from where the key is parked.
     """
-    known = [statement(_KNOWN, checkpoint=f"readmodel.{each}_checkpoint") for each in models]
-    parked = [statement(_PARKED, parked=f"readmodel.{each}_parked") for each in models]
     return (
         f"{_select(None)} FROM log.es_event AS e"
-        f" WHERE e.log_id = 0 AND e.key = %(key)s AND %(tail)s"
-        f" AND e.position > least({', '.join(known + parked)}) AND {NO_END}"
+        f" WHERE e.log_id = 0 AND e.key = %(key)s AND %(tail)s AND e.position > {_known(models)} AND {NO_END}"
     )
+
+
+def stream_tails(models: Sequence[str], types: Iterable[type[Event]], *streams: str) -> str:
+    """SQL of the last event of each of these streams of the key %(key)s that one of the named models has not folded.
+
+    The last is all there is to know where each event of these types says everything of its stream. So it takes the
+    same time however far the models are behind. Streams are SQL. Usually the key has no event that is not folded, which
+    one probe of an index tells; no stream is looked at then.
+    """
+    return f"""
+{_select(None)} FROM (VALUES {", ".join(f"({each})" for each in streams)}) AS s(stream)
+ CROSS JOIN LATERAL (SELECT l.* FROM log.es_event AS l
+                      WHERE l.log_id = 0 AND l.stream = s.stream
+                        AND l.type IN ({", ".join(f"'{each.TYPE}'" for each in types)})
+                      ORDER BY l.version DESC LIMIT 1) AS e
+ WHERE EXISTS ({key_tail(models)})
+   AND e.position > {_known(models)}"""  # noqa: S608 - put together from constants; values go as parameters
+
+
+def _known(models: Sequence[str]) -> str:
+    """SQL of the position from which on one of the models lacks events of the key %(key)s."""
+    known = [statement(_KNOWN, checkpoint=f"readmodel.{each}_checkpoint") for each in models]
+    parked = [statement(_PARKED, parked=f"readmodel.{each}_parked") for each in models]
+    return f"least({', '.join(known + parked)})"
 
 
 def log_tail(model: str, condition: str, *, facts: str | None = None) -> str:

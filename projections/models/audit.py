@@ -140,11 +140,15 @@ SELECT (SELECT json_agg(json_build_array(p.repository, p.position, p.recorded_at
             SELECT a.* FROM readmodel.audit_s1 AS a
              WHERE a.repository = %(key)s AND a.position < %(before)s {of_tag}
              ORDER BY a.position DESC LIMIT %(limit)s + 1) AS p),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM ({tail} AND e.type = ANY(%(types)s)) AS tail)
+       (SELECT json_agg(tail.item ORDER BY tail.position) FROM (
+{tail} AND e.type = ANY(%(types)s) AND e.position < %(before)s {in_stream}
+             ORDER BY e.position DESC LIMIT %(limit)s + 1) AS tail)
 """
 _TAIL = key_tail(("audit_s1",))
-_OF_REPOSITORY = _HISTORY.format(tail=_TAIL, of_tag="")
-_OF_TAG = _HISTORY.format(tail=_TAIL, of_tag="AND a.tag = %(tag)s")
+_OF_REPOSITORY = _HISTORY.format(tail=_TAIL, of_tag="", in_stream="")
+_OF_TAG = _HISTORY.format(
+    tail=_TAIL, of_tag="AND a.tag = %(tag)s", in_stream="AND e.stream = 'tag-' || %(key)s || ':' || %(tag)s"
+)
 _NO_LIMIT = 2**62
 
 

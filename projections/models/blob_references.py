@@ -92,20 +92,22 @@ class BlobReferences:
 
 _REFERENCES = f"""
 WITH tail AS MATERIALIZED (
+     SELECT DISTINCT ON (t.key, t.content) t.* FROM (
 {log_tail("blob_references_s1", "e.type IN ('ManifestPushed', 'ManifestDeleted')", facts=facts_of_digest("f"))}
+     ) AS t WHERE (t.item->>9)::json #> '{{references,0}}' IS NOT NULL ORDER BY t.key, t.content, t.position DESC
+), folded AS NOT MATERIALIZED (
+     SELECT b.repository, b.manifest, b.role FROM readmodel.blob_references_s1 AS b
+      WHERE b.digest = %(digest)s AND (b.repository, b.manifest) NOT IN (SELECT tail.key, tail.content FROM tail)
 )
-SELECT (SELECT count(*) FROM (
-            SELECT FROM readmodel.blob_references_s1 AS b
-             WHERE b.digest = %(digest)s ORDER BY b.repository, b.manifest
-             LIMIT %(count_max)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS first),
+SELECT (SELECT count(*) FROM (SELECT FROM folded LIMIT %(count_max)s + 1) AS first)
+         + (SELECT count(*) FROM tail WHERE tail.type = 'ManifestPushed'),
        (SELECT json_agg(json_build_array(p.repository, p.manifest, p.role)) FROM (
-            SELECT b.* FROM readmodel.blob_references_s1 AS b
-             WHERE b.digest = %(digest)s AND (b.repository, b.manifest) > (%(repository)s, %(manifest)s)
-             ORDER BY b.repository, b.manifest
-             LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS p),
-       (SELECT json_agg(json_build_array(b.repository, b.manifest, b.role)) FROM readmodel.blob_references_s1 AS b
-         WHERE b.digest = %(digest)s AND (b.repository, b.manifest) IN (SELECT tail.key, tail.content FROM tail)),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail WHERE strpos(tail.item::text, %(digest)s) > 0)
+            SELECT * FROM folded AS f WHERE (f.repository, f.manifest) > (%(repository)s, %(manifest)s)
+             ORDER BY f.repository, f.manifest LIMIT %(limit)s + 1) AS p),
+       (SELECT json_agg(new.item ORDER BY new.position) FROM (
+            SELECT tail.* FROM tail
+             WHERE tail.type = 'ManifestPushed' AND (tail.key, tail.content) > (%(repository)s, %(manifest)s)
+             ORDER BY tail.key, tail.content LIMIT %(limit)s + 1) AS new)
 """  # noqa: S608 - put together from constants; values go as parameters
 
 REPOSITORIES_MAX = 1000
@@ -117,18 +119,10 @@ def references(reader: Reader, digest: str, after: tuple[str, str] | None, limit
     """The users of the blob: at most `limit` manifests after (repository, manifest) `after`, in bytewise order."""
     start = after or ("", "")
     asked = {"digest": digest, "repository": start[0], "manifest": start[1], "limit": limit, "count_max": COUNT_MAX}
-    count, found, touched, tail = reader.one(_REFERENCES, asked)
-    before = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in touched or ()}
-    rows: Rows = dict(before)
+    count, found, tail = reader.one(_REFERENCES, asked)
+    rows: Rows = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in found or ()}
     reader.overlay(model, rows, tail)
-    changed = {key: row for key, row in rows.items() if key[0] == digest}
-    count += sum(row is not None for row in changed.values()) - len(before)
-    standing = {(digest, each[0], each[1]): BlobReferenceRow(digest, *each) for each in found or ()} | changed
-    listed = sorted(
-        (row.repository, row.manifest, row.role)
-        for row in standing.values()
-        if row is not None and (row.repository, row.manifest) > start
-    )
+    listed = sorted((row.repository, row.manifest, row.role) for row in rows.values() if row is not None)
     repositories = links.repositories_of(reader, digest, "", REPOSITORIES_MAX + 1)
     return BlobReferences(
         digest=digest,

@@ -73,32 +73,27 @@ model = Model(
     _SET_FOLD,
 )
 
+# What the tail adds to the manifests of a repository is summed up in the database: it may be all that was ever pushed.
 _PAGE = f"""
-WITH tail AS MATERIALIZED (
-{log_tail("catalog_s1", "e.type IN ('RepositoryCreated', 'ManifestPushed', 'ManifestDeleted')")}
+WITH changed AS MATERIALIZED (
+     SELECT t.key, coalesce((SELECT c.manifests FROM readmodel.catalog_s1 AS c WHERE c.repository = t.key), 0) + sum(
+                CASE WHEN t.type = 'ManifestPushed' AND t.prev_ref IS DISTINCT FROM '{PRESENT}' THEN 1
+                     WHEN t.type = 'ManifestDeleted' AND t.prev_ref = '{PRESENT}' THEN -1 ELSE 0 END) AS manifests
+       FROM (
+{log_tail("catalog_s1", "e.type IN ('ManifestPushed', 'ManifestDeleted') AND e.key > %(after)s")}
+       ) AS t GROUP BY t.key
 )
-SELECT (SELECT array_agg(p.repository) FROM (
-            SELECT c.repository FROM readmodel.catalog_s1 AS c
-             WHERE c.manifests > 0 AND c.repository > %(after)s ORDER BY c.repository
-             LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'ManifestDeleted')) AS p),
-       (SELECT json_agg(json_build_array(c.repository, c.created_at, c.manifests)) FROM readmodel.catalog_s1 AS c
-         WHERE c.repository IN (SELECT tail.key FROM tail)),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+SELECT array_agg(p.repository) FROM (
+    (SELECT c.repository FROM readmodel.catalog_s1 AS c
+      WHERE c.manifests > 0 AND c.repository > %(after)s AND c.repository NOT IN (SELECT n.key FROM changed AS n)
+      ORDER BY c.repository LIMIT %(limit)s + 1)
+    UNION ALL
+    (SELECT n.key FROM changed AS n WHERE n.manifests > 0 ORDER BY n.key LIMIT %(limit)s + 1)) AS p(repository)
 """  # noqa: S608 - put together from constants; values go as parameters
 
 
 def page(reader: Reader, after: str | None, limit: int) -> tuple[list[str], bool]:
     """At most `limit` repositories with a manifest after `after`, in bytewise order, and True if there are more."""
-    found, touched, tail = reader.one(_PAGE, {"after": after or "", "limit": limit})
-    listed = set(found or ())
-    rows: Rows = {
-        (name,): CatalogRow(name, datetime.fromisoformat(created_at), manifests)
-        for name, created_at, manifests in touched or ()
-    }
-    reader.overlay(model, rows, tail)
-    for (name,), row in rows.items():
-        listed.discard(name)
-        if row is not None and row.manifests > 0:
-            listed.add(name)
-    names = sorted(name for name in listed if name > (after or ""))
+    (found,) = reader.one(_PAGE, {"after": after or "", "limit": limit})
+    names = sorted(found or ())
     return names[:limit], len(names) > limit and limit > 0

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from domain.link import BlobLinked, BlobUnlinked
 from eventstore.statement import Statement
 from projections.model import Happened, Key, Model, Rows, metadata, name_column
-from projections.reader import Reader, key_tail, log_tail
+from projections.reader import Reader, log_tail, stream_tails
 
 table = sa.Table(
     "links_s1",
@@ -64,10 +64,10 @@ SELECT e.key, d.data->>'digest', (d.data->>'size')::bigint, (d.data->>'generatio
 """
 model = Model("links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold, _SET_FOLD)
 
+_TAIL = stream_tails(("links_s1",), (BlobLinked, BlobUnlinked), "'link-' || %(key)s || '@' || %(digest)s")
 _FIND = Statement(f"""
 SELECT l.repository, l.digest, l.size, l.generation, l.source, l.linked_at, l.position, (
-    SELECT json_agg(tail.item ORDER BY tail.position) FROM (
-{key_tail(("links_s1",))} AND e.type IN ('BlobLinked', 'BlobUnlinked')) AS tail)
+    SELECT json_agg(tail.item ORDER BY tail.position) FROM ({_TAIL}) AS tail)
   FROM (SELECT) AS nothing
   LEFT JOIN readmodel.links_s1 AS l ON l.repository = %(key)s AND l.digest = %(digest)s
 """)  # noqa: S608 - put together from constants; values go as parameters
@@ -88,13 +88,17 @@ def find(reader: Reader, repository: str, digest: str) -> LinkRow | None:
 
 _REPOSITORIES = f"""
 WITH tail AS MATERIALIZED (
+     SELECT DISTINCT ON (t.key) t.* FROM (
 {log_tail("links_s1", "e.type IN ('BlobLinked', 'BlobUnlinked') AND e.stream = 'link-' || e.key || '@' || %(digest)s")}
+     ) AS t WHERE t.key > %(after)s ORDER BY t.key, t.position DESC
 )
 SELECT (SELECT array_agg(p.repository) FROM (
-            SELECT l.repository FROM readmodel.links_s1 AS l WHERE l.digest = %(digest)s AND l.repository > %(after)s
-             ORDER BY l.repository
-             LIMIT %(limit)s + (SELECT count(*) FROM tail WHERE type = 'BlobUnlinked')) AS p),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+            SELECT l.repository FROM readmodel.links_s1 AS l
+             WHERE l.digest = %(digest)s AND l.repository > %(after)s
+               AND l.repository NOT IN (SELECT tail.key FROM tail WHERE tail.type = 'BlobUnlinked')
+             ORDER BY l.repository LIMIT %(limit)s) AS p),
+       (SELECT json_agg(new.item ORDER BY new.position) FROM (
+            SELECT tail.* FROM tail WHERE tail.type = 'BlobLinked' ORDER BY tail.key LIMIT %(limit)s) AS new)
 """  # noqa: S608 - put together from constants; values go as parameters
 
 

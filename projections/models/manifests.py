@@ -9,10 +9,11 @@ import sqlalchemy as sa
 
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
+from domain.tag import TagDeleted, TagMoved
 from eventstore.statement import Statement
 from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
 from projections.models import tags
-from projections.reader import Reader, key_tail
+from projections.reader import Reader, stream_tails
 
 table = sa.Table(
     "manifests_s2",
@@ -123,16 +124,14 @@ class ManifestFound:
 
 _BY_DIGEST = """
 SELECT m.media_type, m.size, c.body, (
-    SELECT json_agg(tail.item ORDER BY tail.position) FROM (
-{tail} AND e.type IN ('ManifestPushed', 'ManifestDeleted')) AS tail)
+    SELECT json_agg(tail.item ORDER BY tail.position) FROM ({tail}) AS tail)
   FROM (SELECT) AS nothing
   LEFT JOIN readmodel.manifests_s2 AS m ON m.repository = %(key)s AND m.digest = %(digest)s
   LEFT JOIN {content} AS c ON c.digest = %(digest)s
 """
 _BY_TAG = """
 SELECT t.digest, m.media_type, m.size, c.body, (
-    SELECT json_agg(tail.item ORDER BY tail.position) FROM (
-{tail} AND e.type IN ('ManifestPushed', 'ManifestDeleted', 'TagMoved', 'TagDeleted')) AS tail)
+    SELECT json_agg(tail.item ORDER BY tail.position) FROM ({tail}) AS tail)
   FROM (SELECT) AS nothing
   LEFT JOIN readmodel.tags_s1 AS t ON t.repository = %(key)s AND t.tag = %(tag)s
   LEFT JOIN readmodel.manifests_s2 AS m ON m.repository = %(key)s AND m.digest = t.digest
@@ -140,8 +139,15 @@ SELECT t.digest, m.media_type, m.size, c.body, (
 """
 _WITH_BODY = "log.es_content"
 _WITHOUT_BODY = "(SELECT NULL::text AS digest, NULL::bytea AS body WHERE false)"
-_DIGEST_TAIL = key_tail(("manifests_s2",))
-_TAG_TAIL = key_tail(("manifests_s2", "tags_s1"))
+_DIGEST_TAIL = stream_tails(
+    ("manifests_s2",), (ManifestPushed, ManifestDeleted), "'manifest-' || %(key)s || '@' || %(digest)s"
+)
+_TAG_TAIL = stream_tails(
+    ("manifests_s2", "tags_s1"),
+    (ManifestPushed, ManifestDeleted, TagMoved, TagDeleted),
+    "'tag-' || %(key)s || ':' || %(tag)s",
+    "'manifest-' || %(key)s || '@' || t.digest",
+)
 _DIGEST_QUERIES = {
     True: Statement(_BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITH_BODY)),
     False: Statement(_BY_DIGEST.format(tail=_DIGEST_TAIL, content=_WITHOUT_BODY)),

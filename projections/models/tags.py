@@ -64,16 +64,23 @@ class TagPage:
     more: bool
 
 
+# Of each tag the tail says what its last event says, and of those that it moved no more are brought than a page shows.
 _PAGE = f"""
 WITH tail AS MATERIALIZED (
-{key_tail(("tags_s1", "catalog_s1"))} AND e.type IN ('TagMoved', 'TagDeleted', 'RepositoryCreated')
+     SELECT DISTINCT ON (t.stream) t.*, substr(t.stream, length('tag-' || %(key)s || ':') + 1) AS tag FROM (
+{key_tail(("tags_s1",))}
+   AND e.type IN ('TagMoved', 'TagDeleted') AND e.stream > 'tag-' || %(key)s || ':' || %(after)s
+     ) AS t ORDER BY t.stream, t.position DESC
 )
 SELECT (SELECT array_agg(p.tag) FROM (
             SELECT t.tag FROM readmodel.tags_s1 AS t
-             WHERE t.repository = %(key)s AND t.tag > %(after)s ORDER BY t.tag
-             LIMIT %(limit)s + 1 + (SELECT count(*) FROM tail WHERE type = 'TagDeleted')) AS p),
-       EXISTS (SELECT FROM readmodel.catalog_s1 AS c WHERE c.repository = %(key)s),
-       (SELECT json_agg(tail.item ORDER BY tail.position) FROM tail)
+             WHERE t.repository = %(key)s AND t.tag > %(after)s
+               AND t.tag NOT IN (SELECT tail.tag FROM tail WHERE tail.type = 'TagDeleted')
+             ORDER BY t.tag LIMIT %(limit)s + 1) AS p),
+       EXISTS (SELECT FROM readmodel.catalog_s1 AS c WHERE c.repository = %(key)s)
+       OR EXISTS ({key_tail(("catalog_s1",))} AND e.type = 'RepositoryCreated'),
+       (SELECT json_agg(moved.item ORDER BY moved.position) FROM (
+            SELECT tail.* FROM tail WHERE tail.type = 'TagMoved' ORDER BY tail.stream LIMIT %(limit)s + 1) AS moved)
 """  # noqa: S608 - put together from constants; values go as parameters
 
 
@@ -82,7 +89,6 @@ def page(reader: Reader, repository: str, after: str | None, limit: int) -> TagP
     found, known, tail = reader.one(_PAGE, {"key": repository, "after": after or "", "limit": limit})
     rows: Rows = {(repository, each): each for each in found or ()}
     for happened in reader.tail_of(tail):
-        known = True
         model.apply(rows, happened)
     tags = sorted(tag for (_, tag), row in rows.items() if row is not None and tag > (after or ""))
     return TagPage(known, tags[:limit], len(tags) > limit and limit > 0)

@@ -1,0 +1,98 @@
+"""A projector that is dead for long: what a GET takes of the log that is not folded is bounded by what it shows."""
+
+import pytest
+
+from tests.api import Registry, sha256
+
+NAME = "u/app"
+LAYER = b"of all images"
+TAGS, PAGE, DELETED = 24, 3, (0, 1, 5)
+# A tag and its manifest; what tells whether there is another page.
+MORE = 2
+
+
+def digest_of(registry: Registry, name: str, tag: str) -> str:
+    """The digest of the manifest that a tag names."""
+    return registry.head(f"/v2/{name}/manifests/{tag}").headers["Docker-Content-Digest"]
+
+
+@pytest.fixture
+def behind(registry: Registry) -> Registry:
+    """A registry whose read models know nothing: many tags, of which some are gone, and repositories of one layer."""
+    for number in range(TAGS):
+        registry.push(NAME, f"t{number:02d}", LAYER, bytes([number % 4]))
+    for number in DELETED:
+        registry.delete(f"/v2/{NAME}/manifests/t{number:02d}")
+    for name in ("a", "b", "c", "d", "e"):
+        registry.push(f"other/{name}", "v1", LAYER)
+    registry.delete(f"/v2/other/b/manifests/{digest_of(registry, 'other/b', 'v1')}")
+    return registry
+
+
+def paths(registry: Registry) -> dict[str, int]:
+    """Each question, asked for a short page, and how much of it is shown."""
+    listed = {
+        f"/v2/_catalog?n={PAGE}": PAGE,
+        f"/v2/_catalog?n={PAGE}&last=other/a": PAGE,
+        f"/v2/{NAME}/tags/list?n={PAGE}": PAGE,
+        f"/v2/{NAME}/tags/list?n={PAGE}&last=t04": PAGE,
+        f"/api/v1/repositories/{NAME}/history?n={PAGE}": PAGE,
+        f"/api/v1/repositories/{NAME}/history?n={PAGE}&tag=t05": PAGE,
+        # Manifests, and the repositories that link it.
+        f"/api/v1/blobs/{sha256(LAYER)}/references?n={PAGE}": PAGE + 6,
+    }
+    return listed | {
+        f"/v2/{NAME}/manifests/t20": 2,
+        f"/v2/{NAME}/manifests/t05": 1,
+        f"/v2/{NAME}/manifests/{digest_of(registry, NAME, 't20')}": 1,
+        f"/v2/{NAME}/blobs/{sha256(LAYER)}": 1,
+    }
+
+
+def test_a_question_brings_no_more_of_the_tail_than_it_shows(behind: Registry) -> None:
+    """And its answer is the same as that of read models that know everything."""
+    answers = {}
+    for path, shown in paths(behind).items():
+        before = behind.rooms.reader.tail_events
+        answers[path] = behind.get(path)
+        assert behind.rooms.reader.tail_events - before <= shown + MORE, path
+    assert answers[f"/v2/{NAME}/tags/list?n={PAGE}"].get_json()["tags"] == ["t02", "t03", "t04"]
+    assert answers[f"/v2/{NAME}/tags/list?n={PAGE}&last=t04"].get_json()["tags"] == ["t06", "t07", "t08"]
+    assert answers[f"/v2/_catalog?n={PAGE}"].get_json()["repositories"] == ["other/a", "other/c", "other/d"]
+    assert answers[f"/v2/{NAME}/manifests/t05"].status_code == 404
+    behind.project()
+    for path, answer in answers.items():
+        again = behind.get(path)
+        assert (again.status_code, again.headers.get("Link")) == (answer.status_code, answer.headers.get("Link")), path
+        if answer.status_code == 200:
+            assert again.data == answer.data, path
+
+
+def test_pages_from_rows_and_tail_together_are_complete(behind: Registry) -> None:
+    """Tags and manifests of which the read models know some, and of those some that are gone since."""
+    behind.project()
+    for number in (2, 6, 9):
+        behind.delete(f"/v2/{NAME}/manifests/t{number:02d}")
+    for number in (1, 30, 31):
+        behind.push(NAME, f"t{number:02d}", LAYER, b"new")
+    behind.push("other/b", "v2", LAYER)
+    behind.push("other/bb", "v1", LAYER)
+    behind.delete(f"/v2/other/d/manifests/{digest_of(behind, 'other/d', 'v1')}")
+    gone = {*DELETED, 2, 6, 9} - {1}
+    wanted = [f"t{number:02d}" for number in (*range(TAGS), 30, 31) if number not in gone]
+    for _ in range(2):
+        assert paged(behind, f"/v2/{NAME}/tags/list?n=2", "tags") == wanted
+        assert paged(behind, "/v2/_catalog?n=2", "repositories") == [
+            *("other/a", "other/b", "other/bb", "other/c", "other/e", NAME)
+        ]
+        behind.project()
+
+
+def paged(registry: Registry, path: str, name: str) -> list[str]:
+    """All entries of a list, page after page."""
+    found: list[str] = []
+    while path:
+        answer = registry.get(path)
+        found += answer.get_json()[name]
+        path = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+    return found
