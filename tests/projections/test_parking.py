@@ -107,13 +107,14 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
 
 def answers_503_for_the_key_alone(registry: Registry) -> None:
     """Where the fold raises in a GET too."""
-    for path in (f"/v2/{BAD}/tags/list", f"/v2/{BAD}/manifests/fine"):
+    for path in (f"/v2/{BAD}/tags/list", f"/v2/{BAD}/manifests/boom"):
         answer: Any = registry.get(path)
         assert answer.status_code == 503
         problem = json.loads(answer.data)["errors"][0]
         assert problem["code"] == "UNAVAILABLE"
         assert problem["detail"]["request_id"] == answer.headers["X-Request-Id"]
         assert answer.headers["Retry-After"]
+    assert registry.get(f"/v2/{BAD}/manifests/fine").status_code == 200, "the event says nothing of that tag"
     assert registry.get("/v2/u/good/manifests/v2").status_code == 200
     assert registry.get(f"/api/v1/repositories/{BAD}/history").status_code == 200
 
