@@ -146,8 +146,11 @@ SELECT (SELECT json_agg(json_build_array(p.repository, p.position, p.recorded_at
 """
 _TAIL = key_tail(("audit_s1",))
 _OF_REPOSITORY = _HISTORY.format(tail=_TAIL, of_tag="", in_stream="")
+# If the repository has no tail, as usual, the events of the tag are not looked at.
 _OF_TAG = _HISTORY.format(
-    tail=_TAIL, of_tag="AND a.tag = %(tag)s", in_stream="AND e.stream = 'tag-' || %(key)s || ':' || %(tag)s"
+    tail=_TAIL,
+    of_tag="AND a.tag = %(tag)s",
+    in_stream=f"AND e.stream = 'tag-' || %(key)s || ':' || %(tag)s AND EXISTS ({_TAIL})",
 )
 _NO_LIMIT = 2**62
 
