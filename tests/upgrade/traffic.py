@@ -47,13 +47,13 @@ class Client:
         self.ask("POST", f"/v2/{repository}/blobs/uploads/?digest={digest_of(data)}", 201, data=data)
         return digest_of(data)
 
-    def chunks(self, repository: str, data: bytes, size: int, other: "Client | None" = None) -> str:
-        """Upload it in chunks, and close the session with the last one; chunks go to `other` where it is given."""
+    def chunks(self, repository: str, data: bytes, size: int) -> str:
+        """Upload it in chunks, and close the session with the last one."""
         location = self.ask("POST", f"/v2/{repository}/blobs/uploads/", 202).headers["Location"]
         for start in range(0, len(data), size):
             piece = data[start : start + size]
             headers = {"Content-Range": f"{start}-{start + len(piece) - 1}"}
-            location = (other or self).ask("PATCH", location, 202, data=piece, headers=headers).headers["Location"]
+            location = self.ask("PATCH", location, 202, data=piece, headers=headers).headers["Location"]
         mark = "&" if "?" in location else "?"
         self.ask("PUT", f"{location}{mark}digest={digest_of(data)}", 201)
         return digest_of(data)
