@@ -40,7 +40,7 @@ class Run:
 
     @property
     def repaired(self) -> int:
-        """How many of the events came from the store."""
+        """The number of events that came from the store."""
         return len(self.missed)
 
 

@@ -91,7 +91,7 @@ def read_batch(
     positions: Mapping[int, int],
     limit: int | None = None,
 ) -> tuple[list[Recorded], int]:
-    """As much of what `read_range` gives as one transaction should fold, and the position up to which that is all."""
+    """Read a range as far as one transaction should fold it; answers the position up to which these are all."""
     events = read_range(connection, model, after, upto, positions=positions, limit=limit)
     if limit is not None and len(events) == limit:
         upto = events[-1].position
@@ -100,9 +100,9 @@ def read_batch(
 
 
 def fitting(connection: sa.Connection, model: Model, events: Sequence[Recorded]) -> int:
-    """How many of the events, from the first on, one transaction should fold: what it folds, and its time, are bounded.
+    """The number of events, from the first on, that one transaction should fold, to bound its memory and its time.
 
-    One at least. Events that the model does not take count nothing.
+    It is one at least. Events that the model does not take weigh nothing.
     """
     if model.known is not Known.REFERENCES:
         return len(events)
