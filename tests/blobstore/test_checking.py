@@ -7,7 +7,7 @@ from pathlib import Path
 from blobstore.checking import Damage, Found
 from blobstore.disk import DiskBlobStore
 from blobstore.locking import folder_held_alone, folder_shared
-from tests.blobstore.test_disk_blobs import put
+from tests.blobstore.contract import put
 
 CONTENT = b"right" * 1000
 

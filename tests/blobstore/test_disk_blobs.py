@@ -12,21 +12,7 @@ from blobstore.disk import DiskBlobStore
 from blobstore.interface import BlobMissing, BlobName, BlobStoreError, BlobStoreUnusable, NoSpace
 from blobstore.pace import FAST_BYTES, SMALL_BYTES, WHOLE_BYTES_MAX
 from blobstore.reading import FileBlocks
-from domain.digests import digest_of
-from domain.names import UploadId
-
-UPLOAD = UploadId("u" * 32)
-LARGE = bytes(range(256)) * 4 * 2048 + b"end"
-
-
-def put(store: DiskBlobStore, content: bytes, generation: int = 0, algorithm: str = "sha256") -> BlobName:
-    name = BlobName(digest_of(algorithm, content), generation)
-    store.create(UPLOAD)
-    with store.open(UPLOAD, 0, algorithm) as staged:
-        staged.write(content)
-        assert staged.digest(algorithm) == name.digest
-        staged.commit(name)
-    return name
+from tests.blobstore.contract import LARGE, UPLOAD, put
 
 
 def open_files(folder: Path) -> list[str]:

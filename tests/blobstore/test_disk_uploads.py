@@ -1,6 +1,5 @@
 """Staging on the local disk: one writer a session, cut off at the logged offset, hashed while written."""
 
-import contextlib
 import errno
 import os
 import subprocess
@@ -20,8 +19,8 @@ from blobstore.locking import lock_exclusively
 from blobstore.staging import DiskUpload
 from domain.digests import digest_of, new_hash
 from domain.names import InvalidName, UploadId
+from tests.blobstore.contract import UPLOAD, write, write_unrecorded
 
-UPLOAD = UploadId("a1" * 16)
 MARK = (7, 1_767_225_600_000_000_000)
 MIB = 1024 * 1024
 
@@ -33,25 +32,6 @@ with DiskBlobStore(Path(sys.argv[1])).open(sys.argv[2], 0):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-class Refused(Exception):
-    """The log did not take the chunk."""
-
-
-def write(store: DiskBlobStore, offset: int, block: bytes) -> None:
-    """A chunk that the log takes."""
-    with store.open(UPLOAD, offset) as staged:
-        staged.write(block)
-        staged.sync()
-
-
-def write_unrecorded(store: DiskBlobStore, offset: int, block: bytes) -> None:
-    """A chunk that the log refuses after it was written."""
-    with contextlib.suppress(Refused), store.open(UPLOAD, offset) as staged:
-        staged.write(block)
-        staged.sync()
-        raise Refused
 
 
 def count_rereads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
