@@ -22,8 +22,10 @@ def texts(folder: Path) -> dict[str, str]:
 def test_events_schemas_writes_those_of_the_docs(tmp_path: Path) -> None:
     done = run("events", "schemas", tmp_path / "new" / "folder")
     assert (done.status, done.err) == (0, "")
-    assert texts(tmp_path / "new" / "folder") == texts(SCHEMAS)
-    assert len(done.out.splitlines()) == len(texts(SCHEMAS)) > 0
+    written = texts(tmp_path / "new" / "folder")
+    # Those of earlier versions of an event stay in the docs.
+    assert written == {path: text for path, text in texts(SCHEMAS).items() if path in written}
+    assert len(done.out.splitlines()) == len(written) > 0
 
 
 @pytest.mark.parametrize("command", ["keeper", "projector"])
