@@ -1,18 +1,22 @@
-"""Measures the processor time of an idle server: `python bench/idle.py [SECONDS] [--kafka HOST:PORT]`.
+"""Measures the processor time of an idle server: `python bench/idle.py [SECONDS] [--kafka [HOST:PORT]]`.
 
 Starts `tagtrail serve`, pushes something, waits until the read models are level and things have calmed down, then adds
 up the time of the processor that each process took within SECONDS (default 60), those that began and ended meanwhile
-included. The goal is less than 0.5 % of a core for all processes together.
+included. With `--kafka` alone it starts a broker of its own, whose time does not count. The goal is less than 0.5 % of
+a core for all processes together.
 """
 
 import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tests.kafka import Broker
 from tests.servers import RunningServer, command_of, serving, warm_up
 
 CALM_S = 12.0
@@ -49,14 +53,32 @@ def changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[str
     return sorted(((name, seconds) for name, seconds in found.items() if seconds > 0), key=lambda each: -each[1])
 
 
+@contextmanager
+def broker_at(given: str | None) -> Iterator[str | None]:
+    """Where Kafka is: None without it, the one that was named, or one that is started for the time of a block."""
+    if given != "":
+        yield given
+        return
+    broker = Broker()
+    try:
+        broker.start()
+        yield broker.bootstrap
+    finally:
+        broker.close()
+
+
+def options(kafka: str | None) -> tuple[str, ...]:
+    """The flags of a server that is fed by Kafka, if it is."""
+    return () if kafka is None else ("--kafka", kafka, "--kafka-topic-prefix", f"idle-{os.getpid()}")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("seconds", nargs="?", type=float, default=60.0)
-    parser.add_argument("--kafka", default=None)
+    parser.add_argument("--kafka", nargs="?", const="", default=None)
     given = parser.parse_args()
-    more = () if given.kafka is None else ("--kafka", given.kafka, "--kafka-topic-prefix", f"idle-{os.getpid()}")
-    with serving(None, *more) as server:
+    with broker_at(given.kafka) as kafka, serving(None, *options(kafka)) as server:
         warm_up(server.host)
         time.sleep(CALM_S)
         before, began = taken(server), time.monotonic()

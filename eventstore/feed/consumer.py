@@ -17,7 +17,13 @@ from eventstore.feed.records import FeedRecord, NotOurs, record_of
 from eventstore.feed.settings import EVENTS, KafkaSettings
 
 POLL_S = 0.2
+# While its user rests, Kafka is asked so often; not before the client has asked for new partitions for a while, or it
+# would have to learn where they are when the first events come.
+RESTING_S = 5.0
+WARM_S = 5.0
+# Whether the topic is the same one is asked so often, and while its user rests. It takes a connection of its own.
 IDENTITY_S = 5.0
+IDENTITY_RESTING_S = 30.0
 RETRY_S = 0.2
 RETRY_MAX_S = 2.0
 BATCHES_MAX = 8
@@ -59,6 +65,8 @@ class FeedReader:
         self._wanted: dict[int, Place] = {}
         self._places: dict[int, Place] = {}
         self._changed = threading.Event()
+        self._awake = threading.Event()
+        self._awake.set()
         self._stop = threading.Event()
         self._topic_id = ""
         self._failure: Exception | None = None
@@ -73,6 +81,15 @@ class FeedReader:
         """Read these partitions from now on, new ones from their places."""
         self._wanted = dict(wanted)
         self._changed.set()
+        self._awake.set()
+
+    def rest(self) -> None:
+        """Ask Kafka seldom until `wake`, for somebody else tells when there is something."""
+        self._awake.clear()
+
+    def wake(self) -> None:
+        """Ask Kafka all the time again."""
+        self._awake.set()
 
     def get(self, timeout_s: float) -> Batch | None:
         """The next batch, None if there is none in time. Raises FeedEnded if what reads has failed for good."""
@@ -91,6 +108,7 @@ class FeedReader:
     def close(self) -> None:
         """Stop reading. A try to reach Kafka that is under way is not waited for: it changes nothing."""
         self._stop.set()
+        self._awake.set()
         self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
@@ -137,10 +155,16 @@ class FeedReader:
 
     def _read(self, consumer: KafkaConsumer) -> None:
         identify_at = time.monotonic() + IDENTITY_S
+        rest_from = 0.0
         while not self._stop.is_set() and self._wanted:
             if self._changed.is_set():
                 self._changed.clear()
                 self._assign(consumer)
+                rest_from = time.monotonic() + WARM_S
+            rests = time.monotonic() > rest_from and not self._awake.is_set()
+            if rests and self._awake.wait(RESTING_S):
+                # There is something to read, which must not wait for this.
+                identify_at = time.monotonic() + IDENTITY_S
             try:
                 polled = consumer.poll(timeout_ms=int(POLL_S * 1000))
             except (OffsetOutOfRangeError, NoOffsetForPartitionError) as problem:
@@ -149,7 +173,7 @@ class FeedReader:
             if polled:
                 self._put({part.partition: messages for part, messages in polled.items()})
             if time.monotonic() > identify_at:
-                identify_at = time.monotonic() + IDENTITY_S
+                identify_at = time.monotonic() + (IDENTITY_S if self._awake.is_set() else IDENTITY_RESTING_S)
                 if self._identify() != self._topic_id:
                     _log.error("topic %s was made anew: reading it from its beginning", self._topic)
                     self._places.clear()

@@ -32,7 +32,11 @@ RETRY_S = 0.5
 REGISTERED_S = LIVES_FOR_S - 20.0
 _NOT_YET = "this process has not registered with the database yet"
 _NO_MORE = "this process could not renew its registration with the database"
+# Processes that have not beaten for so long are forgotten; looked for that often.
 _FORGET_S = 600.0
+_FORGET_EVERY_S = 60.0
+# Leases of which this share of their time is left are not renewed yet.
+_FRESH = 0.7
 
 _BEAT = "SELECT log.es_beat(%s, %s, %s, %s, %s, %s, %s)"
 _ALIVE = """
@@ -85,6 +89,8 @@ class Membership:
         self._beat_s = beat_s
         self._lease_s = lease_s
         self._held: frozenset[str] = frozenset()
+        self._shared: list[str] | None = None
+        self._forget_at = 0.0
         self._valid_until = 0.0
         self._registered_until = 0.0
         self._refusal = _NOT_YET
@@ -136,6 +142,7 @@ class Membership:
         with connect(self._url, name=name, statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
             # A lost lease or heartbeat costs nothing but time; it need not wait for the disk.
             connection.execute("SET synchronous_commit = off")
+            self._shared = None
             while not self._stop.is_set():
                 self._beat(connection)
                 self._stop.wait(self._beat_s)
@@ -154,16 +161,23 @@ class Membership:
             ),
         ).fetchone() or ([],)
         self._note(began, forbids)
-        connection.execute(_FORGET, (_FORGET_S,))
+        if began >= self._forget_at:
+            self._forget_at = began + _FORGET_EVERY_S
+            connection.execute(_FORGET, (_FORGET_S,))
         if forbids:
-            self._held = frozenset()
+            self._held, self._shared = frozenset(), None
             connection.execute(_GIVE_BACK, (self.id, []))
             return
         if self._wants is None:
             return
         alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, self._lease_s))]
         names = sorted(self._wants(alive, self.id))
-        connection.execute(_GIVE_BACK, (self.id, names))
+        if names != self._shared:
+            connection.execute(_GIVE_BACK, (self.id, names))
+            self._shared = names
+        elif self._held == frozenset(names) and self._valid_until - began > _FRESH * self._lease_s:
+            # Who joins or leaves is looked for at each beat, but a lease has time.
+            return
         wanted = {"me": self.id, "ttl": self._lease_s, "names": names}
         taken = connection.execute(_TAKE, wanted).fetchall() if names else ()
         self._held = frozenset(row[0] for row in taken)

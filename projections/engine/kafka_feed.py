@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from eventstore.feed.bell import QUIET_S, Bell
 from eventstore.feed.chain import Run, follow
 from eventstore.feed.consumer import Batch, FeedReader, Place
 from eventstore.feed.members import Membership, Wants
@@ -24,6 +25,7 @@ from projections.engine.attempts import Attempts
 from projections.engine.build_tables import LIVE, Build, checkpoint
 from projections.engine.checkpoints import Moved, apply, lock
 from projections.engine.folding import fitting, read_batch
+from projections.engine.setup import driver_of
 from projections.model import Model
 
 STALLED_S = 2.0
@@ -31,6 +33,8 @@ STALLED_S = 2.0
 CATCH_UP_S = 1.0
 LOOK_S = 0.25
 POLL_S = 0.2
+# Watermarks, which bring partitions without new events up to the head, come within this time after the last event.
+CALM_S = QUIET_S + 2.0
 MERGED_BATCHES_MAX = 8
 
 _POSITIONS = """
@@ -83,21 +87,44 @@ class KafkaFeed:
         self._owned: dict[str, frozenset[int]] = {}
         self._watched: dict[tuple[str, int], _Watched] = {}
         self._look_at = 0.0
+        self._bell = Bell(driver_of(connection))
+        self._leases: frozenset[str] = frozenset()
+        self._active_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Fold what the feed brings into all builds of the partitions that are leased."""
+        """Fold what the feed brings into all builds of the partitions that are leased.
+
+        Looks often while anything moves. Once all is level for a while, it waits for a notification of the database,
+        which comes before the event does through Kafka.
+        """
         self._reader.start()
         try:
             while not stop.is_set():
-                if time.monotonic() >= self._look_at:
+                calm = time.monotonic() - self._active_at > CALM_S
+                if calm:
+                    self._rest(stop)
+                if calm or time.monotonic() >= self._look_at:
                     self._look_at = time.monotonic() + LOOK_S
                     self._share()
                     self._fill_from_store()
-                batch = self._reader.get(POLL_S)
+                batch = self._reader.get(0 if calm else POLL_S)
                 if batch is not None:
+                    self._stir()
                     self._take(self._merged(batch))
         finally:
             self._reader.close()
+
+    def _rest(self, stop: threading.Event) -> None:
+        self._reader.rest()
+        self._bell.wait(stop, also=lambda: self._reader.waiting or self._held != self._leases)
+        # What was level so far waits for Kafka from now on only.
+        self._watched.clear()
+
+    def _stir(self) -> None:
+        """There is something to do: look often for a while."""
+        self._active_at = time.monotonic()
+        self._bell.leave()
+        self._reader.wake()
 
     def _merged(self, batch: Batch) -> Batch:
         """Join the batch with those that wait behind it, for fewer and larger transactions under load."""
@@ -115,7 +142,7 @@ class KafkaFeed:
         """Learn which builds there are, and which partitions are ours now."""
         self._builds = build_tables.listed(self._connection, self._models)
         self._connection.commit()
-        held = self._held
+        held = self._leases = self._held
         owned = {
             model.id: frozenset(each for each in range(DEFAULT_PARTITIONS) if lease_name(model, each) in held)
             for model in self._models
@@ -123,6 +150,7 @@ class KafkaFeed:
         if owned != self._owned:
             self._owned = owned
             self._watched.clear()
+            self._stir()
             self._reader.assign(self._places(frozenset().union(*owned.values())))
 
     @property
@@ -219,6 +247,9 @@ class KafkaFeed:
         places = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in query}
         self._connection.commit()
         now = time.monotonic()
+        owned = frozenset().union(*self._owned.values())
+        if any(position < head for (_, partition), (position, head) in places.items() if partition in owned):
+            self._stir()
         for build in self._builds:
             stalled = [
                 partition

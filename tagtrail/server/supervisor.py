@@ -32,7 +32,7 @@ from tagtrail.server.lock import DataFolderLock, settings_file
 from tagtrail.server.processes import BOARD_VARIABLE, PARENT_VARIABLE
 
 METRICS_FOLDER = "metrics"
-POLL_S = 0.1
+POLL_S = 0.2
 STOP_S = 8.0
 DATABASE_STOP_S = 1.5
 READY_TIMEOUT_S = 30.0
