@@ -55,7 +55,7 @@ def changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[str
 
 @contextmanager
 def broker_at(given: str | None) -> Iterator[str | None]:
-    """Where Kafka is: None without it, the one that was named, or one that is started for the time of a block."""
+    """The settings of Kafka: None without it, those that were named, or of one that runs during the block."""
     if given != "":
         yield given
         return
