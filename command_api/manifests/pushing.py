@@ -14,7 +14,7 @@ from domain.features import SMALL_FACTS
 from domain.image_config import with_config
 from domain.manifest import PushManifest, decide_push, held, streams_named
 from domain.manifest_parser import InvalidManifest, InvalidManifestDigest, ParsedManifest, parse_manifest
-from domain.names import InvalidName, TagName, parse_tag
+from domain.names import InvalidName, RepositoryName, TagName, parse_tag
 from domain.preconditions import Match
 from eventstore.features import READERS, Feature
 from eventstore.types import Content
@@ -31,16 +31,23 @@ _ATTEMPTS_MAX = 3
 def put(context: Context, request: Request) -> Answer:
     """PUT …/manifests/<reference>: by tag, or by digest with any number of `tag` parameters."""
     claimed, tags = _targets(request, request.route.reference)
+    # A name that is none is refused before anybody sends or parses a body for it.
+    repository = request.repository
     body = read_manifest(context, request)
     with context.large_manifest if len(body) > LARGE_BYTES else nullcontext():
         parsed = _parse(body, request.content_type)
-        command = _command(request, claimed, tags, parsed, body)
+        command = _command(request, repository, claimed, tags, parsed, body)
         _carry_out(context, request, command, body)
         return empty(201, _headers(command, parsed.warning))
 
 
 def _command(
-    request: Request, claimed: Digest | None, tags: tuple[TagName, ...], parsed: ParsedManifest, body: bytes
+    request: Request,
+    repository: RepositoryName,
+    claimed: Digest | None,
+    tags: tuple[TagName, ...],
+    parsed: ParsedManifest,
+    body: bytes,
 ) -> PushManifest:
     digest = digest_of(claimed.algorithm if claimed else DEFAULT_ALGORITHM, body)
     if claimed is not None and claimed != digest:
@@ -50,7 +57,7 @@ def _command(
             {"expected": str(claimed), "found": str(digest)},
         )
     return PushManifest(
-        request.repository,
+        repository,
         digest,
         parsed.media_type,
         len(body),
