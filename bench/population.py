@@ -158,15 +158,14 @@ class Population:
     def _upload(self, repository: Repository, digest: str, size: int) -> Iterator[Row]:
         upload = self._digest()[7:39]
         stream = f"upload-{upload}"
-        state = (
-            '{{"actor":"anonymous","digest":{},"digest_algorithm":null,"id":"{}","offset":{},"repository":"{}",'
-            '"status":"{}"}}'
-        )
-        started = f'{{"repository":"{repository.name}","upload":"{upload}"}}'
-        open_state = state.format("null", upload, 0, repository.name, "open")
-        yield self._row(repository, stream, 1, "UploadStarted", started, None, "open", state=open_state)
+        at = self._time.isoformat(timespec="milliseconds")
+        started = f'{{"repository":"{repository.name}","started_at":"{at}","upload":"{upload}"}}'
+        yield self._row(repository, stream, 1, "UploadStarted", started, None, "open", schema_version=2)
         committed = f'{{"digest":"{digest}","repository":"{repository.name}","size":{size},"upload":"{upload}"}}'
-        closed = state.format(f'"{digest}"', upload, size, repository.name, "committed")
+        closed = (
+            f'{{"actor":"anonymous","digest":"{digest}","digest_algorithm":null,"id":"{upload}","offset":{size},'
+            f'"proof":"{self._digest()[7:39]}","repository":"{repository.name}","status":"committed"}}'
+        )
         yield self._row(repository, stream, 2, "UploadCommitted", committed, "open", None, state=closed)
         yield from self._link(repository, digest, size, mounted=False)
 
@@ -278,12 +277,13 @@ class Population:
         content: str | None = None,
         state: str | None = None,
         refers_to: list[str] | None = None,
+        schema_version: int = 1,
     ) -> Row:
         self._position += 1
         name = key if repository is None else repository.name
         partition = partition_of(key) if repository is None else repository.partition
         return (
-            *(self._position, self._time, version, 0, partition, 1, True),
+            *(self._position, self._time, version, 0, partition, schema_version, True),
             *(_uuid(self._chance.getrandbits(128)), stream, name, event_type, "anonymous"),
             *(f"r{self._position}", prev_ref, ref, content, data, state, refers_to),
         )

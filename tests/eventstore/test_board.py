@@ -232,6 +232,8 @@ def test_what_a_killed_process_left_waiting_in_the_database_makes_no_answer_stal
             pipe.send("append")
             eventually(lambda: rows(database, _WAITING) == [(1,)])
             os.kill(pid, signal.SIGKILL)
+            # Its place is free for the successor once it is dead, which is some time after the signal.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         eventually(lambda: reader.head() == 2)
         assert board.ticket(KEY) is None, "nobody on the board knows the outcome of the dead process's append"
         with member(database, server.path) as (successor, _):
