@@ -24,6 +24,7 @@ _ID = re.compile(
     r"(?P<said>1-(?P<key>[0-9a-f]{8})-(?P<time>[0-9a-f]{12})-(?P<hint>[0-2])-(?P<random>[0-9a-f]{32}))"
     r"-(?P<mac>[A-Za-z0-9_-]{43})"
 )
+_SEAL = re.compile(r"(1-[0-9a-f]{8}-[0-9a-f]{12}-[0-2]-[0-9a-f]{32}-)[A-Za-z0-9_-]{43}")
 _OLD_ID = re.compile(r"[0-9a-f]{40}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -80,6 +81,11 @@ def claimed(text: str) -> ClaimedId:
 def old_upload_id(text: str) -> UploadId | None:
     """The id, if it is of the kind that is random and nothing else: its session was opened by an event."""
     return UploadId(text) if _OLD_ID.fullmatch(text) else None
+
+
+def without_seals(text: str) -> str:
+    """The text with the seal of each id in it left out, so that nobody who reads it can use the id."""
+    return _SEAL.sub(r"\1...", text)
 
 
 def proof_of(text: str) -> str:

@@ -12,6 +12,7 @@ OPEN = "open"
 UPLOAD_PREFIX = "upload-"
 BLOB_PREFIX = "blob-"
 LINK_PREFIX = "link-"
+REPOSITORY_PREFIX = "repo-"
 
 
 def upload_stream(upload: UploadId | str) -> str:
@@ -46,7 +47,7 @@ def tag_stream(repository: RepositoryName | str, tag: TagName | str) -> str:
 
 def repository_stream(repository: RepositoryName | str) -> str:
     """The stream of one repository; its ref is LIVE once it was created."""
-    return f"repo-{repository}"
+    return f"{REPOSITORY_PREFIX}{repository}"
 
 
 def digest_of_manifest_stream(stream: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from domain.session_id import without_seals
 from tagtrail.config import Settings
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -138,11 +139,13 @@ def access_line(
     request_id: str,
     address: str,
 ) -> None:
-    """Log one served request. The query is left out, because it may hold secrets."""
+    """Log one served request. The query is left out, because it may hold secrets, and so is the seal of an upload's id,
+    with which whoever reads the log could go on with the upload.
+    """
     _logger.info(
         "request",
         method=method,
-        path=path[:1000],
+        path=without_seals(path)[:1000],
         status=status,
         duration_ms=round(duration_s * 1000, 2),
         bytes=bytes_sent,

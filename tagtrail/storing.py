@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from domain.streams import BLOB_PREFIX, LINK_PREFIX, UPLOAD_PREFIX
+from domain.streams import BLOB_PREFIX, LINK_PREFIX, REPOSITORY_PREFIX, UPLOAD_PREFIX
 from eventstore.board.board import Board
 from eventstore.store import Store
 from tagtrail.clock import make_clock
@@ -11,12 +11,13 @@ from tagtrail.config import Settings
 
 def open_board(path: Path | None) -> Board | None:
     """The process's part of the change board of its server, if that has one."""
-    # What is kept depends neither on sessions nor on what all repositories share of a blob (the link has its size).
+    # What is kept does not depend on sessions, on what all repositories share of a blob (the link has its size), or on
+    # the start of the repository, which each commit of a blob makes sure of.
     if path is None:
         return None
     # A blob is asked for by its link: what else happens to a repository changes none of those answers, and no manifest
     # changes with a link.
-    return Board(path, ignored=(UPLOAD_PREFIX, BLOB_PREFIX), apart=(LINK_PREFIX,))
+    return Board(path, ignored=(UPLOAD_PREFIX, BLOB_PREFIX, REPOSITORY_PREFIX), apart=(LINK_PREFIX,))
 
 
 def make_store(settings: Settings, board: Board | None) -> Store:

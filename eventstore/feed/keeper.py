@@ -28,7 +28,7 @@ ROUND_S = 5.0
 RETRY_S = 60.0
 STATEMENT_TIMEOUT_S = 5.0
 # The same limit as for the clock of an append.
-AHEAD_MAX = timedelta(minutes=5)
+CLOCK_OFF_MAX = timedelta(minutes=5)
 PROBLEM_CHARACTERS = 500
 
 _NOTE = """
@@ -70,7 +70,7 @@ class Round:
 class Keeper:
     """One candidate for keeping a log.
 
-    `clock` is the one by which the tasks tell what is old; they are left alone while it is ahead of the database's.
+    `clock` is the one by which the tasks tell what is old; they are left alone while it is far from the database's.
     None leaves that out, for tests that move it.
     """
 
@@ -99,15 +99,17 @@ class Keeper:
 
     def round(self, task: Task, stop: threading.Event) -> Round:
         """Work on a task for a while and note its state."""
-        ahead = self._ahead()
-        done = _work(task, stop) if ahead is None else Round(0, False, ahead)
+        wrong = self._wrong_clock()
+        done = _work(task, stop) if wrong is None else Round(0, False, wrong)
         if done.removed:
             _log.info("upkeep: %s removed %d", task.name, done.removed)
         self._note(task, done, _backlog(task))
         return done
 
-    def _ahead(self) -> str | None:
-        """The reason for which nothing may be removed now: by a clock that is ahead, what is in use looks old."""
+    def _wrong_clock(self) -> str | None:
+        """The reason for which no task may work now. By a clock that is ahead, what is in use looks old; a time that a
+        clock far behind leaves in the database looks old to the next keeper.
+        """
         if self._clock is None:
             return None
         try:
@@ -116,9 +118,10 @@ class Keeper:
         except psycopg.Error as problem:
             return f"the time of the database could not be asked: {problem}"[:PROBLEM_CHARACTERS]
         ahead = timedelta() if row is None else self._clock() - row[0]
-        if ahead <= AHEAD_MAX:
+        if abs(ahead) <= CLOCK_OFF_MAX:
             return None
-        told = f"the clock of the keeper's machine is {ahead.total_seconds():.0f} s ahead of the database's"
+        side = "ahead of" if ahead > timedelta() else "behind"
+        told = f"the clock of the keeper's machine is {abs(ahead).total_seconds():.0f} s {side} the database's"
         _log.error("upkeep: nothing is removed: %s", told)
         return told
 

@@ -18,6 +18,7 @@ from eventstore.board.registrar import LogKept, Registrar
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
 from eventstore.types import Appended, AppendRejected, Expand, StoreUnavailable
+from tagtrail.storing import open_board
 from tests.eventstore.making import command, event
 from tests.postgres import Database
 from tests.waiting import eventually
@@ -45,7 +46,8 @@ def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -
 @contextmanager
 def member(database: Database, path: Path, **options: Any) -> Iterator[tuple[Store, Board]]:
     """What one API process has; its store may have options."""
-    board = Board(path, ignored=("upload-",), apart=("link-",))
+    board = open_board(path)
+    assert board is not None
     store = Store(database.app_url, board=board, **options)
     try:
         yield store, board
@@ -98,8 +100,9 @@ def test_an_append_of_one_process_ends_what_another_keeps(database: Database) ->
     ):
         ticket = reader.ticket(KEY)
         assert ticket is not None
-        append(store, "upload-1")
-        assert reader.holds(KEY, ticket)
+        for each in ("upload-1", "repo-you/app", "blob-sha256:1"):
+            append(store, each)
+            assert reader.holds(KEY, ticket), each
         append(store, "tag-1")
         assert not reader.holds(KEY, ticket)
         assert reader.ticket(KEY) is not None

@@ -7,10 +7,13 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import structlog
 
+from domain.names import UploadId
+from domain.session_id import SessionId
 from tagtrail import logs
 from tagtrail.config import resolve
 
@@ -57,6 +60,17 @@ def test_json_has_every_field_of_a_request(capsys: pytest.CaptureFixture[str]) -
         "request_id": "r1",
         "address": "127.0.0.1",
     }
+
+
+def test_a_line_does_not_tell_how_to_go_on_with_an_upload(capsys: pytest.CaptureFixture[str]) -> None:
+    """The random part names the upload's stream and file, for which somebody may look."""
+    configure("json")
+    upload = UploadId(16 * "5a")
+    sealed = SessionId(1, datetime(2026, 1, 1, tzinfo=UTC), None, upload).sealed(b"secret", "you/app", "")
+    access(f"/v2/you/app/blobs/uploads/{sealed}")
+    path = json.loads(capsys.readouterr().err)["path"]
+    assert path == f"/v2/you/app/blobs/uploads/{sealed[:-43]}..."
+    assert upload in path
 
 
 def test_a_path_cannot_write_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
