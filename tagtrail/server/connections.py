@@ -26,9 +26,6 @@ SLOW = "slow"
 # Each connection is looked at four times within its time limit, but not more often than this.
 _LOOKS = 4
 _PERIOD_MAX_S = 5.0
-# Other threads must run in between: a look costs a few microseconds, and there may be thousands of connections.
-_SLICE = 100
-_PAUSE_S = 0.002
 # Free memory is given back after so many readers have left.
 _LEFT_MANY = 32
 
@@ -130,9 +127,7 @@ def look_at_all(takers: Watch, senders: BodyWatch, port: int) -> None:
         logs.get_logger().warning("connections cannot be looked at", problem=str(problem))
         return
     awaited = senders.peers()
-    for number, file in enumerate(files):
-        if number % _SLICE == _SLICE - 1:
-            time.sleep(_PAUSE_S)
+    for file in sockets.in_slices(files):
         connection = sockets.look(file)
         if connection is None or sockets.local_port(file) != port:
             continue

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tagtrail.server import sockets
+from tagtrail.server.listing import Listing
 
 # The most connections held at a time, of one address and in all.
 PER_REQUEST_MAX = 16
@@ -48,6 +49,7 @@ class Lingering:
         self._reads = reads
         self._clock = clock
         self._held: dict[bytes, _Held] = {}
+        self._listing = Listing()
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._reader: threading.Thread | None = None
@@ -63,7 +65,7 @@ class Lingering:
         If no file or thread is free, or too many are held, the connection is closed without this.
         """
         with contextlib.suppress(OSError, RuntimeError):
-            found = [file for file in sockets.files() if sockets.peer_address(file) == peer]
+            found = self._listing.files_of(peer, self._listing.moment())
             mine = [each for file in found if sockets.local_port(file) == self._port and (each := sockets.look(file))]
             now = self._clock()
             for each in sorted(mine, key=lambda each: each.silent_ms)[:PER_REQUEST_MAX]:

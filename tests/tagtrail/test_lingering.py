@@ -1,12 +1,16 @@
 """Connections that are closed with a body unread end without a reset, and nobody else is read from."""
 
+import errno
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from tagtrail.server import sockets
 from tagtrail.server.lingering import ANSWER_S, PER_REQUEST_MAX, READ_S, SILENT_S, Lingering
+from tagtrail.server.listing import Listing
 from tests.waiting import eventually
 
 PEER = "127.0.0.1"
@@ -119,3 +123,49 @@ def test_of_an_address_a_few_are_held_that_received_something_last(place: Place)
     assert len(place.lingering) == PER_REQUEST_MAX
     for served, _ in both:
         assert served.fileno() > 0
+
+
+def test_who_asks_at_the_same_time_shares_a_listing_that_began_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing costs more with each open file, and the interpreter has other things to do."""
+    listing, began_at = Listing(), list[int]()
+    real_files = sockets.files
+
+    def files_noting_when() -> list[int]:
+        began_at.append(listing.moment())
+        return real_files()
+
+    monkeypatch.setattr(sockets, "files", files_noting_when)
+    ends = {each.fileno() for each in place.connection()}
+    one, another = listing.moment(), listing.moment()
+    assert set(listing.files_of(PEER, one)) >= ends
+    assert set(listing.files_of(PEER, another)) >= ends
+    assert len(began_at) == 1
+    # Who comes while a listing is made may have opened a connection that it lacks.
+    later = {each.fileno() for each in place.connection()}
+    assert set(listing.files_of(PEER, began_at[0])) >= ends | later
+    assert len(began_at) == 2
+
+
+def test_a_listing_that_fails_serves_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one who asks tries again."""
+
+    def no_file_is_free() -> list[int]:
+        raise OSError(errno.EMFILE, "none")
+
+    listing = Listing()
+    one, another = listing.moment(), listing.moment()
+    ends = {each.fileno() for each in place.connection()}
+    with monkeypatch.context() as patch:
+        patch.setattr(sockets, "files", no_file_is_free)
+        with pytest.raises(OSError, match="none"):
+            listing.files_of(PEER, one)
+    assert set(listing.files_of(PEER, another)) >= ends
+
+
+def test_other_threads_run_while_many_files_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    assert list(sockets.in_slices(range(1000))) == list(range(1000))
+    assert len(pauses) == 10
