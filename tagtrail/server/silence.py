@@ -5,6 +5,9 @@ address only, and the same address may have other connections: those that are ke
 But it is known when each of them last sent an answer, and what it received. A read that waits too long belongs
 to a connection that has sent no answer for as long. If its address has no more such connections than such reads, it is
 certain which they are. Otherwise it is certain once they are older than connections between requests may become.
+
+Bytes that wait to be acknowledged are no answer, also not once they are acknowledged: they may be the answer of before,
+or the "100 Continue" that asked for the body. Only what the server sends anew is an answer.
 """
 
 from collections import defaultdict
@@ -72,12 +75,13 @@ class BodyWatch:
     def note(self, connection: Connection, peer: str, now: float) -> None:
         """Note the result of one look."""
         known = self._quiet.get(connection.cookie)
-        if known is None or connection.waiting or connection.acknowledged != known.connection.acknowledged:
+        if known is None or connection.sent != known.connection.sent:
             self._quiet[connection.cookie] = _Quiet(connection, peer, now, now, connection.received, now)
             return
         known.connection, known.seen = connection, now
-        # Bytes that the server itself has left unread are not missing.
-        if connection.unread or connection.received - known.received >= self._patience.least_bytes:
+        # Bytes that the server has left unread are not missing. Who has not been reached yet has no reason to send.
+        excused = connection.unread or connection.waiting
+        if excused or connection.received - known.received >= self._patience.least_bytes:
             known.slow_since, known.received = now, connection.received
 
     def to_cut(self, since: float, now: float) -> Iterator[tuple[Connection, str]]:

@@ -40,6 +40,11 @@ class Client:
         )
         return self.seen
 
+    def take(self) -> None:
+        """Acknowledge what waits for the client."""
+        self.seen = replace(self.seen, acknowledged=self.seen.acknowledged + self.waiting)
+        self.waiting = 0
+
 
 class World:
     """Clients that are looked at every few seconds, and reads that wait, on a clock of its own."""
@@ -121,6 +126,26 @@ def test_beside_connections_between_requests_a_silent_one_has_the_time_of_those(
         del world.clients[1]
         world.run(3 * PERIOD_S)
     assert reasons(world) == {"silent": SILENT}
+
+
+@pytest.mark.parametrize("taken_after_s", [None, STALL_S / 2], ids=["it vanished", "it acknowledges late"])
+def test_one_between_requests_lives_on_beside_a_silent_one_that_has_not_acknowledged_all(
+    taken_after_s: float | None,
+) -> None:
+    """A read waits for the other one, which was sent a "100 Continue" or its answer before."""
+    late = Client("late", waiting=25)
+    world = World(late, Client("kept open"))
+
+    def acknowledge() -> None:
+        if taken_after_s is not None and world.now > taken_after_s:
+            late.take()
+
+    with world.waits.waiting(PEER):
+        world.run(IDLE_S - PERIOD_S, acknowledge)
+        assert not world.cut
+        del world.clients[1]
+        world.run(STALL_S, acknowledge)
+    assert reasons(world) == ({} if taken_after_s is None else {"late": SILENT})
 
 
 def test_no_more_are_cut_off_than_reads_wait_and_the_ones_that_are_silent_longest_go_first() -> None:
