@@ -1,5 +1,6 @@
 """Checks the history after a storm of pushes: it has every move of the tag, each from where the one before led."""
 
+import http.client
 import json
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,14 @@ Entry = Mapping[str, Any]
 
 
 def gap(address: str, salt: str, moves: int) -> str:
-    """Empty if the tag moved exactly `moves` times, from nothing on and without a gap; otherwise what is wrong."""
-    return gap_in(_entries(address, f"{REPOSITORY}{salt}"), moves)
+    """Empty if the tag moved exactly `moves` times, from nothing on and without a gap; otherwise what is wrong.
+
+    A history that cannot be read is wrong too: the other rows of a run stand without it.
+    """
+    try:
+        return gap_in(_entries(address, f"{REPOSITORY}{salt}"), moves)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as problem:
+        return f"the history cannot be read: {problem}"
 
 
 def gap_in(entries: Sequence[Entry], moves: int) -> str:

@@ -88,10 +88,11 @@ class Results:
 def from_json(text: str) -> Results:
     """The results that `to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
     found: dict[str, Any] = json.loads(text)
-    rows = [
-        RowResult(
-            **{**row, "samples": {name: [Sample(**one) for one in each] for name, each in row["samples"].items()}}
-        )
-        for row in found["rows"]
-    ]
-    return Results(**{**found, "rows": rows})
+    return Results(**{**found, "rows": [_row(each) for each in found["rows"]]})
+
+
+def _row(found: Mapping[str, Any]) -> RowResult:
+    # In earlier runs a row had one goal for itself; now it has one for each registry that it is compared with.
+    known = {name: value for name, value in found.items() if name != "goal"}
+    samples = {name: [Sample(**one) for one in each] for name, each in found["samples"].items()}
+    return RowResult(**{**known, "samples": samples})

@@ -1,6 +1,10 @@
 """The bench's own arithmetic: medians, ratios, what errors void, two runs compared; no registry is started."""
 
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -87,6 +91,18 @@ def test_json_gives_the_same_results_back() -> None:
         from_json("{}")
 
 
+def test_runs_of_before_rows_had_several_goals_can_be_compared() -> None:
+    """Each row had one `goal` then."""
+    made = results(row([1], [2]))
+    found = json.loads(made.to_json())
+    for each in found["rows"]:
+        del each["goals"], each["cpu_goals"]
+        each["goal"] = 15.0
+    earlier = from_json(json.dumps(found))
+    assert [each.samples for each in earlier.rows] == [each.samples for each in made.rows]
+    assert earlier.rows[0].goals == {}
+
+
 def test_a_change_is_marked_only_where_the_runs_do_not_overlap() -> None:
     """Ours has become faster for certain, the peer perhaps not."""
     old, new = results(row([90, 100, 110], [90, 100, 110])), results(row([150, 160, 170], [95, 101, 111]))
@@ -105,6 +121,43 @@ def test_a_history_with_a_gap_is_not_complete() -> None:
     assert history.gap_in(moves, 4) == "4 pushes moved latest, its history has 3 entries"
     assert history.gap_in([moves[0], moves[2]], 2) == "latest moved from b at 9, but led to a before"
     assert history.gap_in(moves[:2], 2) == "latest moved from a at 5, but led to None before"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [
+        (503, b"{}", "HTTP Error 503: Service Unavailable"),
+        (200, b"no JSON", "Expecting value"),
+        (200, b"{}", "entries"),
+        (200, b'{"entries": [{}], "next": null}', "from"),
+        (200, b'{"entries": 1, "next": null}', "not iterable"),
+    ],
+)
+def test_a_history_that_cannot_be_read_is_an_error_of_its_row(status: int, body: bytes, problem: str) -> None:
+    """A run takes long, and what it has measured so far must not be lost."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server, ThreadPoolExecutor(1) as pool:
+        server.timeout = 30
+        answering = pool.submit(server.handle_request)
+        found = history.gap(f"127.0.0.1:{server.server_port}", "1", 1)
+        answering.result(30)
+    assert found.startswith("the history cannot be read: ")
+    assert problem in found
+
+
+def test_a_history_of_a_registry_that_has_ended_is_an_error_of_its_row() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    assert "refused" in history.gap(f"127.0.0.1:{port}", "1", 1)
 
 
 def test_options_are_read_and_unknown_rows_are_refused() -> None:
