@@ -186,7 +186,10 @@ def _advancing(bar: "Progress", task: "TaskID") -> Callable[[int, int], None]:
 @keep_option
 @setting_options("data", "database")
 def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
-    """Make the build from before the last rebuild live again. It is kept for an hour."""
+    """Make the build that was live before the last rebuild live again.
+
+    It is kept for as long as `rebuild --keep` said, an hour unless told otherwise.
+    """
     database = _folded_by_us(values, config_file)
     with _problems():
         for model in models_named(name):
