@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
@@ -78,8 +79,10 @@ def run(
                         _Follower(connection, models, members, batch).run(stop)
                     else:
                         kafka_feed.KafkaFeed(connection, models, kafka, members, batch).run(stop)
-            except DBAPIError as problem:
-                _log.warning("the database is away, trying again in %.1f s: %s", retry_s, problem.orig)
+            except (DBAPIError, psycopg.Error) as problem:
+                # The bell speaks to the driver itself, which raises its own errors.
+                told = problem.orig if isinstance(problem, DBAPIError) else problem
+                _log.warning("the database is away, trying again in %.1f s: %s", retry_s, told)
                 stop.wait(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
     finally:

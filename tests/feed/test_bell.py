@@ -10,11 +10,12 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from eventstore.feed.bell import Bell
+from eventstore.feed.bell import CHANNEL, Bell
 from projections.engine import runner
 from projections.projector import project
 from tests.api import Registry
 from tests.eventstore.making import append_batch, command, event
+from tests.feed.running import thread as running
 from tests.folded import wait_folded
 from tests.postgres import Database
 from tests.waiting import eventually
@@ -142,3 +143,27 @@ def test_an_idle_projector_sleeps_and_is_woken(
         stop.set()
         thread.join(JOIN_MAX_S)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("statement", [f"LISTEN {CHANNEL}", f"UNLISTEN {CHANNEL}"])
+def test_a_projector_outlives_a_connection_that_is_lost_as_it_begins_or_ends_to_listen(
+    registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """The driver raises its own error there; the projector connects again and folds on."""
+    monkeypatch.setattr(runner, "QUIET_S", 0.1)
+    run, listening, lost = Bell._run, threading.Event(), threading.Event()
+
+    def losing(made: Bell, given: str) -> None:
+        if given == statement and not lost.is_set():
+            lost.set()
+            with psycopg.connect(database.admin_url, autocommit=True) as admin_connection:
+                admin_connection.execute("SELECT pg_terminate_backend(%s)", (made._connection.info.backend_pid,))
+        run(made, given)
+        listening.set()
+
+    monkeypatch.setattr(Bell, "_run", losing)
+    with running(project, database.app_url):
+        eventually(lambda: lost.is_set() or listening.is_set(), what="it never listened")
+        registry.push("u/app", "t", b"layer")
+        wait_folded(database.app_url, registry.head_position(), timeout_s=JOIN_MAX_S)
+    assert lost.is_set()
