@@ -24,6 +24,8 @@ WARM_S = 5.0
 # Whether the topic is the same one is asked so often, and while its user rests. It takes a connection of its own.
 IDENTITY_S = 5.0
 IDENTITY_RESTING_S = 30.0
+# After a rest it is not asked sooner than this, for what woke the reader must not wait for the answer.
+IDENTITY_WAKING_S = 1.0
 RETRY_S = 0.2
 RETRY_MAX_S = 2.0
 BATCHES_MAX = 8
@@ -124,6 +126,8 @@ class FeedReader:
         while not self._stop.is_set():
             if not self._wanted:
                 self._changed.wait(POLL_S)
+                # Told of once, or the next wait would end at once. What is wanted is looked at only after this.
+                self._changed.clear()
                 continue
             began = time.monotonic()
             try:
@@ -163,8 +167,8 @@ class FeedReader:
                 rest_from = time.monotonic() + WARM_S
             rests = time.monotonic() > rest_from and not self._awake.is_set()
             if rests and self._awake.wait(RESTING_S):
-                # There is something to read, which must not wait for this.
-                identify_at = time.monotonic() + IDENTITY_S
+                # Put off by little: one that is woken again and again must come to ask too.
+                identify_at = max(identify_at, time.monotonic() + IDENTITY_WAKING_S)
             try:
                 polled = consumer.poll(timeout_ms=int(POLL_S * 1000))
             except (OffsetOutOfRangeError, NoOffsetForPartitionError) as problem:
