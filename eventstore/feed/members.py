@@ -26,8 +26,9 @@ from eventstore.window import REVISION
 LEASE_S = 6.0
 BEAT_S = 1.0
 STATEMENT_TIMEOUT_S = 3.0
-# A failed beat is tried again so soon: a database that is back is asked at once.
-RETRY_S = 0.5
+# A failed beat is tried again so soon: a database that is back is asked at once. A beat that renews leases has at least
+# 3.5 s of them left (see _FRESH). If it runs into the time limit of statements, there is time for another one.
+RETRY_S = 0.2
 # Registered for so long after a beat began; the rest of LIVES_FOR_S is for requests under way, and clocks that drift.
 REGISTERED_S = LIVES_FOR_S - 20.0
 _NOT_YET = "this process has not registered with the database yet"
@@ -35,7 +36,7 @@ _NO_MORE = "this process could not renew its registration with the database"
 # Processes that have not beaten for so long are forgotten; looked for that often.
 _FORGET_S = 600.0
 _FORGET_EVERY_S = 60.0
-# Leases of which this share of their time is left are not renewed yet.
+# Leases of which more than this share of their time is left are not renewed yet: each second beat renews them.
 _FRESH = 0.7
 
 _BEAT = "SELECT log.es_beat(%s, %s, %s, %s, %s, %s, %s)"

@@ -1,0 +1,52 @@
+"""Leases are renewed in time, and not at each beat."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from domain.features import HANDLED
+from eventstore.feed import members
+from eventstore.feed.members import BEAT_S, LEASE_S, RETRY_S, STATEMENT_TIMEOUT_S, Member, Membership
+from tests.postgres import Database
+
+BEATS = 12
+
+
+class Clock:
+    """The process's time, which passes as the test says."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[psycopg.Connection]:
+    """The connection of a heart."""
+    with psycopg.connect(database.app_url, autocommit=True) as made:
+        yield made
+
+
+def test_leases_are_renewed_at_each_second_beat_and_outlast_one_that_fails(
+    database: Database, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat that runs into the time limit of statements is followed by another one before the leases are over."""
+    clock, found = Clock(), list[object]()
+    monkeypatch.setattr(members, "time", clock)
+    process = Membership(
+        database.app_url, Member("projector", features=HANDLED["projector"]), lambda alive, me: ["one/0"]
+    )
+    for _ in range(BEATS):
+        left = process._valid_until - clock.now
+        assert not found or left >= STATEMENT_TIMEOUT_S + 2 * RETRY_S
+        process._beat(connection)
+        assert process.held == {"one/0"}
+        found += connection.execute("SELECT until FROM feed.lease WHERE holder = %s", (process.id,)).fetchall()
+        clock.now += BEAT_S
+    assert len(found) == BEATS
+    assert len(set(found)) == BEATS / 2
+    clock.now += LEASE_S
+    assert process.held == frozenset()
