@@ -29,7 +29,7 @@ from projections.engine.setup import driver_of
 from projections.model import Model
 
 STALLED_S = 2.0
-# A build is brought along from the store for so long at a time; then the others, and Kafka, have their turn.
+# One build is worked on for so long at a time, or for one transaction that takes longer. Then the next has its turn.
 CATCH_UP_S = 1.0
 LOOK_S = 0.25
 POLL_S = 0.2
@@ -65,7 +65,7 @@ def wants(models: Sequence[Model]) -> Wants:
 
 @dataclass(slots=True)
 class _Watched:
-    """The position of a build in a partition, and since when it has neither moved nor been level with the log."""
+    """The position of a build in a partition, and since when it was neither moved by Kafka nor level with the log."""
 
     position: int
     since: float
@@ -106,11 +106,11 @@ class KafkaFeed:
                 if calm or time.monotonic() >= self._look_at:
                     self._look_at = time.monotonic() + LOOK_S
                     self._share()
-                    self._fill_from_store()
+                    self._fill_from_store(stop)
                 batch = self._reader.get(0 if calm else POLL_S)
                 if batch is not None:
                     self._stir()
-                    self._take(self._merged(batch))
+                    self._take(self._merged(batch), stop)
         finally:
             self._reader.close()
 
@@ -174,7 +174,11 @@ class KafkaFeed:
             places[partition] = Place(each[0].topic_id, min(offsets)) if same and offsets else Place()
         return places
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch, stop: threading.Event) -> None:
+        """Fold a batch into all builds.
+
+        What one of them is not done with in its turn is dropped: it is a hole then, which the store fills.
+        """
         for build in self._builds:
             mine = {each: batch.records[each] for each in self._owned.get(build.model.id, ()) if each in batch.records}
             # A build that fails is fed from the store, so that the others do not wait for it.
@@ -182,8 +186,10 @@ class KafkaFeed:
                 continue
 
             def step(isolate: bool, build: Build = build, mine: Mapping[int, Sequence[FeedRecord]] = mine) -> bool:
-                while mine:
-                    mine = self._take_once(build, batch.topic_id, mine, isolate=isolate)
+                until = time.monotonic() + CATCH_UP_S
+                while mine := self._take_once(build, batch.topic_id, mine, isolate=isolate):
+                    if stop.is_set() or time.monotonic() >= until:
+                        break
                 return True
 
             self._attempts.run(self._connection, build, step)
@@ -208,7 +214,9 @@ class KafkaFeed:
             events = sorted((each for run in runs.values() for each in run.events), key=lambda event: event.position)
             fit = fitting(self._connection, build.model, events)
             if fit < len(events):
-                runs = {partition: run.upto(events[fit].position - 1) for partition, run in runs.items()}
+                # A partition that was further already stays where it is: its checkpoint never moves back.
+                end = events[fit].position - 1
+                runs = {partition: run.upto(max(end, locked.positions[partition])) for partition, run in runs.items()}
                 events = events[:fit]
             moved = {
                 partition: Moved(run.position, topic_id if run.next_offset is not None else None, run.next_offset)
@@ -241,7 +249,7 @@ class KafkaFeed:
         upto = min(upto, after + DEFAULT_PARTITIONS * self._batch)
         return read_batch(self._connection, build.model, after, upto, positions, most)
 
-    def _fill_from_store(self) -> None:
+    def _fill_from_store(self, stop: threading.Event) -> None:
         """Feed partitions from the store that have been behind without moving for a while, or that have failed."""
         query = self._connection.exec_driver_sql(_POSITIONS, {"builds": [each.id for each in self._builds]})
         places = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in query}
@@ -257,12 +265,7 @@ class KafkaFeed:
                 if self._is_stalled(build, partition, *places.get((build.id, partition), (0, 0)), now)
             ]
             if stalled and self._attempts.may(build):
-
-                def step(isolate: bool, build: Build = build, stalled: Sequence[int] = stalled) -> bool:
-                    return self._catch_up(build, stalled, isolate=isolate)
-
-                while self._attempts.run(self._connection, build, step) and time.monotonic() < now + CATCH_UP_S:
-                    pass
+                self._bring_along(build, stalled, stop)
 
     def _is_stalled(self, build: Build, partition: int, position: int, head: int, now: float) -> bool:
         watched = self._watched.get((build.id, partition))
@@ -271,16 +274,34 @@ class KafkaFeed:
             return False
         return self._attempts.failing(build) or now - watched.since > STALLED_S
 
-    def _catch_up(self, build: Build, partitions: Sequence[int], *, isolate: bool) -> bool:
-        """Fold a batch of what the store has for the partitions; True if there is more."""
+    def _bring_along(self, build: Build, partitions: Sequence[int], stop: threading.Event) -> None:
+        """Give a build its turn: fold what the store has for the partitions until they are level, or time is up."""
+        until, read = time.monotonic() + CATCH_UP_S, 0
+
+        def step(isolate: bool) -> bool:
+            nonlocal read
+            found, more = self._catch_up(build, partitions, isolate=isolate)
+            read += found
+            return more
+
+        while self._attempts.run(self._connection, build, step) and time.monotonic() < until and not stop.is_set():
+            pass
+        if read:
+            _log.warning("the feed of %s is behind: %d events were read from the store", build.id, read)
+
+    def _catch_up(self, build: Build, partitions: Sequence[int], *, isolate: bool) -> tuple[int, bool]:
+        """Fold a batch of what the store has for the partitions; answers the number of events, and True if more."""
         with self._connection.begin():
             locked = lock(self._connection, build, partitions)
             if locked is None:
-                return False
+                return 0, False
             found, reached = self._read_store(build, locked.positions, locked.head, self._batch)
             moved = {each: Moved(reached) for each, position in locked.positions.items() if position < reached}
             apply(self._connection, build, found, moved, isolate=isolate)
-        if found:
-            EVENTS_CONSUMED.labels("store").inc(len(found))
-            _log.warning("the feed of %s is behind: %d events were read from the store", build.id, len(found))
-        return reached < locked.head
+        EVENTS_CONSUMED.labels("store").inc(len(found))
+        more = reached < locked.head
+        for each in moved if more else ():
+            # It has moved, but not by Kafka: the next look goes on, without a wait for Kafka before it.
+            if (build.id, each) in self._watched:
+                self._watched[build.id, each].position = reached
+        return len(found), more

@@ -1,12 +1,15 @@
 """Read models that Kafka feeds: level with the log by Kafka alone, and right whatever Kafka does."""
 
 import random
+import time
 from contextlib import closing
 from typing import Any
 
 import pytest
 from kafka import TopicPartition
 
+from eventstore.feed import consumer
+from eventstore.feed.bell import Bell
 from eventstore.feed.consumer import Batch, FeedReader
 from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.metrics import DUPLICATES, EVENTS_CONSUMED, HOLES
@@ -20,11 +23,13 @@ from tests.feed.running import assert_feed_right, assert_right, fed, projecting,
 from tests.folded import wait_folded
 from tests.kafka import Broker
 from tests.postgres import Database
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
 SEED = 20261124
 DEADLINE_S = 60.0
+FOR_EVER_S = 180.0
 
 
 def count(counter: Any) -> float:
@@ -66,6 +71,32 @@ def test_without_faults_nothing_is_read_from_the_store(
         settled(database, push(registry, 20, 21))
     assert [count(each) for each in (EVENTS_CONSUMED.labels("store"), HOLES)] == before
     assert_feed_right(database.app_url, kafka)
+
+
+def test_a_projector_that_rests_is_woken_by_a_push(
+    registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the database alone: it folds what Kafka brings then, long before any of its slow looks."""
+    monkeypatch.setattr(kafka_feed, "STALLED_S", FOR_EVER_S)
+    monkeypatch.setattr(kafka_feed, "CALM_S", 1.0)
+    monkeypatch.setattr(consumer, "RESTING_S", FOR_EVER_S)
+    monkeypatch.setattr(consumer, "WARM_S", 0.0)
+    rests: list[float] = []
+    rest = FeedReader.rest
+
+    def resting(reader: FeedReader) -> None:
+        rests.append(time.monotonic())
+        rest(reader)
+
+    monkeypatch.setattr(FeedReader, "rest", resting)
+    with fed(database.app_url, kafka):
+        settled(database, push(registry, 1))
+        monkeypatch.setattr(Bell.wait, "__defaults__", (FOR_EVER_S,))
+        for number in range(1, 3):
+            rests.clear()
+            # The reader comes to rest after a poll.
+            eventually(lambda: bool(rests) and time.monotonic() - rests[-1] > 0.5, what="it never rests")
+            settled(database, push(registry, 1, number))
 
 
 def test_drops_duplicates_and_swaps_on_the_way_change_nothing(

@@ -1,7 +1,8 @@
 """One transaction of a projector folds a bounded part of what manifests name, whoever feeds it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ import sqlalchemy as sa
 
 from eventstore.feed.consumer import Batch
 from eventstore.feed.members import Member, Membership
+from eventstore.feed.metrics import HOLES
 from eventstore.feed.records import FeedRecord
 from eventstore.feed.settings import KafkaSettings
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.types import Recorded
 from projections.builds.verify import verify
-from projections.engine import build_tables, checkpoints, folding
+from projections.engine import build_tables, checkpoints, folding, kafka_feed
 from projections.engine.kafka_feed import KafkaFeed, lease_name
 from projections.engine.runner import advance
 from projections.engine.setup import engine_for
@@ -26,6 +28,7 @@ MODELS = (blob_references.model,)
 # A manifest of the test names a config and two layers.
 NAMED = 3
 MOST = 2 * NAMED + 1
+FOR_EVER_S = 180.0
 
 
 class Everything(Membership):
@@ -97,6 +100,12 @@ def assert_bounded(folded: list[int], log: Sequence[Recorded], database: Databas
     assert [each.samples for each in verify(database.app_url, blob_references.model.name) if not each.equal] == []
 
 
+def checkpoint_of(connection: sa.Connection, build: str) -> Mapping[int, int]:
+    """A build's position in each partition."""
+    query = "SELECT partition, position FROM readmodel.checkpoint WHERE build = %(build)s"
+    return {row[0]: row[1] for row in connection.exec_driver_sql(query, {"build": build})}
+
+
 def level(connection: sa.Connection, head: int) -> bool:
     """True if the model has folded the whole log in the partitions that have an event."""
     live = build_tables.live(connection, blob_references.model)
@@ -111,9 +120,16 @@ def level(connection: sa.Connection, head: int) -> bool:
 
 @pytest.mark.parametrize("lost", ["nothing", "all but the last of each partition", "every other one"])
 def test_what_kafka_brings_is_folded_in_bounded_transactions(
-    registry: Registry, database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int], lost: str
+    registry: Registry,
+    database: Database,
+    connection: sa.Connection,
+    feed: KafkaFeed,
+    folded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
 ) -> None:
     """However much it brings at once, and however large its holes are."""
+    monkeypatch.setattr(kafka_feed, "CATCH_UP_S", FOR_EVER_S)
     log = pushed(registry)
     last = {each.partition: each.position for each in log}
     (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
@@ -124,13 +140,67 @@ def test_what_kafka_brings_is_folded_in_bounded_transactions(
         "every other one": lambda each: each.position % 2 == 0 and each.position != last[each.partition],
     }
     records = records_of(log, epoch, lose[lost])
-    feed._take(Batch("topic", records))
+    feed._take(Batch("topic", records), threading.Event())
     assert level(connection, log[-1].position)
     assert_bounded(folded, log, database)
     places = feed._places(frozenset(records))
     assert {each: places[each].next_offset for each in records} == {
         partition: some[-1].offset + 1 for partition, some in records.items()
     }
+
+
+def test_a_transaction_that_is_cut_moves_no_checkpoint_back(
+    registry: Registry,
+    database: Database,
+    connection: sa.Connection,
+    feed: KafkaFeed,
+    folded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The place of the cut lies before what another partition of the same batch has done already."""
+    log = pushed(registry)
+    build, stop = feed._builds[0], threading.Event()
+    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
+    connection.commit()
+    records = records_of(log, epoch, lambda each: False)
+    ahead = max(records, key=lambda each: len(records[each]))
+    monkeypatch.setattr(kafka_feed, "CATCH_UP_S", FOR_EVER_S)
+    # This partition is done but for its last event; the others have done nothing.
+    feed._take(Batch("topic", {ahead: records[ahead][:-1]}), stop)
+    positions = [checkpoint_of(connection, build.id)]
+    connection.commit()
+    moving = checkpoints.apply
+
+    def noting(connection: sa.Connection, *arguments: Any, **options: Any) -> None:
+        moving(connection, *arguments, **options)
+        positions.append(checkpoint_of(connection, build.id))
+
+    monkeypatch.setattr(kafka_feed, "apply", noting)
+    holes = HOLES._value.get()
+    feed._take(Batch("topic", {ahead: records.pop(ahead)[-1:]} | records), stop)
+    assert len(positions) > 2
+    for before, after in pairwise(positions):
+        assert [partition for partition in before if after[partition] < before[partition]] == []
+    assert positions[0][ahead] > 0
+    assert HOLES._value.get() == holes
+    assert_bounded(folded, log, database)
+
+
+def test_what_is_not_done_when_the_turn_ends_comes_from_the_store(
+    registry: Registry, database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int]
+) -> None:
+    """A build does not keep the others, and the end of the process, waiting for all that Kafka has brought."""
+    log = pushed(registry)
+    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
+    connection.commit()
+    stop = threading.Event()
+    stop.set()
+    feed._take(Batch("topic", records_of(log, epoch, lambda each: False)), stop)
+    assert len(folded) == 1
+    while feed._catch_up(feed._builds[0], range(DEFAULT_PARTITIONS), isolate=False)[1]:
+        pass
+    assert level(connection, log[-1].position)
+    assert_bounded(folded, log, database)
 
 
 def test_what_kafka_does_not_bring_is_folded_in_bounded_transactions(
@@ -140,7 +210,7 @@ def test_what_kafka_does_not_bring_is_folded_in_bounded_transactions(
     log = pushed(registry)
     (build,) = feed._builds
     partitions = range(DEFAULT_PARTITIONS)
-    while feed._catch_up(build, partitions, isolate=False):
+    while feed._catch_up(build, partitions, isolate=False)[1]:
         pass
     assert level(connection, log[-1].position)
     assert_bounded(folded, log, database)
