@@ -18,7 +18,7 @@ from pathlib import Path
 from blobstore.errors import Absent, translated
 from blobstore.folders import flush_folder, make_folder
 from blobstore.interface import BlobName, BlobStoreError
-from blobstore.locking import folder_held_alone
+from blobstore.locking import folder_held_alone, stands_at
 from domain.digests import Digest, new_hash
 
 QUARANTINE = "quarantine"
@@ -113,13 +113,11 @@ class BlobChecker:
         """Move the file to quarantine and answer its new path; None if another file, or none, is at its path by now."""
         digest = name.digest
         target = self._quarantine / f"{digest.algorithm}-{digest.hex}.{name.generation}.{secrets.token_hex(4)}"
-        held = os.fstat(descriptor)
         try:
             with translated():
                 make_folder(self._quarantine)
                 with folder_held_alone(path.parent):
-                    standing = os.stat(path)
-                    if (standing.st_dev, standing.st_ino) != (held.st_dev, held.st_ino):
+                    if not stands_at(path, descriptor):
                         return None
                     os.rename(path, target)
                 flush_folder(self._quarantine)

@@ -21,7 +21,7 @@ from blobstore.errors import FULL, Absent, translated
 from blobstore.folders import flush_folder, make_folder, make_subfolder
 from blobstore.hashing import HashCache, mark_of
 from blobstore.interface import BlobMissing, BlobName, BlobStoreUnusable, NoSpace, UploadBusy, UploadMissing
-from blobstore.locking import lock_exclusively
+from blobstore.locking import lock_exclusively, stands_at
 from blobstore.pace import NO_LARGE_BLOCKS, Allowance
 from blobstore.reading import blocks_of
 from blobstore.staging import DiskUpload, FaultPoint, no_fault
@@ -184,7 +184,7 @@ class DiskBlobStore:
             try:
                 with translated():
                     lock_exclusively(descriptor)
-                if self._is_at(path, descriptor):
+                if stands_at(path, descriptor):
                     return descriptor
                 if not new:
                     raise UploadMissing(path.name)
@@ -194,25 +194,32 @@ class DiskBlobStore:
             os.close(descriptor)
 
     def discard(self, upload: UploadId) -> None:
-        """Remove the staging file; nothing happens if there is none."""
-        self._hashes.forget(upload)
-        with translated():
-            self._staging_path(upload).unlink(missing_ok=True)
+        """Remove the staging file unless there is none or somebody holds it."""
+        self._discard(upload, float("inf"))
 
     def discard_stale(self, upload: UploadId, before: datetime) -> bool:
         """Remove the staging file unless somebody holds it or has changed it since."""
+        return self._discard(upload, before.timestamp())
+
+    def _discard(self, upload: UploadId, unchanged_since: float) -> bool:
+        """Remove the staging file under its lock.
+
+        A writer who holds it renames what its name stands for. So the name must not become free for another file.
+        """
         path = self._staging_path(upload)
         try:
             descriptor = self._open_locked(path, new=False)
         except (UploadBusy, UploadMissing):
             return False
         try:
-            stale = os.fstat(descriptor).st_mtime < before.timestamp()
-            if stale:
-                self.discard(upload)
+            if os.fstat(descriptor).st_mtime >= unchanged_since:
+                return False
+            self._hashes.forget(upload)
+            with translated():
+                path.unlink()
+            return True
         finally:
             os.close(descriptor)
-        return stale
 
     def stale(self, before: datetime) -> Iterator[UploadId]:
         """Staging files that were last changed before a moment."""
@@ -246,14 +253,3 @@ class DiskBlobStore:
         except Absent:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-    @staticmethod
-    def _is_at(path: Path, descriptor: int) -> bool:
-        """True if the open file still has that name: it may have been committed or discarded before the lock."""
-        held = os.fstat(descriptor)
-        try:
-            with translated():
-                standing = os.stat(path)
-        except Absent:
-            return False
-        return (held.st_ino, held.st_dev) == (standing.st_ino, standing.st_dev)

@@ -75,6 +75,9 @@ class StagedUpload(Protocol):
     def rollback(self, offset: int) -> None:
         """Forget everything behind `offset`. Of a `new` session the place goes too, and nothing may be written then."""
 
+    def remove(self) -> None:
+        """Remove the staged bytes, recorded ones too, with their place. Nothing may be written then."""
+
     def digest(self, algorithm: str) -> Digest:
         """The digest of everything staged."""
 
@@ -82,7 +85,7 @@ class StagedUpload(Protocol):
         """Make the staged bytes the blob `name`, durably, over whatever is there (rule: a push heals).
 
         May be called again with another generation, even if the first one has been unlinked meanwhile
-        (rule: generations). Nothing may be written afterwards. Raises UploadMissing if the session was discarded.
+        (rule: generations). Nothing may be written afterwards. Raises UploadMissing if the staged bytes are gone.
         """
 
 
@@ -132,10 +135,14 @@ class BlobStore(Protocol):
         """
 
     def discard(self, upload: UploadId) -> None:
-        """Remove a session's staged bytes; nothing happens if there are none."""
+        """Remove the staged bytes of a session that has ended; nothing happens if there are none.
+
+        Those of a session that a request holds stay: only the holder takes their place away, because another writer
+        could get it otherwise (rule: one writer a session).
+        """
 
     def discard_stale(self, upload: UploadId, before: datetime) -> bool:
-        """The same unless a request holds the session, or one has changed it since; answers whether bytes went."""
+        """The same unless a request has changed the session since; answers whether bytes went."""
 
     def stale(self, before: datetime) -> Iterator[UploadId]:
         """Sessions whose staged bytes were last changed before a moment."""

@@ -1,6 +1,7 @@
 """Locks of files and folders between threads and processes, which end with their holder.
 
-The lock of a staging file keeps out a second writer (rule: one writer a session).
+The lock of a staging file keeps out a second writer, and gives its holder alone the right to take the file's name away
+(rule: one writer a session).
 """
 
 import errno
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blobstore.errors import Absent, translated
 from blobstore.interface import UploadBusy
 
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
@@ -35,6 +37,17 @@ def lock_exclusively(descriptor: int) -> None:
         if problem.errno not in _BUSY:
             raise
         raise UploadBusy("another request is writing to this session") from problem
+
+
+def stands_at(path: Path, descriptor: int) -> bool:
+    """True if the open file has that name now; before it was locked, somebody may have taken that away."""
+    held = os.fstat(descriptor)
+    try:
+        with translated():
+            standing = os.stat(path)
+    except Absent:
+        return False
+    return (held.st_ino, held.st_dev) == (standing.st_ino, standing.st_dev)
 
 
 @contextmanager

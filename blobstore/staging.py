@@ -11,7 +11,7 @@ from blobstore.errors import translated
 from blobstore.folders import flush_folder
 from blobstore.hashing import RunningHashes
 from blobstore.interface import BlobName, UploadMissing
-from blobstore.locking import folder_shared
+from blobstore.locking import folder_shared, stands_at
 from domain.digests import Digest, new_hash
 
 FaultPoint = Callable[[str], None]
@@ -118,19 +118,26 @@ class DiskUpload:
     def rollback(self, offset: int) -> None:
         """Cut the file off at `offset`; a new one of which nothing is left is removed."""
         assert not self._committed, "a blob is never changed"
+        if self._new and offset == 0:
+            self.remove()
+            return
         self._settle()
         if offset == self._start:
             self._hashes = self._hashes_at_start.copy() if self._hashes_at_start is not None else None
         elif self._hashes is not None and self._hashes.size != offset:
             self._hashes = None
         self._size = self._begun = offset
-        if self._new and offset == 0:
-            # Under the lock: whoever has opened it meanwhile finds that it is not there any more, and makes another.
-            with translated():
-                self._path.unlink(missing_ok=True)
-            return
         self._cut = False
         self._cut_off()
+
+    def remove(self) -> None:
+        """Take the file away. Whoever has opened it meanwhile finds that, once it gets the lock."""
+        assert not self._committed, "a blob is never changed"
+        self._settle()
+        self._hashes = self._hashes_at_start = None
+        if stands_at(self._path, self._descriptor):
+            with translated():
+                self._path.unlink()
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of everything staged: the running one, or the file hashed again."""
@@ -182,6 +189,13 @@ class DiskUpload:
             self._dirty = True
 
     def _move(self, target: Path) -> None:
+        """Rename what this writer wrote and nothing else.
+
+        Only the holder of a staging file takes its name away, so the name stands for the file that was locked. Somebody
+        who removes files by hand does not keep to that, and may have made room for another writer's file.
+        """
+        if not self._committed and not stands_at(self._path, self._descriptor):
+            raise UploadMissing(self._path.name)
         try:
             os.rename(self._path, target)
         except FileNotFoundError as problem:

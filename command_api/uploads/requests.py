@@ -121,13 +121,13 @@ def _append_chunk(context: Context, request: Request, session: Session) -> Answe
             happened = uploads.append_chunk(upload, upload.offset, received)
             outcome = context.append(request, _events(session, happened))
             if isinstance(outcome, Refused):
-                _take_away(writer, session)
+                _take_away(context, request, writer, session)
                 raise _overtaken(context, request)
             session = session.after(happened)
             context.sessions.learn(session)
         elif session.started is not None:
             # Nothing is appended, so nothing tells whether the session is new.
-            _take_away(writer, session)
+            writer.remove()
             session = _standing(context, request)
     return empty(202, _session_headers(request, session.upload))
 
@@ -329,10 +329,13 @@ def _events(session: Session, happened: Event) -> list[NewEvent]:
     return [new_event(stream, evolved.repository, session.started, ref=OPEN), event]
 
 
-def _take_away(writer: StagedUpload, session: Session) -> None:
-    """Leave no file of a session of which nothing was recorded."""
-    if session.started is not None:
-        writer.rollback(0)
+def _take_away(context: Context, request: Request, writer: StagedUpload, session: Session) -> None:
+    """After a refusal, leave no file of a session of which nothing was recorded, or which has ended.
+
+    Whoever ended it could not remove the file, because this request holds it.
+    """
+    if session.started is not None or not find(context, request).upload.is_open:
+        writer.remove()
 
 
 def _session_headers(request: Request, upload: Upload) -> Headers:

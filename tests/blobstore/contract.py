@@ -157,15 +157,35 @@ class BlobStoreContract:
         with pytest.raises(UploadMissing), store.open(UPLOAD, 6):
             pass
 
-    def test_a_session_discarded_while_it_is_written_cannot_be_committed(self, store: BlobStore) -> None:
+    @pytest.mark.parametrize("recorded", [0, 4])
+    def test_discarding_a_session_that_is_written_gives_its_place_to_nobody(
+        self, store: BlobStore, other: BlobStore, recorded: int
+    ) -> None:
+        """Otherwise a second writer could make it anew, and the first would commit the bytes of the second."""
+        if recorded:
+            store.create(UPLOAD)
+            write(store, 0, b"righteous"[:recorded])
+        name = BlobName(digest_of("sha256", b"righteous"), 0)
+        with store.open(UPLOAD, recorded, new=not recorded) as first, contextlib.ExitStack() as late:
+            first.write(b"righteous"[recorded:])
+            for each in (other, store):
+                each.discard(UPLOAD)
+                with contextlib.suppress(UploadBusy):
+                    late.enter_context(each.open(UPLOAD, 0, new=True)).write(b"wrong")
+            first.commit(name)
+        assert b"".join(store.read(name, 0, 9)) == b"righteous"
+        assert store.staged(UPLOAD) is None
+
+    def test_a_writer_takes_the_place_away_with_its_bytes(self, store: BlobStore, other: BlobStore) -> None:
+        """As who finds that the session has ended does; recorded bytes go too."""
         store.create(UPLOAD)
-        name = BlobName(digest_of("sha256", b"x"), 0)
-        with store.open(UPLOAD, 0) as staged:
-            staged.write(b"x")
-            store.discard(UPLOAD)
-            with pytest.raises(UploadMissing):
-                staged.commit(name)
-        assert store.stat(name) is None
+        write(store, 0, b"recorded")
+        with store.open(UPLOAD, 8) as staged:
+            staged.write(b"refused")
+            other.discard(UPLOAD)
+            assert other.staged(UPLOAD) == 15
+            staged.remove()
+        assert store.staged(UPLOAD) is None
 
     def test_a_refused_commit_moves_on_to_another_generation(self, store: BlobStore) -> None:
         """Neither another generation nor staged bytes are left."""

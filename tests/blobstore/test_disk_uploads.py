@@ -113,6 +113,46 @@ def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: D
     write(store, 0, b"free again")
 
 
+def test_what_a_killed_writer_held_is_discarded(store: DiskBlobStore, data: Path) -> None:
+    """As long as it lives, the file stays, whichever process discards it."""
+    path = data / "uploads" / UPLOAD
+    store.create(UPLOAD)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(data), UPLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        store.discard(UPLOAD)
+        assert path.exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+    store.discard(UPLOAD)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "another file of that name"])
+@pytest.mark.parametrize("new", [False, True], ids=["begun", "new"])
+def test_a_writer_whose_file_was_removed_by_hand_touches_no_other(
+    store: DiskBlobStore, data: Path, again: bool, new: bool
+) -> None:
+    path = data / "uploads" / UPLOAD
+    name = BlobName(digest_of("sha256", b"blob"), 0)
+    store.create(UPLOAD)
+    with store.open(UPLOAD, 0, new=new) as staged:
+        staged.write(b"blob")
+        path.unlink()
+        if again:
+            path.write_bytes(b"other")
+        with pytest.raises(UploadMissing):
+            staged.commit(name)
+        staged.rollback(0)
+    assert store.stat(name) is None
+    assert path.exists() == again
+    assert not again or path.read_bytes() == b"other"
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "another file of that name"])
 def test_a_session_committed_between_open_and_lock_is_missing(
     store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch, again: bool

@@ -1,10 +1,12 @@
 """The memory of a process about upload sessions may be old, because another process was asked meanwhile."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from werkzeug.wrappers import Response
 
 from blobstore.disk import DiskBlobStore
 from command_api.uploads.sessions import Session, Sessions
@@ -78,6 +80,39 @@ def test_a_session_that_ended_while_its_bytes_still_lie_there_takes_no_more(
     assert first.patch(session, data=b"more").status_code == 404
     assert first.put(f"{session}?digest={sha256(b'12345')}").status_code == 404
     assert first.get(f"/v2/u/app/blobs/{sha256(b'12345')}").status_code == 404
+
+
+class BodyThatEndsItsSession(io.BytesIO):
+    """A body during which somebody else cancels the session."""
+
+    def __init__(self, data: bytes, cancel: Callable[[], Response]) -> None:
+        super().__init__(data)
+        self._cancel = cancel
+        self.cancelled: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes, once the session has ended."""
+        if self.cancelled is None:
+            self.cancelled = self._cancel().status_code
+        return super().read(size)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_session_that_is_cancelled_while_bytes_arrive_takes_none_and_leaves_no_file(
+    first: Registry, second: Registry, method: str, begun: bool
+) -> None:
+    location = opened(first)
+    if begun:
+        assert first.patch(location, data=b"12345").status_code == 202
+    digest = sha256(b"12345more" if begun else b"more")
+    body = BodyThatEndsItsSession(b"more", lambda: second.delete(location))
+    path = f"{location}?digest={digest}" if method == "PUT" else location
+    answer = first.open(path, method=method, input_stream=body, headers={"Content-Length": "4"})
+    assert (body.cancelled, answer.status_code) == (204, 404)
+    assert first.get(location).status_code == 404
+    assert first.get(f"/v2/u/app/blobs/{digest}").status_code == 404
+    assert list((first.rooms.settings.data / "uploads").iterdir()) == []
 
 
 def test_after_an_unknown_outcome_the_log_is_asked(first: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,15 @@
 The long form: make test-long PART=one_session.
 """
 
+import http.client
 import random
 import secrets
+import select
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,10 +20,11 @@ import pytest
 from domain.streams import upload_stream
 from tests.api import sha256
 from tests.clients.wire import Answer
-from tests.races.clients import Connection, together
+from tests.races.clients import ANSWER_TIMEOUT_S, Connection, put_whole_blob, together
 from tests.races.log import events_of_stream, log_of
 from tests.servers import RunningServer
 from tests.sessions import upload_of
+from tests.waiting import eventually
 
 SEED = 20261126
 CHUNK_BYTES_MAX = 300_000
@@ -186,3 +189,57 @@ def test_everything_at_once_in_one_session(server: RunningServer, sessions: int)
         ended[types[-1]] += 1
     print(f"sessions ended by {dict(ended)}")
     assert set(ended) == {"UploadCancelled", "UploadCommitted", "ChunkAppended"}
+
+
+class SlowBody:
+    """A request whose body comes in two halves, as slowly as its client likes."""
+
+    def __init__(self, host: str, method: str, path: str, body: bytes) -> None:
+        self._http = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT_S)
+        self._rest = body[len(body) // 2 :]
+        self._http.putrequest(method, path)
+        self._http.putheader("Content-Length", str(len(body)))
+        self._http.endheaders()
+        self._http.send(body[: len(body) // 2])
+
+    def is_answered(self) -> bool:
+        """True if the answer came before the body was there."""
+        return bool(select.select([self._http.sock], [], [], 0)[0])
+
+    def end(self) -> int:
+        """Send the rest, unless the answer is there; its status."""
+        if not self.is_answered():
+            self._http.send(self._rest)
+        response = self._http.getresponse()
+        response.read()
+        return response.status
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._http.close()
+
+
+@pytest.mark.parametrize("recorded", [0, 100_000], ids=["new", "begun"])
+def test_a_cancelled_session_gives_its_place_to_nobody_while_it_is_written(
+    server: RunningServer, recorded: int
+) -> None:
+    """A slow PUT of the right bytes, a DELETE, a slow PATCH of other bytes: what others have linked stays as it is."""
+    data, wrong = (random.Random(SEED + each).randbytes(400_000) for each in range(2))
+    owner, repository = (f"races/{secrets.token_hex(6)}" for _ in range(2))
+    assert put_whole_blob(Connection(server.host), owner, data) == 201
+    location = start(server.host, repository)
+    if recorded:
+        assert Connection(server.host).ask("PATCH", location, data[:recorded]).status == 202
+    staging = server.data / "uploads" / upload_of(location)
+    put = SlowBody(server.host, "PUT", f"{location}?digest={sha256(data)}", data[recorded:])
+    with closing(put):
+        eventually(lambda: staging.exists() and staging.stat().st_size > recorded)
+        held = staging.stat().st_ino
+        assert Connection(server.host).ask("DELETE", location).status == 204
+        patch = SlowBody(server.host, "PATCH", location, wrong)
+        with closing(patch):
+            eventually(lambda: patch.is_answered() or (staging.exists() and staging.stat().st_ino != held))
+            assert (put.end(), patch.end()) == (404, 404)
+    assert Connection(server.host).ask("GET", f"/v2/{owner}/blobs/{sha256(data)}").body == data
+    assert Connection(server.host).ask("GET", f"/v2/{repository}/blobs/{sha256(data)}").status == 404
+    assert not staging.exists()
