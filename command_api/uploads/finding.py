@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from command_api.bodies import content_length, has_body
 from command_api.context import Context
 from command_api.uploads.sessions import Session
 from domain import upload as uploads
@@ -12,7 +13,7 @@ from domain.upload import Upload
 from protocol.errors import Code, WireError, error
 from protocol.messages import Request
 
-# A longer body is not taken before the log was asked whether the session takes it.
+# A longer body, or one that may be longer, is not taken before the log was asked whether the session takes it.
 ASK_FIRST_BYTES = 1024 * 1024
 
 
@@ -114,9 +115,12 @@ def _is_over(context: Context, said: SessionId) -> bool:
 
 
 def _may_be_first(request: Request) -> bool:
-    """True if a request is one for a new session, and costs little if the session turns out to have ended."""
-    length = str(request.environ.get("CONTENT_LENGTH") or "0")
-    short = length.isdigit() and int(length) <= ASK_FIRST_BYTES
+    """True if a request is one for a new session, and costs little if the session turns out to have ended.
+
+    A body in chunks has no length, so it may be a long one.
+    """
+    length = content_length(request.environ) if has_body(request.environ) else 0
+    short = length is not None and length <= ASK_FIRST_BYTES
     return short and (request.header("Content-Range") or "0-").startswith("0-")
 
 

@@ -1,5 +1,6 @@
 """Upload sessions whose id is all that was made of them: nothing is written before the first thing happens."""
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from werkzeug.wrappers import Response
 
 from blobstore.disk import DiskBlobStore
 from command_api.uploads import requests as uploads
+from command_api.uploads.finding import ASK_FIRST_BYTES
 from command_api.uploads.seal_keys import SealKeys
 from command_api.uploads.sessions import Sessions
 from domain.event import decode
@@ -393,6 +395,29 @@ def test_a_request_of_which_nothing_is_recorded_leaves_no_file(first: Registry) 
     assert staged(first) == []
     assert first.head_position() == 0
     assert first.put(location + PUT, data=DATA).status_code == 201
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+@pytest.mark.parametrize("length", [None, ASK_FIRST_BYTES + 1], ids=["chunked", "long"])
+def test_of_a_body_that_may_be_long_nothing_is_taken_for_a_session_that_has_ended(
+    first: Registry, second: Registry, method: str, length: int | None
+) -> None:
+    """Otherwise anybody could fill the disk by an id that is dead, with no event that tells of it."""
+    location = opened(first)
+    assert second.delete(location).status_code == 204
+    data = bytes(ASK_FIRST_BYTES + 1)
+    body = io.BytesIO(data)
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    answer = first.open(
+        location,
+        method=method,
+        query_string={"digest": sha256(data)} if method == "PUT" else {},
+        input_stream=body,
+        environ_overrides=chunked if length is None else {"CONTENT_LENGTH": str(length)},
+    )
+    assert (answer.status_code, body.tell()) == (404, 0)
+    blobs = first.rooms.settings.data / "blobs"
+    assert (staged(first), [each for each in blobs.rglob("*") if each.is_file()]) == ([], [])
 
 
 def test_what_a_crash_left_of_a_first_chunk_does_not_count(first: Registry) -> None:
