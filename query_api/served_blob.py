@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from blobstore.interface import SEEN_FOR_S, BlobMissing, BlobName, BlobStore
-from domain.digests import digest_of
+from blobstore.small import SMALL_BYTES_MAX, read_right
 from protocol.conditions import not_modified, range_applies
 from protocol.errors import Code, WireError, error
 from protocol.messages import Answer, Environ, Headers, empty
@@ -19,10 +19,6 @@ from protocol.multipart import Framing, MultipartBody, content_range
 from protocol.ranges import ByteRange, Unsatisfiable, parse_ranges
 
 _log = logging.getLogger(__name__)
-# Configs, signatures and attestations. Larger ones are few among requests, and would push many answers out.
-SMALL_BYTES_MAX = 32 * 1024
-# What was read wrong once may have been the reading.
-_READINGS = 2
 # A blob is data, never a page: whatever it holds, a browser must not run it.
 _TYPE = "application/octet-stream"
 _HEADERS = (
@@ -92,11 +88,10 @@ class ServedBlob:
 
     def _read_right(self) -> bytes:
         """The bytes, which have the digest. Raises 404, so that the next push brings them anew."""
-        for _ in range(_READINGS):
-            content = self._blobs.read_small(self._name, SMALL_BYTES_MAX)
-            if content is not None and digest_of(self._name.digest.algorithm, content) == self._name.digest:
-                return content
-        raise self._gone("does not hold the bytes of its digest")
+        content = read_right(self._blobs, self._name)
+        if content is None:
+            raise self._gone("does not hold the bytes of its digest")
+        return content
 
     def _whole(self, headers: Headers, content: bytes | None) -> Answer:
         body = self._read(0, self._size) if content is None else content

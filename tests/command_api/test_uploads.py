@@ -16,7 +16,7 @@ from domain.digests import digest_of
 from domain.streams import blob_stream
 from eventstore.store import Store
 from eventstore.types import Cause, Command, NewEvent, StoreUnavailable
-from tests.api import Registry, codes, sha256
+from tests.api import Registry, codes, image, sha256
 from tests.waiting import eventually
 
 DATA = bytes(range(256)) * 40
@@ -198,6 +198,25 @@ def test_a_blob_whose_file_is_damaged_can_be_pushed_again(registry: Registry) ->
         assert registry.post(f"/v2/u/copy/blobs/uploads/?mount={digest}").status_code == 202
         registry.blob("u/app", DATA)
         assert registry.get(f"/v2/u/app/blobs/{digest}").data == DATA
+
+
+def test_a_small_blob_of_other_bytes_is_nowhere_until_it_is_pushed_again(registry: Registry) -> None:
+    """Its file has the size of the blob. HEAD, mount and manifests agree, so the client sends the healing bytes."""
+    digest = registry.blob("u/app", DATA)
+    (file,) = (registry.rooms.settings.data / "blobs").rglob("*.0")
+    file.write_bytes(DATA[::-1])
+    manifest = image(DATA)
+
+    def statuses() -> list[int]:
+        return [
+            registry.head(f"/v2/u/app/blobs/{digest}").status_code,
+            registry.post(f"/v2/u/copy/blobs/uploads/?mount={digest}").status_code,
+            registry.manifest("u/app", "latest", manifest).status_code,
+        ]
+
+    assert statuses() == [404, 202, 404]
+    registry.blob("u/app", DATA)
+    assert statuses() == [200, 201, 201]
 
 
 def test_a_session_whose_bytes_are_gone_is_gone_for_every_verb(

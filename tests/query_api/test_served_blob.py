@@ -8,10 +8,11 @@ import pytest
 
 from blobstore.disk import DiskBlobStore
 from blobstore.interface import SEEN_FOR_S, BlobName
+from blobstore.small import SMALL_BYTES_MAX
 from domain.digests import digest_of
 from domain.names import UploadId
 from protocol.errors import WireError
-from query_api.served_blob import SMALL_BYTES_MAX, ServedBlob
+from query_api.served_blob import ServedBlob
 
 SIZES = [0, 1, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1]
 UPLOAD = UploadId("a" * 40)

@@ -1,0 +1,18 @@
+"""Small blobs, of which the bytes themselves are looked at: their file may have the right size and other bytes."""
+
+from blobstore.interface import BlobName, BlobStore
+from domain.digests import digest_of
+
+# Configs, signatures and attestations. To read larger ones for each look would cost too much.
+SMALL_BYTES_MAX = 32 * 1024
+# What was read wrong once may have been the reading.
+_READINGS = 2
+
+
+def read_right(blobs: BlobStore, name: BlobName) -> bytes | None:
+    """The bytes of a small blob, None if there are none or they have another digest."""
+    for _ in range(_READINGS):
+        content = blobs.read_small(name, SMALL_BYTES_MAX)
+        if content is not None and digest_of(name.digest.algorithm, content) == name.digest:
+            return content
+    return None
