@@ -14,7 +14,7 @@ BLOCK_BYTES = 1 << 16
 
 
 class Fault(Enum):
-    """What happens to the next append: it never arrives, its answer never does, or both ways fall silent after it."""
+    """The fate of the next append: it never arrives, its answer never does, or both ways fall silent after it."""
 
     CUT_BEFORE = "cut before"
     CUT_AFTER = "cut after"

@@ -69,7 +69,7 @@ class RunningServer:
         raise RuntimeError(f"the server did not start:\n{self.log.read_text()}")
 
     def metrics(self) -> dict[str, float]:
-        """What /metrics says now, by name and labels."""
+        """The values at /metrics now, by name and labels."""
         return scrape(self.host)
 
     def children(self) -> dict[str, int]:
@@ -111,7 +111,7 @@ class RunningServer:
 
 
 def is_ready(host: str) -> bool:
-    """Whether /readyz is answered 200; where nobody listens it is not."""
+    """True if /readyz is answered 200; where nobody listens it is not."""
     try:
         with urllib.request.urlopen(f"http://{host}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -176,7 +176,7 @@ def command_of(pid: int) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
+    """True if the process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

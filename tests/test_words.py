@@ -16,6 +16,7 @@ ROOMS = (
     "domain",
     "bench",
     "scripts",
+    "tests",
 )
 # A clause in the place of a subject, or of a noun that a reader could look for.
 _CLAUSE = re.compile(r"(What|Whatever|Whether|Who|Whoever|That|How|Where|When|Which|Of)\b")

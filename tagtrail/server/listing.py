@@ -20,7 +20,7 @@ class Listing:
         self._files: dict[str, list[int]] = {}
 
     def moment(self) -> int:
-        """A value for `files_of`, which stands for now."""
+        """The present moment, as `files_of` takes it."""
         return self._begun
 
     def files_of(self, peer: str, moment: int) -> list[int]:

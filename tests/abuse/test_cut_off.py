@@ -40,7 +40,7 @@ def is_told(server: RunningServer, address: str, reason: str) -> bool:
 
 
 def cuts(server: RunningServer, reason: str) -> float:
-    """How many were counted."""
+    """The number that was counted."""
     return server.metrics().get(f'tagtrail_connections_cut_total{{reason="{reason}"}}', 0)
 
 

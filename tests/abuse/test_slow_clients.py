@@ -195,7 +195,7 @@ def test_the_kernel_looks_after_connections_whose_client_may_have_vanished(stric
 
 
 def timer(local: int, remote: int) -> str | None:
-    """Which timer the kernel runs for a connection, as /proc/net/tcp has it: 02 is keep-alive's."""
+    """The timer that the kernel runs for a connection, as /proc/net/tcp has it: 02 is keep-alive's."""
     with open("/proc/net/tcp", encoding="ascii") as table:
         for line in table.readlines()[1:]:
             row = line.split()

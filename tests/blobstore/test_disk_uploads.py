@@ -223,7 +223,7 @@ def test_only_sessions_unchanged_since_the_moment_are_stale(store: DiskBlobStore
 
 
 def test_a_stale_file_goes_unless_it_is_held_or_was_changed_since(store: DiskBlobStore, data: Path) -> None:
-    """What a sweep has found may be in use by now."""
+    """A file that a sweep has found may be in use by now."""
     before = datetime.now(UTC) - timedelta(days=1)
     path = data / "uploads" / UPLOAD
     store.create(UPLOAD)

@@ -1,4 +1,4 @@
-"""What a registry has, in plain sets, and by them the outcome that each command must have: the rules said once more."""
+"""The content of a registry in plain sets, and the outcome that each command must have: the rules said once more."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -154,7 +154,7 @@ def _missing(references: Iterable[Reference]) -> tuple[Reason, ...]:
 
 
 def _matches(match: Match, named: str | None) -> bool:
-    """Whether a thing that is `named`, or that is not there, may be changed."""
+    """True if a thing that is `named`, or that is not there, may be changed."""
     if EXISTS in match.none_of and named is not None:
         return False
     if not match.one_of:

@@ -27,7 +27,7 @@ from domain.event import Event, decode
 
 @dataclass
 class Streams:
-    """What stands beside each stream, which streams refer to what, and the events so far."""
+    """The state beside each stream, the streams that refer to others, and the events so far."""
 
     states: dict[str, StreamState] = field(default_factory=dict)
     refers: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -35,11 +35,11 @@ class Streams:
     events: list[Event] = field(default_factory=list)
 
     def state(self, stream: str) -> StreamState:
-        """What stands beside a stream."""
+        """The state beside a stream."""
         return self.states.get(stream) or StreamState(stream, 0, None, None)
 
     def ask(self, streams: Iterable[str]) -> dict[str, StreamState]:
-        """What stands beside each of these."""
+        """The state beside each of these streams."""
         return {each: self.state(each) for each in streams}
 
     def live(self) -> dict[str, str]:

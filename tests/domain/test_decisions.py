@@ -56,7 +56,7 @@ EVERYTHING: list[Command] = [CommitBlob(each, blob, SIZE) for each in REPOSITORI
 
 
 def folded(events: list[Event]) -> Plain:
-    """What the events alone say that there is."""
+    """The things that exist by the events alone."""
     found = Plain()
     for each in events:
         match each:

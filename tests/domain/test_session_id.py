@@ -36,7 +36,7 @@ def test_an_id_says_what_went_into_it_and_proves_it(said: SessionId, repository:
 
 @pytest.mark.parametrize("place", range(len(SEALED)))
 def test_an_id_that_was_altered_at_any_place_is_none(place: int) -> None:
-    """Whatever is put there instead: it is no id, or one that nobody has given out."""
+    """Any other character makes it no id, or one that nobody has given out."""
     for other in CHARACTERS.replace(SEALED[place], ""):
         text = SEALED[:place] + other + SEALED[place + 1 :]
         try:

@@ -13,6 +13,16 @@ from eventstore.types import ANY, KEEP, Cause, Command, Condition, Content, Expa
 APPEND = "SELECT log.es_append(0::smallint, %s::jsonb, false)"
 
 
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
 def event(
     stream: str,
     mode: Mode = ANY,

@@ -125,7 +125,7 @@ def test_expand_reaches_every_stream_with_the_ref(store: Store) -> None:
 
 
 def test_the_same_id_answers_the_same(store: Store) -> None:
-    """Whatever the command says the second time."""
+    """The first command counts, whatever the second one says."""
     first = store.append(command(event("a"), given_id="once"))
     again = store.append(command(event("a"), event("b"), given_id="once"))
     assert isinstance(first, Appended)

@@ -1,4 +1,4 @@
-"""What es_append does with several commands in one call, and with what it is given."""
+"""The work of es_append on several commands in one call, and on what it is given."""
 
 import itertools
 from collections.abc import Callable, Iterator

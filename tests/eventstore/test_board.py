@@ -1,4 +1,4 @@
-"""Who may append while a server keeps answers: leases, places and their epochs in the database."""
+"""The right to append while a server keeps answers: leases, places and their epochs in the database."""
 
 import multiprocessing
 import os
@@ -45,7 +45,7 @@ def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -
 
 @contextmanager
 def member(database: Database, path: Path, **options: Any) -> Iterator[tuple[Store, Board]]:
-    """What one API process has; its store may have options."""
+    """The store and the board of one API process; the store may have options."""
     board = open_board(path)
     assert board is not None
     store = Store(database.app_url, board=board, **options)
@@ -72,7 +72,7 @@ def append(store: Store, stream: str = "s") -> None:
 
 
 def rows(database: Database, query: str) -> list[tuple[object, ...]]:
-    """What the administrator sees."""
+    """The rows that the administrator sees."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         return admin.execute(query).fetchall()
 
@@ -109,7 +109,7 @@ def test_an_append_of_one_process_ends_what_another_keeps(database: Database) ->
 
 
 def test_a_stream_apart_is_a_key_of_its_own(database: Database) -> None:
-    """What is kept of it ends with its events alone, and what is kept of their key does not."""
+    """Answers kept of it end with its events alone, and those kept of their key do not."""
     with (
         kept_by(database) as server,
         member(database, server.path) as (store, _),

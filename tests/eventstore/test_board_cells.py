@@ -34,7 +34,7 @@ def kept(cells: Cells, cell: int) -> Ticket:
 
 
 def test_an_answer_is_kept_until_something_begins(cells: Cells) -> None:
-    """Of that cell, at any place; the end of it makes the old answer no good again."""
+    """An append of that cell counts, at any place; its end makes the old answer no good again."""
     ticket = kept(cells, 7)
     cells.begin(1, [8])
     assert cells.holds(7, ticket)
@@ -56,7 +56,7 @@ def test_the_ends_of_one_place_do_not_stand_in_for_those_of_another(cells: Cells
 
 @pytest.mark.parametrize("cell", [0, 255, 256, 40_000, CELLS - 1])
 def test_settling_ends_what_a_place_left_open(cells: Cells, cell: int) -> None:
-    """Of that place only."""
+    """Appends of that place alone count."""
     cells.begin(1, [cell])
     cells.begin(1, [cell])
     cells.settle(0)
@@ -145,7 +145,7 @@ class KeptAnswers(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, PLACES - 1))
     def late_commit(self, place: int) -> None:
-        """What a killed writer had sent is done after all; a client may learn of it by asking."""
+        """An append that a killed writer had sent is done after all; a client may learn of it by asking."""
         if self.state[place] == "waiting":
             self.value += 1
             self.acknowledged = self.value
@@ -181,7 +181,7 @@ class KeptAnswers(RuleBasedStateMachine):
 
     @invariant()
     def no_stale_answer_is_used(self) -> None:
-        """Whatever is used holds all that was acknowledged."""
+        """Every answer that is used holds all that was acknowledged."""
         for ticket, value in self.answers:
             if self.cells.holds(9, ticket):
                 assert value >= self.acknowledged

@@ -28,7 +28,7 @@ def store(database: Database) -> Iterator[Store]:
 
 
 def sweep(database: Database) -> tuple[int, int]:
-    """How much new content a sweep of the far future looks at, and deletes."""
+    """The number of new contents that a sweep of the far future looks at, and of those that it deletes."""
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         row = owner.execute("SELECT looked_at, swept FROM log.es_sweep_new_content(%s, 100)", (LATER,)).fetchone()
         assert row is not None
@@ -59,7 +59,7 @@ def test_a_refused_command_leaves_no_content(store: Store) -> None:
 
 
 def test_content_that_is_there_stays_as_it_is(store: Store, database: Database) -> None:
-    """Whether it came before or within the same batch; a digest has one content for ever."""
+    """It may have come before or within the same batch; a digest has one content for ever."""
     store.put_content(Content("before", b"first", "{}"))
     commands = [
         command(event(name, content=digest), contents=(Content(digest, body, "{}"),))

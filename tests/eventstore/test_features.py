@@ -215,7 +215,7 @@ def test_a_feature_that_raises_the_least_schema_waits_for_older_processes_of_eve
 
 
 def test_starting_and_using_at_once_never_leaves_both(database: Database) -> None:
-    """Of many processes that start while a feature is put to use, each is either asked or told."""
+    """Many processes start while a feature is put to use; each is either asked or told."""
     for number in range(15):
         feature = Feature(f"f{number}", frozenset({"api"}))
         store = Store(database.app_url)

@@ -1,4 +1,4 @@
-"""That an append reads only after it holds the lock, so that decisions about other streams cannot race."""
+"""An append reads only after it holds the lock, so that decisions about other streams cannot race."""
 
 import itertools
 import threading
@@ -114,7 +114,7 @@ def test_a_deleted_manifest_keeps_no_tag_whatever_moves_there(database: Database
 
 
 def test_unreferenced_and_refers_to_exclude_each_other(database: Database) -> None:
-    """Of {refer to X if X lives} and {X dies if nothing refers to it}, racing, exactly one passes."""
+    """Exactly one of {refer to X if X lives} and {X dies if nothing refers to it} passes when they race."""
     with closing(Store(database.app_url)) as store:
         for turn in range(40):
             blob, manifest = f"x{turn}", f"m{turn}"

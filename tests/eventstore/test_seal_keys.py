@@ -2,27 +2,18 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 import pytest
 
 from eventstore.store import Store
 from eventstore.upkeep import Upkeep
+from tests.eventstore.making import Clock
 from tests.postgres import APP_ROLE, Database
 
 DAY = timedelta(days=1)
 KEPT = timedelta(hours=24)
-
-
-class Clock:
-    """A clock that stands where it is put."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

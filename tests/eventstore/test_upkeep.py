@@ -16,23 +16,13 @@ from eventstore.types import Appended, Command, Content
 from eventstore.upkeep import Step, Upkeep
 from tests.eventstore.costs import pages, pages_again
 from tests.eventstore.large import make_large
-from tests.eventstore.making import append_batch, command, event
+from tests.eventstore.making import Clock, append_batch, command, event
 from tests.postgres import Database, Server, drop_database, new_database
 
 ROWS = 100_000
 # Of a question that finds nothing to do: some descents of an index.
 FEW_PAGES = 100
 KEPT = timedelta(hours=72)
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

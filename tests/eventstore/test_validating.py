@@ -24,7 +24,7 @@ class Log:
         self._answers = threading.Semaphore(0)
 
     def ask(self, keys: Collection[str]) -> Mapping[str, Mark]:
-        """What stood when it was asked, told when it may be."""
+        """The state when it was asked, told when it may be."""
         found = dict.fromkeys(keys, (1, self.position))
         self.asked.append(set(keys))
         self._answers.acquire()

@@ -36,7 +36,7 @@ def tamper(database: Database, statement: str) -> None:
 
 
 def test_a_whole_log_has_no_faults(filled: Database) -> None:
-    """Whatever its events did."""
+    """All is removed, whatever its events did."""
     assert verify.verify(filled.app_url) == []
 
 

@@ -26,7 +26,7 @@ VICTIMS = (SUPERVISOR, "postgres", "backend", "api", "worker", "projector", "wat
 
 @dataclass(frozen=True)
 class Recovery:
-    """Who was killed, and how long after that, or after the restart, it was ready and then complete again.
+    """The killed process, and the times from then, or from the restart, until it was ready and then complete again.
 
     `slowness` is by how much the machine's other work stretched that: what its processes needed of processors and
     waited for them, over what they needed.
@@ -75,7 +75,7 @@ class Site:
         return start(self.data, None, "--listen", self.host, "--no-access-log", *self._arguments)
 
     def _processes(self) -> dict[str, int]:
-        """How many there are of each kind that is to be there."""
+        """The number of processes of each kind that is to be there."""
         children = self.server.children()
         return {**dict.fromkeys(children, 1), "worker": len(_workers_of(children))}
 
@@ -155,7 +155,7 @@ class Site:
         return self._processes() == self._whole and not [pid for _, pid in self._killed if is_alive(pid)]
 
     def _is_ready(self) -> bool:
-        """Whether this very server says so: what a killed one left may answer in its place for a moment."""
+        """True if this very server says so: what a killed one left may answer in its place for a moment."""
         try:
             mine = (self.data / LOCK_FILE).read_text().strip() == str(self.server.process.pid)
         except OSError:
@@ -181,7 +181,7 @@ def _workers_of(children: dict[str, int]) -> list[int]:
 
 
 def scheduled(pid: int) -> tuple[int, int]:
-    """How long its first thread ran and how long it waited for a processor, in nanoseconds."""
+    """The time that its first thread ran and the time that it waited for a processor, in nanoseconds."""
     try:
         ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
     except OSError:

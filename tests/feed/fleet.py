@@ -84,7 +84,7 @@ class Fleet:
         self.start(name, self.commands[name])
 
     def log(self) -> str:
-        """What all of them said."""
+        """The logs of all of them."""
         return (self.folder / "log").read_text()
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ def assert_right(database_url: str) -> None:
 
 
 def fresh_sequence(database_url: str, settings: KafkaSettings, timeout_s: float = 30.0) -> list[Recorded]:
-    """What a consumer that begins at nothing gets of every partition, holes filled from the store, in order."""
+    """The events that a consumer from the beginning gets of every partition, holes filled from the store, in order."""
     store = Store(database_url, pool_size=2)
     head, epoch = store.head(), store.log_info().epoch
     reader = FeedReader(settings).start()

@@ -130,7 +130,7 @@ def test_one_keeper_works_and_another_takes_over(database: Database, monkeypatch
 def test_a_keeper_whose_clock_is_far_from_the_database_removes_nothing(
     database: Database, days: int, told: str
 ) -> None:
-    """What is a day old by it may be of this moment, or it may leave a time that is old to the next keeper."""
+    """By such a clock a thing of this moment may be a day old, or a time that it leaves is old to the next keeper."""
     ahead, work = timedelta(days=days), Work([Step(1), Step(0)])
     with running(database.app_url, work.task("task"), clock=lambda: utc_now() + ahead):
         problem = eventually(lambda: standings(database.app_url).get("task", (0, 0, False, None))[3])

@@ -33,7 +33,7 @@ FOR_EVER_S = 180.0
 
 
 def count(counter: Any) -> float:
-    """What a counter stands at in this process."""
+    """The value of a counter in this process."""
     return float(counter._value.get())
 
 

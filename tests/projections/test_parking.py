@@ -106,7 +106,7 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
 
 
 def answers_503_for_the_key_alone(registry: Registry) -> None:
-    """Where the fold raises in a GET too."""
+    """The fold raises in a GET too."""
     for path in (f"/v2/{BAD}/tags/list", f"/v2/{BAD}/manifests/boom"):
         answer: Any = registry.get(path)
         assert answer.status_code == 503
@@ -215,7 +215,7 @@ def test_a_defect_of_the_projector_itself_parks_nothing(registry: Registry, data
 
 
 def test_a_fold_that_fails_once_is_tried_again_and_nothing_is_parked(registry: Registry, database: Database) -> None:
-    """What it lacked may only have been late."""
+    """The event that it lacked may only have been late."""
     whole = tags.model.fold
     failures = iter([True, True])
 

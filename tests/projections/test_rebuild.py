@@ -45,7 +45,7 @@ def projecting(url: str, models: tuple[Model, ...] = MODELS) -> AbstractContextM
 
 
 class BrokenOff(Exception):
-    """What Ctrl-C does in the middle of a rebuild."""
+    """Ctrl-C in the middle of a rebuild."""
 
 
 def test_a_rebuild_that_was_broken_off_goes_on_where_it_was(registry: Registry, database: Database) -> None:
@@ -97,7 +97,7 @@ def test_stripes_that_were_broken_off_are_gone_on_with_each_where_it_was(
 
 
 def superseded_tables(database: Database) -> int:
-    """How many tables of superseded events there are, all of which would survive a crash."""
+    """The number of tables of superseded events, all of which would survive a crash."""
     with psycopg.connect(database.admin_url) as connection:
         rows = connection.execute(
             "SELECT relpersistence FROM pg_class WHERE relkind = 'r' AND relname LIKE 'superseded_%'"

@@ -56,7 +56,7 @@ def feed(connection: sa.Connection, database: Database) -> KafkaFeed:
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many manifests each transaction folded, once it is bounded to what two of them name."""
+    """The number of manifests that each transaction folded, once it is bounded to what two of them name."""
     counts: list[int] = []
     fold = folding.fold_into
 
@@ -81,7 +81,7 @@ def pushed(registry: Registry) -> list[Recorded]:
 def records_of(
     log: Sequence[Recorded], epoch: int, leave_out: Callable[[Recorded], bool]
 ) -> dict[int, list[FeedRecord]]:
-    """What the relay makes of the log, without the records of some events."""
+    """The relay's records of the log, without those of some events."""
     found: dict[int, list[FeedRecord]] = {}
     for partition, events in groupby(sorted(log, key=lambda each: each.partition), lambda each: each.partition):
         prev = 0

@@ -198,14 +198,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.projecting)
     @rule()
     def projector_catches_up(self) -> None:
-        """What is read next is rows, no tail."""
+        """All that is read next is rows, and no tail."""
         wait_folded(self.database.app_url, self.apis[0].head_position())
 
     # What must be true
 
     @invariant()
     def every_answer_is_right(self) -> None:
-        """What has another answer now, of both APIs, that which was told last; and some of the rest in turn."""
+        """Both APIs are asked for all that has another answer now, for what was told last, and for some of the rest."""
         now = {(each.method, each.path): each for each in questions(self.player.model)}
         changed = [each for place, each in now.items() if self.known.get(place) != each]
         unchanged = [each for place, each in now.items() if self.known.get(place) == each]

@@ -18,7 +18,7 @@ NO_OVERRIDE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 def refusal(data: Path, *before: str) -> str:
-    """What `serve`, run by a program or by itself, says when it ends with status 1."""
+    """The words of `serve`, run by a program or by itself, when it ends with status 1."""
     ran = run("serve", "--listen", "127.0.0.1:0", "--data", data, before=before)
     assert ran.status == 1, ran
     return ran.err

@@ -36,7 +36,7 @@ WAIT_MAX_S = 60.0
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """The end of a command."""
 
     status: int
     out: str
@@ -439,7 +439,7 @@ def test_db_init_makes_a_database_to_serve_from_and_runs_again_without_harm(
 
 
 def serves(data: Path, database: str) -> bool:
-    """Whether a server gets ready over a database of one's own, with no Postgres of its own."""
+    """True if a server gets ready over a database of one's own, with no Postgres of its own."""
     with started(data, {"TAGTRAIL_DATABASE": database}) as server:
         server.wait_ready()
         status = run("projections", "status", "--database", database)

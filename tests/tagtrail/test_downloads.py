@@ -11,7 +11,7 @@ from blobstore.pace import WHOLE_BYTES_MAX, Allowance
 from protocol.errors import WireError
 from protocol.gates import AddressGate
 from protocol.messages import Answer
-from tagtrail.downloads import Downloads
+from tagtrail.downloads import Downloads, close
 
 
 class Body:
@@ -57,8 +57,8 @@ def test_a_place_is_held_until_the_body_is_closed() -> None:
     admitted = serving.admit(Answer(200, [], body), "a")
     assert list(admitted.body) == [b"a", b"b"]
     assert gate.total == 1
-    admitted.body.close()  # type: ignore[union-attr]
-    admitted.body.close()  # type: ignore[union-attr]
+    close(admitted.body)
+    close(admitted.body)
     assert (gate.total, body.closed) == (0, 1)
 
 
@@ -99,9 +99,9 @@ def test_of_downloads_that_end_at_once_the_last_one_sets_the_interval(monkeypatc
     # Bodies of other tests that nobody closed end when they are collected, and would set it too.
     gc.collect()
     monkeypatch.setattr(sys, "setswitchinterval", held_up)
-    ending = threading.Thread(target=first.close)  # type: ignore[union-attr]
+    ending = threading.Thread(target=close, args=(first,))
     ending.start()
     assert counted.wait(10)
-    second.close()  # type: ignore[union-attr]
+    close(second)
     ending.join()
     assert found == [pytest.approx(0.00505), pytest.approx(0.005)]

@@ -59,7 +59,7 @@ def ask(postgres: EmbeddedPostgres, question: str) -> str:
 
 
 def owner_of(pid: int) -> int:
-    """Who a process runs as."""
+    """The user that a process runs as."""
     return Path(f"/proc/{pid}").stat().st_uid
 
 

@@ -47,7 +47,7 @@ def push(server: RunningServer, tag: str = "latest", body: bytes = MANIFEST) -> 
 
 
 def digest_of_tag(server: RunningServer) -> str | None:
-    """What the tag names, asked on a connection of its own."""
+    """The digest that the tag names, asked on a connection of its own."""
     answer = requests.get(f"{server.url}/v2/{REPOSITORY}/manifests/latest", timeout=30)
     return answer.headers.get("Docker-Content-Digest")
 
@@ -58,7 +58,7 @@ def without_boundary(text: str) -> str:
 
 
 def epochs(server: RunningServer) -> list[int]:
-    """Of the places on the board."""
+    """The epochs of the places on the board."""
     with psycopg.connect(server.database_url, autocommit=True) as connection:
         rows = connection.execute("SELECT epoch FROM log.es_writer ORDER BY place").fetchall()
     return [epoch for (epoch,) in rows]

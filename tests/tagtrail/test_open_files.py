@@ -87,7 +87,7 @@ def grown(before: dict[str, Counter[str]], now: dict[str, Counter[str]]) -> dict
 
 
 def open_files(server: RunningServer) -> dict[str, Counter[str]]:
-    """How often each of our processes has each file open; numbers that only name a process or a pipe are left out."""
+    """The files that each process has open, counted; numbers that only name a process or a pipe are left out."""
     workers = {f"worker {number}": pid for number, pid in enumerate(sorted(server.workers()))}
     ours = {name: pid for name, pid in server.children().items() if name != "postgres"}
     everybody = {"supervisor": server.process.pid} | ours | workers

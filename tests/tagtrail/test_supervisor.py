@@ -67,7 +67,7 @@ def kept(server: RunningServer) -> set[str]:
 
 
 def ready(server: RunningServer) -> bool:
-    """Whether /readyz answers 200."""
+    """True if /readyz answers 200."""
     return is_ready(server.host)
 
 

@@ -1,4 +1,4 @@
-"""When a connection is cut off, and that the right one is."""
+"""Connections are cut off in time, and only the right ones."""
 
 import resource
 import socket

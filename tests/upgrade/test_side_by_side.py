@@ -40,7 +40,7 @@ def empty(postgres_server: Server) -> Iterator[Database]:
 
 @pytest.fixture
 def site(empty: Database) -> Iterator[Site]:
-    """Where all of them serve."""
+    """The address at which all of them serve."""
     made = Site(empty)
     yield made
     made.close()

@@ -21,7 +21,7 @@ def digest_of(data: bytes) -> str:
 
 
 def descriptor(data: bytes, media_type: str) -> dict[str, object]:
-    """How manifests name it."""
+    """The digest by which manifests name it."""
     return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
 
 

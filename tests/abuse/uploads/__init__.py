@@ -43,7 +43,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How many uploads were answered or lost, how many innocent requests failed, and the first problem of any."""
+    """The numbers of uploads answered and lost and of innocent requests that failed, and the first problem of any."""
 
     answered: int
     lost: int
