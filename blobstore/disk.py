@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -181,17 +181,15 @@ class DiskBlobStore:
                     descriptor = os.open(path, flags, 0o600)
             except Absent as problem:
                 raise UploadMissing(path.name) from problem
-            try:
+            with ExitStack() as opened:
+                opened.callback(os.close, descriptor)
                 with translated():
                     lock_exclusively(descriptor)
                 if stands_at(path, descriptor):
+                    opened.pop_all()
                     return descriptor
                 if not new:
                     raise UploadMissing(path.name)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
 
     def discard(self, upload: UploadId) -> None:
         """Remove the staging file unless there is none or somebody holds it."""

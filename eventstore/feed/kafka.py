@@ -4,6 +4,7 @@ kafka-python is driven without group management: `assign()` and leases of our ow
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -62,15 +63,14 @@ def _connected(kind: Callable[..., T], settings: KafkaSettings, **options: objec
     A constructor of kafka-python that finds none leaves its thread running and its sockets open, and nobody has the
     client to close it. While Kafka is away, each try would cost a thread and three descriptors.
     """
-    opened: list[KafkaNetClient] = []
+    with ExitStack() as opened:
 
-    def open_client(**given: Any) -> KafkaNetClient:
-        opened.append(KafkaNetClient(**given))
-        return opened[-1]
+        def open_client(**given: Any) -> KafkaNetClient:
+            client = KafkaNetClient(**given)
+            opened.callback(client.close)
+            return client
 
-    try:
-        return kind(**settings.options, **options, kafka_client=open_client)
-    except BaseException:
-        for each in opened:
-            each.close()
-        raise
+        made = kind(**settings.options, **options, kafka_client=open_client)
+        # From here on it closes its client itself.
+        opened.pop_all()
+        return made
