@@ -121,9 +121,9 @@ def test_no_request_fails_while_an_earlier_release_is_replaced(
             connection.execute("UPDATE feed.process SET seen_at = seen_at - interval '1 minute'")
         eventually(lambda: not store.features.lacking(NEW_EVENT), what="no live process lacks it")
     with registry_over(empty, site.folder / "data") as registry:
-        # Uploads are opened the new way now; what the old program opened goes on to its end.
+        # Ids prove themselves now, as those of version 1 do; what the old program opened goes on to its end.
         upload = registry.post("/v2/turns/left/blobs/uploads/").headers["Location"]
-        assert len(upload) > len(left)
+        assert upload.startswith("/v2/turns/left/blobs/uploads/1-")
         assert registry.patch(upload, data=b"x").status_code == 202
         assert registry.put(f"{left}?digest={digest_of(b'begun ended')}", data=b"ended").status_code == 201
     told = site.refused(previous)
