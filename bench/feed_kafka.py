@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from bench.population import load
-from eventstore.partition import partition_of
+from eventstore.partition import DEFAULT_PARTITIONS, partition_of
 from eventstore.store import Store
 from eventstore.types import Appended, Cause, Command, NewEvent
 from projections.builds import admin
@@ -67,7 +67,7 @@ def lag_under_pushes(database: Database) -> list[float]:
             Command(secrets.token_hex(16), Cause("bench", "r"), datetime.now(UTC), pushed(key, number))
         )
         assert isinstance(outcome, Appended)
-        appended[partition_of(key), outcome.last_position] = time.perf_counter()
+        appended[partition_of(key, DEFAULT_PARTITIONS), outcome.last_position] = time.perf_counter()
 
     began = time.perf_counter()
     with ThreadPoolExecutor(8) as pool, psycopg.connect(database.app_url, autocommit=True) as connection:

@@ -24,7 +24,7 @@ import psycopg
 from domain.facts import Facts, Reference, facts_to_json
 from domain.media_types import OCI_INDEX, OCI_MANIFEST
 from eventstore import verify
-from eventstore.partition import partition_of
+from eventstore.partition import DEFAULT_PARTITIONS, partition_of
 from tests.postgres import Database, new_database, throwaway
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -76,7 +76,7 @@ class Population:
 
     @staticmethod
     def _repository_of(name: str) -> Repository:
-        return Repository(name, partition_of(name))
+        return Repository(name, partition_of(name, DEFAULT_PARTITIONS))
 
     def rows(self) -> Iterator[Row]:
         """The rows of the log, in order; a few more than wanted, to end with a whole command."""
@@ -281,7 +281,7 @@ class Population:
     ) -> Row:
         self._position += 1
         name = key if repository is None else repository.name
-        partition = partition_of(key) if repository is None else repository.partition
+        partition = partition_of(key, DEFAULT_PARTITIONS) if repository is None else repository.partition
         return (
             *(self._position, self._time, version, 0, partition, schema_version, True),
             *(_uuid(self._chance.getrandbits(128)), stream, name, event_type, "anonymous"),

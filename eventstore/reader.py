@@ -6,6 +6,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventstore.connection import ANSWER_MARGIN_S, BoundedConnection, Failure, bounded, failure_of, set_limits
+from eventstore.partition import PARTITIONS
 from eventstore.statement import Parameters, Row, Statement
 from eventstore.types import StoreError, StoreUnavailable
 
@@ -21,6 +22,7 @@ class Reader:
 
     def __init__(self, conninfo: str, *, pool_size: int, timeout_s: float, name: str) -> None:
         self._timeout_s = timeout_s
+        self._partitions: int | None = None
         self._pool = ConnectionPool(
             bounded(conninfo, name=name),
             connection_class=BoundedConnection,
@@ -70,6 +72,13 @@ class Reader:
         """The only row of a statement that always has one."""
         (row,) = self.rows(query, parameters)
         return row
+
+    @property
+    def partitions(self) -> int:
+        """The log's number of partitions, asked once, because it never changes. Raises as `rows` does."""
+        if self._partitions is None:
+            self._partitions = int(self.row(PARTITIONS)[0])
+        return self._partitions
 
     def close(self) -> None:
         """Close all connections."""

@@ -115,7 +115,6 @@ class _Opened:
     pid: int
     reader: Reader
     combiner: Combiner
-    partitions: int | None = None
 
 
 class Store:
@@ -159,15 +158,14 @@ class Store:
         could read it yet.
         """
         opened = self._open()
-        if opened.partitions is None:
-            (opened.partitions,) = opened.reader.row("SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0")
         self.features.admit(command)
         carried = carried_contents(command)
         for each in command.contents:
             if each not in carried:
                 self.put_content(each)
         cells = () if self._board is None else self._board.cells_changed(command)
-        answer = opened.combiner.append(encode_command(command, opened.partitions), self._append_timeout_s, cells)
+        encoded = encode_command(command, opened.reader.partitions)
+        answer = opened.combiner.append(encoded, self._append_timeout_s, cells)
         return decode_outcome(answer)
 
     def put_content(self, content: Content) -> None:

@@ -121,7 +121,7 @@ class Reader:
         """The one row of a question. Raises StoreUnavailable if the database does not answer in time."""
         values = {**parameters, "tail": self._tail}
         if "key" in values:
-            values["partition"] = partition_of(values["key"])
+            values["partition"] = partition_of(values["key"], self._store.partitions)
         return self._store.row(query, values)
 
     def rows(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:

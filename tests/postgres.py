@@ -204,6 +204,12 @@ def _made(server: Server, template: str) -> Database:
     return Database(name, server.url(name, OWNER_ROLE), server.url(name, APP_ROLE), server.url(name))
 
 
+def set_partitions(database: Database, partitions: int) -> None:
+    """Make the log, in which nothing stands yet, one of so many partitions."""
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        connection.execute("UPDATE log.es_log SET partitions = %s", (partitions,))
+
+
 def drop_database(server: Server, database: Database) -> None:
     """Remove it, whoever is still connected."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:

@@ -16,7 +16,7 @@ import psycopg
 
 from domain.features import HANDLED
 from eventstore.connection import connect
-from eventstore.feed.members import Member, Membership
+from eventstore.feed.members import Member, Membership, only
 from eventstore.types import Clock
 from eventstore.upkeep import Step
 
@@ -82,7 +82,7 @@ class Keeper:
     def run(self, stop: threading.Event) -> None:
         """Keep the log until stopped, or stand by while another keeper does."""
         member = Member("keeper", features=HANDLED["keeper"])
-        members = Membership(self._url, member, lambda alive, me: [LEASE], beat_s=BEAT_S, lease_s=LEASE_S).start()
+        members = Membership(self._url, member, only(LEASE), beat_s=BEAT_S, lease_s=LEASE_S).start()
         due = dict.fromkeys(self._tasks, 0.0)
         try:
             while not stop.is_set():

@@ -21,6 +21,7 @@ import psycopg
 
 from eventstore.connection import connect
 from eventstore.features import LIVES_FOR_S
+from eventstore.partition import PARTITIONS
 from eventstore.window import REVISION
 
 LEASE_S = 6.0
@@ -57,8 +58,14 @@ _LEAVE = "DELETE FROM feed.process WHERE id = %s"
 _FORGET = "DELETE FROM feed.process WHERE seen_at < clock_timestamp() - %s * interval '1 second'"
 _log = logging.getLogger(__name__)
 
-# Names of the leases that this process should have, given the ids of live processes of its kind and their shapes.
-Wants = Callable[[Sequence[tuple[str, frozenset[str]]], str], Iterable[str]]
+# Names of the leases that a process should have, given the ids of live processes of its kind with their shapes, its own
+# id, and the number of the log's partitions.
+Wants = Callable[[Sequence[tuple[str, frozenset[str]]], str, int], Iterable[str]]
+
+
+def only(lease: str) -> Wants:
+    """The one lease that each process of a kind asks for, so that one of them works and the others stand by."""
+    return lambda alive, me, partitions: [lease]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class Membership:
         self._lease_s = lease_s
         self._held: frozenset[str] = frozenset()
         self._shared: list[str] | None = None
+        self._partitions = 0
         self._forget_at = 0.0
         self._valid_until = 0.0
         self._registered_until = 0.0
@@ -144,6 +152,7 @@ class Membership:
             # A lost lease or heartbeat costs nothing but time; it need not wait for the disk.
             connection.execute("SET synchronous_commit = off")
             self._shared = None
+            (self._partitions,) = connection.execute(PARTITIONS).fetchone() or (0,)
             while not self._stop.is_set():
                 self._beat(connection)
                 self._stop.wait(self._beat_s)
@@ -172,7 +181,7 @@ class Membership:
         if self._wants is None:
             return
         alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, self._lease_s))]
-        names = sorted(self._wants(alive, self.id))
+        names = sorted(self._wants(alive, self.id, self._partitions))
         if names != self._shared:
             connection.execute(_GIVE_BACK, (self.id, names))
             self._shared = names

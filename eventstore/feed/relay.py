@@ -25,7 +25,7 @@ from eventstore.feed import topics
 from eventstore.feed.bell import QUIET_S, Bell
 from eventstore.feed.consumer import last_records
 from eventstore.feed.kafka import make_admin, make_producer
-from eventstore.feed.members import Member, Membership
+from eventstore.feed.members import Member, Membership, only
 from eventstore.feed.metrics import RELAY_FAILURES, RELAYED
 from eventstore.feed.records import Outgoing, outgoing, watermark
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
@@ -78,7 +78,7 @@ class Replaced(Exception):
 
 def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
     """Relay until stopped, or stand by while another relay does. Goes on by itself after failures."""
-    members = Membership(database_url, Member("relay", features=HANDLED["relay"]), lambda alive, me: [LEASE]).start()
+    members = Membership(database_url, Member("relay", features=HANDLED["relay"]), only(LEASE)).start()
     retry_s = RETRY_S
     try:
         while not stop.is_set():

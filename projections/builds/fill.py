@@ -12,6 +12,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
+from eventstore.partition import PARTITIONS
 from projections.builds.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
 from projections.engine import build_tables
 from projections.engine.build_tables import FILLING, FOLLOWING, Build
@@ -30,7 +31,7 @@ def fill(database_url: str, models: Sequence[Model], progress: Progress | None =
     A fill that was broken off is resumed. The caller makes sure that nobody else fills builds of these models.
     """
     with engine_for(database_url).begin() as connection:
-        partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
+        partitions = connection.exec_driver_sql(PARTITIONS).scalar_one()
         found = _resumable(connection, models)
         missing = [model for model in models if model.id not in {each.model.id for each in found}]
         found += _created(connection, missing, partitions)

@@ -18,6 +18,7 @@ from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from eventstore.feed.bell import RING
+from eventstore.partition import PARTITIONS
 from projections.model import SCHEMA, Model
 from projections.statements import Names, statement
 
@@ -160,7 +161,7 @@ def finish(connection: sa.Connection, made: Build, state: str) -> Build:
         own = next(each for each in table.indexes if each.name == index.name)
         own.name = sa.sql.quoted_name(f"{index.name}_v{made.version}", quote=None)
         connection.execute(sa.schema.CreateIndex(own))
-    partitions = connection.exec_driver_sql("SELECT partitions FROM log.es_log WHERE log_id = 0").scalar_one()
+    partitions = connection.exec_driver_sql(PARTITIONS).scalar_one()
     rows = [
         {"build": made.id, "partition": each, "position": made.target, "epoch": made.epoch}
         for each in range(partitions)

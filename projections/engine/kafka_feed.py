@@ -18,7 +18,7 @@ from eventstore.feed.members import Membership, Wants
 from eventstore.feed.metrics import DISCARDED, DUPLICATES, EVENTS_CONSUMED, HOLES
 from eventstore.feed.records import FeedRecord
 from eventstore.feed.settings import KafkaSettings
-from eventstore.partition import DEFAULT_PARTITIONS
+from eventstore.partition import PARTITIONS
 from eventstore.types import Recorded
 from projections.engine import build_tables
 from projections.engine.attempts import Attempts
@@ -53,10 +53,10 @@ def lease_name(model: Model, partition: int) -> str:
 def wants(models: Sequence[Model]) -> Wants:
     """Share the partitions of each model among the live projectors that feed it, evenly, each by its own count."""
 
-    def share(alive: Sequence[tuple[str, frozenset[str]]], me: str) -> Iterable[str]:
+    def share(alive: Sequence[tuple[str, frozenset[str]]], me: str, partitions: int) -> Iterable[str]:
         for model in models:
             able = [each for each, shapes in alive if model.id in shapes] or [me]
-            for partition in range(DEFAULT_PARTITIONS):
+            for partition in range(partitions):
                 if able[partition % len(able)] == me:
                     yield lease_name(model, partition)
 
@@ -83,6 +83,8 @@ class KafkaFeed:
         self._batch = batch
         self._attempts = Attempts()
         self._reader = FeedReader(kafka)
+        self._partitions = int(connection.exec_driver_sql(PARTITIONS).scalar_one())
+        connection.commit()
         self._builds: list[Build] = []
         self._owned: dict[str, frozenset[int]] = {}
         self._watched: dict[tuple[str, int], _Watched] = {}
@@ -144,7 +146,7 @@ class KafkaFeed:
         self._connection.commit()
         held = self._leases = self._held
         owned = {
-            model.id: frozenset(each for each in range(DEFAULT_PARTITIONS) if lease_name(model, each) in held)
+            model.id: frozenset(each for each in range(self._partitions) if lease_name(model, each) in held)
             for model in self._models
         }
         if owned != self._owned:
@@ -246,7 +248,7 @@ class KafkaFeed:
         self, build: Build, positions: Mapping[int, int], upto: int, most: int
     ) -> tuple[list[Recorded], int]:
         after = min(positions.values())
-        upto = min(upto, after + DEFAULT_PARTITIONS * self._batch)
+        upto = min(upto, after + self._partitions * self._batch)
         return read_batch(self._connection, build.model, after, upto, positions, most)
 
     def _fill_from_store(self, stop: threading.Event) -> None:

@@ -32,7 +32,7 @@ def living(
     database: Database, member: Member, *, lease: str | None = None, beat_s: float = 0.05
 ) -> Iterator[Membership]:
     """A process of this kind that beats, and wants a lease."""
-    wants = None if lease is None else lambda _, __: [lease]
+    wants = None if lease is None else lambda _, __, ___: [lease]
     made = Membership(database.app_url, member, wants, beat_s=beat_s).start()
     try:
         made.wait_tried(60)
@@ -79,7 +79,7 @@ def test_a_heart_outlives_what_nobody_thought_of(database: Database, caplog: pyt
     """A fault that does not come from the database is logged with its trace, and the next beat is tried."""
     faults = [ValueError("nobody thought of this"), MemoryError()]
 
-    def wants(alive: object, me: str) -> list[str]:
+    def wants(alive: object, me: str, partitions: int) -> list[str]:
         if faults:
             raise faults.pop()
         return ["one/0"]

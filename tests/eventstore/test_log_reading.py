@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from eventstore.partition import partition_of
+from eventstore.partition import DEFAULT_PARTITIONS, partition_of
 from eventstore.store import Store
 from eventstore.types import Content
 from tests.eventstore.making import command, event
@@ -48,9 +48,9 @@ def test_the_log_is_read_after_a_position_with_filters(store: Store) -> None:
     assert positions(key="k0") == [3, 5, 7, 9]
     assert positions(types=["Even"]) == [5, 9]
     assert positions(types=[]) == []
-    assert positions(partitions=[partition_of("k1")]) == [2, 4, 6, 8]
+    assert positions(partitions=[partition_of("k1", DEFAULT_PARTITIONS)]) == [2, 4, 6, 8]
     assert positions(types=["Even"], key="k1", partitions=range(16)) == []
-    assert {each.partition for each in store.read_log(0, 100, key="k1")} == {partition_of("k1")}
+    assert {each.partition for each in store.read_log(0, 100, key="k1")} == {partition_of("k1", DEFAULT_PARTITIONS)}
 
 
 def test_facts_come_with_the_events_that_name_content(store: Store) -> None:

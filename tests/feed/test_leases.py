@@ -37,7 +37,7 @@ def test_leases_are_renewed_at_each_second_beat_and_outlast_one_that_fails(
     clock, found = Clock(), list[object]()
     monkeypatch.setattr(members, "time", clock)
     process = Membership(
-        database.app_url, Member("projector", features=HANDLED["projector"]), lambda alive, me: ["one/0"]
+        database.app_url, Member("projector", features=HANDLED["projector"]), lambda alive, me, partitions: ["one/0"]
     )
     for _ in range(BEATS):
         left = process._valid_until - clock.now

@@ -3,6 +3,7 @@
 import random
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +15,16 @@ from eventstore.feed.consumer import Batch, FeedReader
 from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.metrics import DUPLICATES, EVENTS_CONSUMED, HOLES
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.topics import describe
 from eventstore.partition import DEFAULT_PARTITIONS
 from projections.all_models import MODELS
 from projections.builds import admin
 from projections.engine import kafka_feed
-from tests.api import Registry
+from tests.api import Registry, registry_over
 from tests.feed.running import assert_feed_right, assert_right, fed, projecting, published, relaying
 from tests.folded import wait_folded
 from tests.kafka import Broker
-from tests.postgres import Database
+from tests.postgres import Database, set_partitions
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("kafka")
@@ -71,6 +73,25 @@ def test_without_faults_nothing_is_read_from_the_store(
         settled(database, push(registry, 20, 21))
     assert [count(each) for each in (EVENTS_CONSUMED.labels("store"), HOLES)] == before
     assert_feed_right(database.app_url, kafka)
+
+
+@pytest.mark.parametrize("partitions", [4, 64])
+def test_topics_and_shares_have_as_many_partitions_as_the_log(
+    database: Database, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """Each of them is leased by one of the projectors and fed by Kafka."""
+    monkeypatch.setattr(kafka_feed, "STALLED_S", DEADLINE_S / 2)
+    set_partitions(database, partitions)
+    with registry_over(database, tmp_path) as registry, fed(database.app_url, kafka, projectors=2):
+        settled(database, push(registry, 1))
+        before = count(EVENTS_CONSUMED.labels("store"))
+        settled(database, push(registry, 10, 1))
+        assert count(EVENTS_CONSUMED.labels("store")) == before
+        owned = {part.partition for each in admin.status(database.app_url).models for part in each.partitions}
+        assert owned == set(range(partitions))
+        with closing(make_admin(kafka)) as client:
+            counts = {kind: count for kind, (_, count) in describe(client, [kafka.topic(EVENTS)]).items()}
+        assert counts == {kafka.topic(EVENTS): partitions}
 
 
 def test_a_projector_that_rests_is_woken_by_a_push(
