@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
+from command_api.uploads.answers import out_of_order, unknown_upload
 from domain.decision import Refusal
 from domain.link import BlobUnknown
 from domain.manifest import ManifestUnknown, SizeDiffers
 from domain.preconditions import PreconditionFailed
 from domain.references import NamedMissing
 from domain.tag import TagUnknown
+from domain.upload import OutOfOrder, UploadEnded
 from protocol.errors import Code, Problem, WireError, error
 from protocol.messages import Request
 
@@ -27,6 +29,10 @@ def refused(request: Request, refusal: Refusal) -> WireError:
             return unknown_manifest(reference)
         case (BlobUnknown(digest), *_):
             return error(Code.BLOB_UNKNOWN, "no such blob in this repository", {"digest": digest})
+        case (UploadEnded(), *_):
+            return unknown_upload()
+        case (OutOfOrder(offset), *_):
+            return out_of_order(request, offset, f"the next chunk must start at {offset}")
         case (PreconditionFailed(), *_):
             given = {name: value for name in _CONDITIONS if (value := request.header(name)) is not None}
             return error(Code.DENIED, "the precondition does not hold", {"condition": given}, status=412)

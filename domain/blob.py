@@ -3,14 +3,15 @@
 import json
 from dataclasses import dataclass
 
-from domain.changes import ENSURE, NONE_YET, NewEvent, RefIs, StreamState, new_event
-from domain.decision import Decision, Requirement
+from domain.changes import ENSURE, NONE_YET, RefIs, StreamState, new_event
+from domain.decision import Decision, Refusal, Requirement
 from domain.digests import Digest
 from domain.event import Event, event
 from domain.link import Link, linked_blob
 from domain.names import RepositoryName
 from domain.repository import created
 from domain.streams import LIVE, blob_stream
+from domain.upload import FinishUpload, Session, decide_finish
 
 
 @event("BlobCommitted")
@@ -44,13 +45,13 @@ def from_state(state: str) -> Blob:
 class CommitBlob:
     """Make uploaded bytes, `size` in all, the blob `digest`, and link it in the repository.
 
-    `ending` are the events that end its upload session, where there is one.
+    `session` is the upload session that this finishes, where there is one.
     """
 
     repository: RepositoryName
     digest: Digest
     size: int
-    ending: tuple[NewEvent, ...] = ()
+    session: Session | None = None
 
 
 def next_generation(found: StreamState) -> int:
@@ -61,11 +62,15 @@ def next_generation(found: StreamState) -> int:
     return generation if found.ref == LIVE else generation + 1
 
 
-def decide_commit(found: StreamState, command: CommitBlob) -> Decision:
-    """Make the blob live, unless it is already, and link it. Its file must have the generation that is next.
+def decide_commit(found: StreamState, command: CommitBlob) -> Decision | Refusal:
+    """Make the blob live, unless it is already, link it, and finish the session, which must be open.
 
-    Whoever makes the blob live meanwhile has computed the same generation; after any other change, decide again.
+    The blob's file must have the generation that is next. Whoever makes the blob live meanwhile has computed the same
+    one; after any other change, decide again.
     """
+    finished = _finished(command)
+    if isinstance(finished, Refusal):
+        return finished
     digest = command.digest
     blob = Blob(command.size, next_generation(found))
     first = found.version == 0
@@ -80,6 +85,12 @@ def decide_commit(found: StreamState, command: CommitBlob) -> Decision:
     linked = linked_blob(command.repository, digest, Link(blob.size, blob.generation))
     unchanged = RefIs(((found.stream, found.ref), (found.stream, LIVE)))
     return Decision(
-        (*command.ending, created(command.repository), committed, linked),
+        (*finished.events, created(command.repository), committed, linked),
         () if first else (Requirement(unchanged, None),),
     )
+
+
+def _finished(command: CommitBlob) -> Decision | Refusal:
+    if command.session is None:
+        return Decision(())
+    return decide_finish(command.session, FinishUpload(command.digest, command.size))

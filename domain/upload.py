@@ -5,8 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from domain.changes import KEEP, NONE_YET, Exact, StreamState, new_event
+from domain.decision import Decision, Reason, Refusal
+from domain.digests import Digest
 from domain.event import Event, event, to_json, upcaster
+from domain.names import RepositoryName, UploadId
 from domain.session_id import SessionId
+from domain.streams import OPEN, upload_stream
 
 
 @event("UploadStarted", version=2)
@@ -94,22 +99,6 @@ class Upload:
         return self.status == "committed" and self.digest == digest
 
 
-def start(happened: UploadStarted, actor: str, proof: str | None = None) -> Upload:
-    """The session that UploadStarted opens for `actor`."""
-    return Upload(happened.upload, happened.repository, actor, happened.digest_algorithm, proof=proof)
-
-
-def started_by(said: SessionId, repository: str) -> UploadStarted:
-    """The start that a genuine id proves, for the append with the first thing that happens to the session."""
-    started_at = said.started_at.isoformat(timespec="milliseconds")
-    return UploadStarted(said.upload, repository, said.algorithm, started_at)
-
-
-def is_over(said: SessionId, now: datetime, expiry: timedelta) -> bool:
-    """True if a session without an event has expired, which the time in its id alone decides."""
-    return now - said.started_at > expiry
-
-
 def evolve(upload: Upload, happened: Event) -> Upload:
     """The session after an event of its stream; raises ValueError for an event that is not a session's."""
     match happened:
@@ -145,40 +134,173 @@ def from_state(state: str) -> Upload:
     return Upload(**json.loads(state))
 
 
-class UploadClosed(ValueError):
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session to decide on: the upload, the version of its stream, and the time of its last event if the log told it.
+
+    `started` is the start that its id proves, where the log has nothing of the session. Its version is 0 then, and the
+    start is appended with the first thing that happens to it.
+    """
+
+    version: int
+    upload: Upload
+    started: UploadStarted | None = None
+    recorded_at: datetime | None = None
+
+    @property
+    def stream(self) -> str:
+        """The name of its stream."""
+        return upload_stream(self.upload.id)
+
+    def is_idle(self, expiry: timedelta, now: datetime) -> bool:
+        """True if nothing was recorded of it for longer than `expiry`, as the log told."""
+        return self.recorded_at is not None and now - self.recorded_at > expiry
+
+
+def recorded_session(found: StreamState) -> Session | None:
+    """The session that stands in a stream of uploads, open or ended; None if the log has nothing of it."""
+    if found.state is None:
+        return None
+    return Session(found.version, from_state(found.state), recorded_at=found.recorded_at)
+
+
+def proved_session(said: SessionId, repository: RepositoryName, actor: str, proof: str | None) -> Session:
+    """The session of a genuine id, where the log has nothing of it."""
+    started_at = said.started_at.isoformat(timespec="milliseconds")
+    started = UploadStarted(said.upload, repository, said.algorithm, started_at)
+    return Session(0, _opened(started, actor, proof), started)
+
+
+def has_lapsed(said: SessionId, expiry: timedelta, now: datetime) -> bool:
+    """True if a session without an event has expired, which the time in its id alone decides."""
+    return now - said.started_at > expiry
+
+
+@dataclass(frozen=True, slots=True)
+class UploadEnded(Reason):
     """The session is committed, cancelled or expired: it takes nothing more."""
 
 
-class OutOfOrder(ValueError):
-    """A chunk does not begin where the session stands."""
+@dataclass(frozen=True, slots=True)
+class OutOfOrder(Reason):
+    """The chunk does not begin at `offset`, where the session stands."""
+
+    offset: int
 
 
-def append_chunk(upload: Upload, offset: int, size: int) -> ChunkAppended:
-    """Decide that `size` bytes from `offset` on were stored. Raises UploadClosed or OutOfOrder."""
-    _require_open(upload)
-    if offset != upload.offset:
-        raise OutOfOrder(f"the session stands at {upload.offset}, not at {offset}")
-    return ChunkAppended(upload.id, upload.repository, offset, size)
+@dataclass(frozen=True, slots=True)
+class StillUsed(Reason):
+    """Something has happened in the session too recently for it to expire."""
 
 
-def commit(upload: Upload, digest: str, size: int) -> UploadCommitted:
-    """Decide that the session's `size` bytes are the blob `digest`. Raises UploadClosed."""
-    _require_open(upload)
-    return UploadCommitted(upload.id, upload.repository, digest, size)
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """Open a session by an event. Most sessions have no event yet when they are opened: their id proves them."""
+
+    upload: UploadId
+    repository: RepositoryName
+    actor: str
+    digest_algorithm: str | None = None
 
 
-def cancel(upload: Upload) -> UploadCancelled:
-    """Decide to give the session up. Raises UploadClosed."""
-    _require_open(upload)
-    return UploadCancelled(upload.id, upload.repository)
+def decide_opening(command: OpenUpload) -> Decision:
+    """Open the session, whose id nobody else has."""
+    started = UploadStarted(command.upload, command.repository, command.digest_algorithm)
+    state = to_state(_opened(started, command.actor))
+    stream = upload_stream(command.upload)
+    return Decision((new_event(stream, command.repository, started, mode=NONE_YET, ref=OPEN, state=state),))
 
 
-def expire(upload: Upload) -> UploadExpired:
-    """Decide that the session was idle for too long. Raises UploadClosed."""
-    _require_open(upload)
-    return UploadExpired(upload.id, upload.repository)
+@dataclass(frozen=True, slots=True)
+class AppendChunk:
+    """Put `size` bytes, which are durable, behind the `offset` bytes of the session."""
+
+    offset: int
+    size: int
 
 
-def _require_open(upload: Upload) -> None:
-    if not upload.is_open:
-        raise UploadClosed(f"the session is {upload.status}")
+def check_chunk(upload: Upload, offset: int) -> Refusal | None:
+    """Refuse a chunk that begins at `offset`, if the session does not take one there; may be asked before it comes."""
+    if upload.is_open and offset != upload.offset:
+        return Refusal((OutOfOrder(upload.offset),))
+    return _check_open(upload)
+
+
+def decide_chunk(session: Session, command: AppendChunk) -> Decision | Refusal:
+    """Record the chunk if the session is open and stands where the chunk begins."""
+    return check_chunk(session.upload, command.offset) or _decided(session, _appended(session.upload, command))
+
+
+def with_chunk(session: Session, command: AppendChunk) -> Session:
+    """The session once the chunk is recorded."""
+    appended = 1 if session.started is None else 2
+    return Session(session.version + appended, evolve(session.upload, _appended(session.upload, command)))
+
+
+@dataclass(frozen=True, slots=True)
+class FinishUpload:
+    """End the session: its bytes, `size` in all, are the blob `digest`."""
+
+    digest: Digest
+    size: int
+
+
+def decide_finish(session: Session, command: FinishUpload) -> Decision | Refusal:
+    """Finish the session if it is open. The blob is made live in the same append (`domain/blob.py`)."""
+    upload = session.upload
+    happened = UploadCommitted(upload.id, upload.repository, str(command.digest), command.size)
+    return _check_open(upload) or _decided(session, happened)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelUpload:
+    """Give the session up, as its client wants."""
+
+
+def decide_cancellation(session: Session, command: CancelUpload) -> Decision | Refusal:
+    """Cancel the session if it is open."""
+    upload = session.upload
+    return _check_open(upload) or _decided(session, UploadCancelled(upload.id, upload.repository))
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireUpload:
+    """Give the session up if nothing has happened in it for longer than `expiry`."""
+
+    expiry: timedelta
+
+
+def decide_expiry(session: Session, command: ExpireUpload, now: datetime) -> Decision | Refusal:
+    """Expire the session if it is open and was idle for so long."""
+    upload = session.upload
+    if not session.is_idle(command.expiry, now):
+        return Refusal((StillUsed(),))
+    return _check_open(upload) or _decided(session, UploadExpired(upload.id, upload.repository))
+
+
+def _opened(happened: UploadStarted, actor: str, proof: str | None = None) -> Upload:
+    return Upload(happened.upload, happened.repository, actor, happened.digest_algorithm, proof=proof)
+
+
+def _appended(upload: Upload, command: AppendChunk) -> ChunkAppended:
+    return ChunkAppended(upload.id, upload.repository, command.offset, command.size)
+
+
+def _check_open(upload: Upload) -> Refusal | None:
+    return None if upload.is_open else Refusal((UploadEnded(),))
+
+
+def _decided(session: Session, happened: Event) -> Decision:
+    """The event, behind the start of the session if the log does not have that yet, on the session as it was seen."""
+    upload = evolve(session.upload, happened)
+    event = new_event(
+        session.stream,
+        upload.repository,
+        happened,
+        mode=Exact(session.version),
+        ref=KEEP if upload.is_open else None,
+        state=to_state(upload),
+    )
+    if session.started is None:
+        return Decision((event,))
+    return Decision((new_event(session.stream, upload.repository, session.started, ref=OPEN), event))

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 from command_api.bodies import content_length, has_body
 from command_api.context import Context
-from command_api.uploads.sessions import Session
-from domain import upload as uploads
+from command_api.uploads.answers import unknown_upload
 from domain.names import InvalidName, UploadId
 from domain.session_id import SessionId, claimed, old_upload_id, proof_of
 from domain.streams import upload_stream
-from domain.upload import Upload
-from protocol.errors import Code, WireError, error
+from domain.upload import Session, Upload, has_lapsed, proved_session, recorded_session
 from protocol.messages import Request
 
 # A longer body, or one that may be longer, is not taken before the log was asked whether the session takes it.
@@ -39,13 +37,6 @@ def find(context: Context, request: Request) -> Session:
     return _find(context, request, _named(context, request))
 
 
-def find_open(context: Context, request: Request) -> Session:
-    """The same; 404 for one that has ended too."""
-    session = find(context, request)
-    require_open(session.upload)
-    return session
-
-
 def seen(context: Context, request: Request) -> Session:
     """The session as this process has seen it, where that is likely to be how it stands, otherwise as the log has it.
 
@@ -58,20 +49,9 @@ def seen(context: Context, request: Request) -> Session:
     remembered = context.sessions.find(named.upload)
     if remembered is not None and staged == remembered.upload.offset and named.fits(remembered.upload):
         return _own(request, remembered)
-    if named.said is not None and not staged and _may_be_first(request) and not _is_over(context, named.said):
-        return _new(request, named.said, named.proof)
+    if named.said is not None and not staged and _may_be_first(request) and not _has_lapsed(context, named.said):
+        return proved_session(named.said, request.repository, request.actor, named.proof)
     return _find(context, request, named)
-
-
-def require_open(upload: Upload) -> None:
-    """Raises 404 for a session that has ended."""
-    if not upload.is_open:
-        raise unknown_upload()
-
-
-def unknown_upload() -> WireError:
-    """404 for a session that is not there, whatever the reason."""
-    return error(Code.BLOB_UPLOAD_UNKNOWN, "no such upload session in this repository")
 
 
 def _named(context: Context, request: Request) -> _Named:
@@ -93,25 +73,19 @@ def _named(context: Context, request: Request) -> _Named:
 
 
 def _find(context: Context, request: Request, named: _Named) -> Session:
-    state = context.store.stream_state(upload_stream(named.upload))
-    if state.state is not None:
-        session = Session(state.version, uploads.from_state(state.state))
+    session = recorded_session(context.store.stream_state(upload_stream(named.upload)))
+    if session is not None:
         if not named.fits(session.upload):
             raise unknown_upload()
         context.sessions.learn(session)
         return _own(request, session)
-    if named.said is None or _is_over(context, named.said):
+    if named.said is None or _has_lapsed(context, named.said):
         raise unknown_upload()
-    return _new(request, named.said, named.proof)
+    return proved_session(named.said, request.repository, request.actor, named.proof)
 
 
-def _new(request: Request, said: SessionId, proof: str | None) -> Session:
-    started = uploads.started_by(said, request.repository)
-    return Session(0, uploads.start(started, request.actor, proof), started)
-
-
-def _is_over(context: Context, said: SessionId) -> bool:
-    return uploads.is_over(said, context.clock(), context.limits.upload_expiry)
+def _has_lapsed(context: Context, said: SessionId) -> bool:
+    return has_lapsed(said, context.limits.upload_expiry, context.clock())
 
 
 def _may_be_first(request: Request) -> bool:

@@ -4,29 +4,26 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from blobstore.interface import NoSpace, StagedUpload, UploadBusy, UploadMissing
 from command_api.blobs.commits import SessionChanged, commit_blob, other_digest
 from command_api.blobs.mounts import mount
 from command_api.context import Context
 from command_api.receiving import receive
-from command_api.uploads.finding import find, find_open, require_open, seen, unknown_upload
-from command_api.uploads.sessions import Session
+from command_api.refusals import refused
+from command_api.uploads.answers import headers_of, out_of_order, session_headers, unknown_upload
+from command_api.uploads.finding import find, seen
 from domain import upload as uploads
-from domain.changes import new_event
+from domain.decision import Decision, Refusal
 from domain.digests import DEFAULT_ALGORITHM, Digest, UnsupportedAlgorithm, new_hash
-from domain.event import Event
 from domain.features import SESSION_IDS
 from domain.names import RepositoryName, UploadId
 from domain.session_id import RANDOM_BYTES, SessionId
-from domain.streams import OPEN, upload_stream
-from domain.upload import Upload, UploadStarted
+from domain.upload import AppendChunk, CancelUpload, OpenUpload, Session, Upload
 from eventstore.features import READERS, Feature
-from eventstore.types import KEEP, NONE_YET, Exact, NewEvent, Refused
 from protocol.errors import Code, WireError, error
-from protocol.messages import Answer, Headers, Request, digest_or_error, empty, storage_full
-from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range, uploaded_range
+from protocol.messages import Answer, Request, digest_or_error, empty, storage_full
+from protocol.ranges import ByteRange, InvalidChunkRange, parse_chunk_range
 
 _SESSION_IDS = Feature(SESSION_IDS, READERS | {"keeper"})
 _COMMIT_WAIT_S = 2.0
@@ -48,7 +45,7 @@ def start(context: Context, request: Request) -> Answer:
         name = _open_by_event(context, request, repository, algorithm)
     else:
         name = _give_out(context, request, repository, algorithm)
-    headers = _headers_of(repository, name, 0)
+    headers = headers_of(repository, name, 0)
     if context.limits.chunk_bytes_min:
         headers.append(("OCI-Chunk-Min-Length", str(context.limits.chunk_bytes_min)))
     return empty(202, headers)
@@ -64,16 +61,10 @@ def _give_out(context: Context, request: Request, repository: RepositoryName, al
 def _open_by_event(context: Context, request: Request, repository: RepositoryName, algorithm: str | None) -> str:
     """The id of a new session for which a file and an event stand: processes of the release before take no others."""
     upload = UploadId(context.new_upload_id())
-    started = UploadStarted(upload, repository, algorithm)
-    state = uploads.start(started, request.actor)
     context.blobs.create(upload)
-    event = new_event(
-        upload_stream(upload), repository, started, mode=NONE_YET, ref=OPEN, state=uploads.to_state(state)
-    )
-    outcome = context.append(request, [event])
-    if isinstance(outcome, Refused):
+    command = OpenUpload(upload, repository, request.actor, algorithm)
+    if context.carry_out(request, uploads.decide_opening(command)) is not None:
         raise error(Code.UNAVAILABLE, "the session could not be opened, try again")
-    context.sessions.learn(Session(1, state))
     return upload
 
 
@@ -84,14 +75,14 @@ def status(context: Context, request: Request) -> Answer:
     verb that would go on with it.
     """
     session = _standing(context, request)
-    return Answer(204, _session_headers(request, session.upload))
+    return Answer(204, session_headers(request, session.upload.offset))
 
 
 def cancel(context: Context, request: Request) -> Answer:
     """DELETE of a session."""
-    session = find_open(context, request)
-    outcome = context.append(request, _events(session, uploads.cancel(session.upload)))
-    if isinstance(outcome, Refused):
+    session = find(context, request)
+    decision = _decided(request, uploads.decide_cancellation(session, CancelUpload()))
+    if context.carry_out(request, decision) is not None:
         raise _overtaken(context, request)
     context.blobs.discard(UploadId(session.upload.id))
     return Answer(204)
@@ -100,7 +91,7 @@ def cancel(context: Context, request: Request) -> Answer:
 def append_chunk(context: Context, request: Request) -> Answer:
     """PATCH of a session: the next chunk, or a whole stream of bytes."""
     session = seen(context, request)
-    require_open(session.upload)
+    _require_open(session)
     try:
         return _append_chunk(context, request, session)
     except WireError:
@@ -118,18 +109,18 @@ def _append_chunk(context: Context, request: Request, session: Session) -> Answe
         if received:
             with context.work_gate:
                 writer.sync()
-            happened = uploads.append_chunk(upload, upload.offset, received)
-            outcome = context.append(request, _events(session, happened))
-            if isinstance(outcome, Refused):
+            command = AppendChunk(upload.offset, received)
+            decision = _decided(request, uploads.decide_chunk(session, command))
+            if context.carry_out(request, decision) is not None:
                 _take_away(context, request, writer, session)
                 raise _overtaken(context, request)
-            session = session.after(happened)
+            session = uploads.with_chunk(session, command)
             context.sessions.learn(session)
         elif session.started is not None:
             # Nothing is appended, so nothing tells whether the session is new.
             writer.remove()
             session = _standing(context, request)
-    return empty(202, _session_headers(request, session.upload))
+    return empty(202, session_headers(request, session.upload.offset))
 
 
 def finish(context: Context, request: Request) -> Answer:
@@ -138,16 +129,16 @@ def finish(context: Context, request: Request) -> Answer:
     try:
         digest = _digest_parameter(request, session.upload)
         if session.upload.is_committed_as(str(digest)):
-            return _replay(context, request, session, digest)
-        require_open(session.upload)
+            return _replay(context, session, digest)
+        _require_open(session)
         return _finish_open(context, request, session, digest)
     except WireError:
         # The same PUT, sent twice, may have been answered meanwhile: then both have succeeded.
         settled = _settled_upload(context, request)
         named = request.parameter("digest")
         if named and settled.upload.is_committed_as(named):
-            return _replay(context, request, settled, digest_or_error(named))
-        require_open(settled.upload)
+            return _replay(context, settled, digest_or_error(named))
+        _require_open(settled)
         if session.started is not None:
             _require_new(context, request, settled)
         raise
@@ -175,12 +166,10 @@ def _finish_open(context: Context, request: Request, session: Session, digest: D
             found = writer.digest(digest.algorithm)
         if found != digest:
             writer.rollback(upload.offset)
-            raise other_digest(digest, found, _session_headers(request, upload))
-        happened = uploads.commit(upload, str(digest), writer.size)
-        repository = RepositoryName(upload.repository)
-        commit_blob(context, request, repository, digest, writer, _events(session, happened))
-        context.sessions.learn(session.after(happened))
-    return _created(repository, digest)
+            raise other_digest(digest, found, session_headers(request, upload.offset))
+        commit_blob(context, request, request.repository, digest, writer, session)
+        context.sessions.forget(upload.id)
+    return _created(request.repository, digest)
 
 
 def _take_whole(context: Context, request: Request, repository: RepositoryName) -> Answer:
@@ -195,17 +184,15 @@ def _take_whole(context: Context, request: Request, repository: RepositoryName) 
                 found = writer.digest(digest.algorithm)
             if found != digest:
                 raise other_digest(digest, found, [])
-            commit_blob(context, request, repository, digest, writer, ())
+            commit_blob(context, request, repository, digest, writer)
     finally:
         context.blobs.discard(upload)
     return _created(repository, digest)
 
 
-def _replay(context: Context, request: Request, session: Session, digest: Digest) -> Answer:
+def _replay(context: Context, session: Session, digest: Digest) -> Answer:
     """The same PUT again after its answer was lost: 201 again while the session would not have expired."""
-    state = context.store.stream_state(upload_stream(session.upload.id))
-    grace: timedelta = context.limits.upload_expiry
-    if state.recorded_at is None or context.clock() - state.recorded_at > grace or state.version != session.version:
+    if session.is_idle(context.limits.upload_expiry, context.clock()):
         raise unknown_upload()
     return _created(RepositoryName(session.upload.repository), digest)
 
@@ -223,19 +210,33 @@ def _algorithm_hint(request: Request) -> str | None:
 def _digest_parameter(request: Request, upload: Upload) -> Digest:
     text = request.parameter("digest")
     if not text:
-        raise error(Code.DIGEST_INVALID, "the digest parameter is missing", headers=_session_headers(request, upload))
+        headers = session_headers(request, upload.offset)
+        raise error(Code.DIGEST_INVALID, "the digest parameter is missing", headers=headers)
     return digest_or_error(text)
 
 
 def _overtaken(context: Context, request: Request) -> WireError:
     """The answer when another request was first: 416 with the session's new state, or 404 if that ended it."""
-    upload = _standing(context, request).upload
-    return _out_of_order(request, upload, "another request has changed this upload")
+    session = _standing(context, request)
+    return out_of_order(request, session.upload.offset, "another request has changed this upload")
+
+
+def _decided(request: Request, decision: Decision | Refusal) -> Decision:
+    """The decision to append; raises the answer for a command that is refused."""
+    if isinstance(decision, Refusal):
+        raise refused(request, decision)
+    return decision
+
+
+def _require_open(session: Session) -> None:
+    if not session.upload.is_open:
+        raise unknown_upload()
 
 
 def _standing(context: Context, request: Request) -> Session:
     """The session as the log has it; 404 for one that has ended, and for one whose bytes are gone."""
-    session = find_open(context, request)
+    session = find(context, request)
+    _require_open(session)
     if not _has_bytes(context, session):
         raise unknown_upload()
     return session
@@ -265,18 +266,19 @@ def _staged(context: Context, request: Request, session: Session) -> Iterator[tu
         with context.blobs.open(UploadId(upload.id), upload.offset, algorithm, new=new) as writer:
             if not writer.ends_at_offset:
                 # Bytes that were not recorded, or of a chunk that was meanwhile: only the log can tell.
-                session = find_open(context, request)
+                session = find(context, request)
+                _require_open(session)
                 if session.upload.offset != upload.offset:
-                    raise _out_of_order(request, session.upload, "another request has moved this upload on")
+                    raise out_of_order(request, session.upload.offset, "another request has moved this upload on")
             yield writer, session
     except SessionChanged as problem:
         raise _overtaken(context, request) from problem
     except UploadBusy as problem:
-        raise _out_of_order(request, upload, "another request is writing to this session") from problem
+        raise out_of_order(request, upload.offset, "another request is writing to this session") from problem
     except UploadMissing as problem:
         raise unknown_upload() from problem
     except NoSpace as problem:
-        raise storage_full(_session_headers(request, upload)) from problem
+        raise storage_full(session_headers(request, upload.offset)) from problem
 
 
 def _chunk_range(request: Request, upload: Upload) -> ByteRange | None:
@@ -286,12 +288,13 @@ def _chunk_range(request: Request, upload: Upload) -> ByteRange | None:
     try:
         return parse_chunk_range(header)
     except InvalidChunkRange as problem:
-        raise _out_of_order(request, upload, str(problem)) from problem
+        raise out_of_order(request, upload.offset, str(problem)) from problem
 
 
 def _require_next(request: Request, announced: ByteRange | None, upload: Upload) -> None:
-    if announced is not None and announced.start != upload.offset:
-        raise _out_of_order(request, upload, f"the next chunk must start at {upload.offset}")
+    refusal = None if announced is None else uploads.check_chunk(upload, announced.start)
+    if refusal is not None:
+        raise refused(request, refusal)
 
 
 def _receive_chunk(
@@ -302,31 +305,13 @@ def _receive_chunk(
         received = receive(context, request, writer, exactly=announced.length if announced else None)
     except WireError as problem:
         writer.rollback(upload.offset)
-        raise WireError(
-            *problem.problems, status=problem.status, headers=(*problem.headers, *_session_headers(request, upload))
-        ) from problem
+        headers = (*problem.headers, *session_headers(request, upload.offset))
+        raise WireError(*problem.problems, status=problem.status, headers=headers) from problem
     except NoSpace:
         # Gives the room back: a session may be kept for a day, and others need it now.
         writer.rollback(upload.offset)
         raise
     return received
-
-
-def _events(session: Session, happened: Event) -> list[NewEvent]:
-    """The event of the session, behind its start if the log does not have that yet."""
-    evolved = uploads.evolve(session.upload, happened)
-    stream = upload_stream(evolved.id)
-    event = new_event(
-        stream,
-        evolved.repository,
-        happened,
-        mode=Exact(session.version),
-        ref=KEEP if evolved.is_open else None,
-        state=uploads.to_state(evolved),
-    )
-    if session.started is None:
-        return [event]
-    return [new_event(stream, evolved.repository, session.started, ref=OPEN), event]
 
 
 def _take_away(context: Context, request: Request, writer: StagedUpload, session: Session) -> None:
@@ -338,25 +323,8 @@ def _take_away(context: Context, request: Request, writer: StagedUpload, session
         writer.remove()
 
 
-def _session_headers(request: Request, upload: Upload) -> Headers:
-    """The headers with the state of this request's session, under the id by which the request names it."""
-    return _headers_of(upload.repository, request.route.reference, upload.offset)
-
-
-def _headers_of(repository: str, name: str, offset: int) -> Headers:
-    return [
-        ("Location", f"/v2/{repository}/blobs/uploads/{name}"),
-        ("Range", uploaded_range(offset)),
-        ("Docker-Upload-UUID", name),
-    ]
-
-
 def _created(repository: RepositoryName, digest: Digest) -> Answer:
     return empty(
         201,
         [("Location", f"/v2/{repository}/blobs/{digest}"), ("Docker-Content-Digest", str(digest))],
     )
-
-
-def _out_of_order(request: Request, upload: Upload, message: str) -> WireError:
-    return error(Code.BLOB_UPLOAD_INVALID, message, status=416, headers=_session_headers(request, upload))

@@ -7,30 +7,10 @@ longer) and appends at the remembered version, so that the log refuses everythin
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 
-from domain import upload as uploads
-from domain.event import Event
-from domain.upload import Upload, UploadStarted
+from domain.upload import Session
 
 SESSIONS_MAX = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """An upload and the version of its stream.
-
-    `started` is what its id alone proves, where the log is not known to have anything of it: its version is 0.
-    """
-
-    version: int
-    upload: Upload
-    started: UploadStarted | None = None
-
-    def after(self, happened: Event) -> "Session":
-        """The session once the event is recorded, and with it the start if that is not."""
-        appended = 1 if self.started is None else 2
-        return Session(self.version + appended, uploads.evolve(self.upload, happened))
 
 
 class Sessions:
@@ -44,6 +24,11 @@ class Sessions:
     def find(self, upload_id: str) -> Session | None:
         """The session as last seen, None if this process has not seen it open or has forgotten it."""
         return self._sessions.get(upload_id)
+
+    def forget(self, upload_id: str) -> None:
+        """Forget a session that has ended."""
+        with self._lock:
+            self._sessions.pop(upload_id, None)
 
     def learn(self, session: Session) -> None:
         """Remember a session as it was just recorded or read; one that has ended is forgotten."""

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from blobstore.interface import BlobStore, BlobStoreError
-from domain import upload as uploads
-from domain.changes import new_event
+from domain.decision import Decision, Refusal
 from domain.names import UploadId
-from domain.streams import OPEN, upload_stream
+from domain.streams import OPEN, UPLOAD_PREFIX, upload_stream
+from domain.upload import ExpireUpload, decide_expiry, recorded_session
 from eventstore.store import Store
-from eventstore.types import Appended, Cause, Clock, Command, Exact, StreamState
+from eventstore.types import Appended, Cause, Clock, Command, StreamState
 from eventstore.upkeep import Step
 
 UPKEEP_ACTOR = "tagtrail"
@@ -59,14 +59,15 @@ class UploadUpkeep:
 
     def _expire(self, idle: StreamState) -> bool:
         """Expire one session; False if it moved on meanwhile. Its bytes are removed after the event, never before."""
-        if idle.state is None or not idle.stream.startswith(upload_stream("")):
+        session = recorded_session(idle) if idle.stream.startswith(UPLOAD_PREFIX) else None
+        if session is None:
             return False
-        upload = uploads.from_state(idle.state)
-        outcome = self.store.append(_expired(idle, upload, self.clock()))
-        if not isinstance(outcome, Appended):
+        now = self.clock()
+        decision = decide_expiry(session, ExpireUpload(self.expiry), now)
+        if isinstance(decision, Refusal) or not isinstance(self.store.append(_command(decision, now)), Appended):
             return False
         # A file that stays is an orphan from now on.
-        self._discard(UploadId(upload.id))
+        self._discard(UploadId(session.upload.id))
         return True
 
     def _discard(self, upload: UploadId) -> None:
@@ -90,19 +91,6 @@ class UploadUpkeep:
             yield from (each for each in some if states[upload_stream(each)].ref != OPEN)
 
 
-def _expired(idle: StreamState, upload: uploads.Upload, now: datetime) -> Command:
-    happened = uploads.expire(upload)
-    event = new_event(
-        idle.stream,
-        upload.repository,
-        happened,
-        mode=Exact(idle.version),
-        ref=None,
-        state=uploads.to_state(uploads.evolve(upload, happened)),
-    )
-    return Command(
-        id=secrets.token_hex(16),
-        cause=Cause(actor=UPKEEP_ACTOR, request_id="upload-expiry"),
-        now=now,
-        events=(event,),
-    )
+def _command(decision: Decision, now: datetime) -> Command:
+    cause = Cause(actor=UPKEEP_ACTOR, request_id="upload-expiry")
+    return Command(id=secrets.token_hex(16), cause=cause, now=now, events=decision.events)

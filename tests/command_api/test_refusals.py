@@ -13,6 +13,7 @@ from domain.manifest import ManifestUnknown, SizeDiffers, TooManyTags
 from domain.preconditions import PreconditionFailed
 from domain.references import NamedMissing
 from domain.tag import TagUnknown
+from domain.upload import OutOfOrder, StillUsed, UploadEnded
 from protocol.messages import Request
 from protocol.routes import Kind, Route
 
@@ -23,10 +24,12 @@ ANSWERS: dict[Reason, tuple[int, str, object]] = {
     ManifestUnknown("sha256:2"): (404, "MANIFEST_UNKNOWN", {"reference": "sha256:2"}),
     TagUnknown("v1"): (404, "MANIFEST_UNKNOWN", {"reference": "v1"}),
     BlobUnknown("sha256:2"): (404, "BLOB_UNKNOWN", {"digest": "sha256:2"}),
+    UploadEnded(): (404, "BLOB_UPLOAD_UNKNOWN", None),
+    OutOfOrder(100): (416, "BLOB_UPLOAD_INVALID", None),
     PreconditionFailed(): (412, "DENIED", {"condition": {"If-Match": '"sha256:1"'}}),
 }
-# The handler acts on it, and no client is told.
-NOT_TOLD = {TooManyTags}
+# The handler or the keeper acts on it, and no client is told.
+NOT_TOLD = {TooManyTags, StillUsed}
 
 
 @pytest.mark.parametrize("reason", ANSWERS, ids=lambda each: type(each).__name__)

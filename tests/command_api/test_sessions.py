@@ -9,8 +9,8 @@ import pytest
 from werkzeug.wrappers import Response
 
 from blobstore.disk import DiskBlobStore
-from command_api.uploads.sessions import Session, Sessions
-from domain.upload import Upload
+from command_api.uploads.sessions import Sessions
+from domain.upload import Session, Upload
 from eventstore.store import Store
 from eventstore.types import Command, Outcome, StoreUnavailable
 from tests.api import Registry, registry_over, sha256

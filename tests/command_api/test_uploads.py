@@ -339,7 +339,7 @@ def test_a_cancellation_that_loses_against_a_chunk_says_where_the_session_stands
 ) -> None:
     """416 with the Range after the chunk, not the one before it."""
     location = start(registry)
-    between(monkeypatch, domain.upload, "cancel", lambda: chunk(registry, location, DATA[:100]))
+    between(monkeypatch, domain.upload, "decide_cancellation", lambda: chunk(registry, location, DATA[:100]))
     answer = registry.delete(location)
     assert (answer.status_code, answer.headers["Range"]) == (416, "0-99")
     assert registry.delete(location).status_code == 204

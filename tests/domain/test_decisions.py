@@ -1,6 +1,8 @@
 """The decisions, against plain rules: whatever happens between the question and the append, the outcome is theirs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -15,15 +17,18 @@ from domain.digests import Digest
 from domain.event import Event
 from domain.link import BlobLinked, BlobUnlinked, MountBlob, UnlinkBlob
 from domain.manifest import UNTAGGED_MAX, DeleteManifest, ManifestDeleted, ManifestPushed, PushManifest, TooManyTags
-from domain.names import RepositoryName, TagName
+from domain.names import RepositoryName, TagName, UploadId
 from domain.preconditions import EXISTS, Match
 from domain.repository import RepositoryCreated
-from domain.streams import LIVE, blob_stream, link_stream, manifest_stream
+from domain.session_id import SessionId
+from domain.streams import LIVE, blob_stream, link_stream, manifest_stream, repository_stream
 from domain.tag import DeleteTag, TagDeleted, TagMoved
+from domain.upload import CancelUpload, UploadEnded, decide_cancellation, proved_session, recorded_session
 from tests.domain.plain import BLOBS, FACTS, MANIFESTS, REPOSITORIES, SIZE, TAGS, Command, Plain, decide
 from tests.domain.streams import Streams
 
 REPOSITORY = REPOSITORIES[0]
+SESSION = SessionId(1, datetime(2026, 1, 1, tzinfo=UTC), None, UploadId("a" * 32))
 
 blobs = st.sampled_from(BLOBS)
 digests = st.sampled_from(MANIFESTS)
@@ -182,6 +187,11 @@ def test_a_blob_gets_a_new_generation_once_it_was_given_up(steps: list[str]) -> 
     command = CommitBlob(REPOSITORY, BLOBS[0], SIZE)
     collected = 0
 
+    def decided() -> Decision:
+        decision = decide_commit(streams.state(stream), command)
+        assert isinstance(decision, Decision)
+        return decision
+
     def collect() -> int:
         found = streams.state(stream)
         if found.ref != LIVE:
@@ -193,22 +203,48 @@ def test_a_blob_gets_a_new_generation_once_it_was_given_up(steps: list[str]) -> 
         if step == "collect":
             collected += collect()
             continue
-        decisions = [decide_commit(streams.state(stream), command) for _ in range(2 if step == "two commits" else 1)]
+        decisions = [decided() for _ in range(2 if step == "two commits" else 1)]
         if step == "collect meanwhile":
             was_live = collect()
             collected += was_live
             if was_live:
                 assert streams.append(decisions[0]) == Refusal()
-                decisions = [decide_commit(streams.state(stream), command)]
+                decisions = [decided()]
         for each in decisions:
             if streams.append(each) is not None:
                 # The second one of the first two: the blob has an event meanwhile.
-                assert streams.append(decide_commit(streams.state(stream), command)) is None
+                assert streams.append(decided()) is None
         found = streams.state(stream)
         assert found.ref == LIVE
         assert found.state is not None
         assert from_state(found.state) == Blob(SIZE, collected)
         assert next_generation(found) == collected
+
+
+@pytest.mark.parametrize("ended_meanwhile", [False, True])
+def test_a_commit_finishes_its_session_in_the_same_append_or_does_not_happen(ended_meanwhile: bool) -> None:
+    """Nothing is left of a commit whose session another request has ended."""
+    streams, session = Streams(), proved_session(SESSION, REPOSITORY, "anonymous", None)
+    command = CommitBlob(REPOSITORY, BLOBS[0], SIZE, session)
+    decision = decide_commit(streams.state(blob_stream(BLOBS[0])), command)
+    assert isinstance(decision, Decision)
+    if ended_meanwhile:
+        cancelled = decide_cancellation(session, CancelUpload())
+        assert isinstance(cancelled, Decision)
+        assert streams.append(cancelled) is None
+        assert streams.append(decision) == Refusal()
+        assert streams.live() == {}
+    else:
+        assert streams.append(decision) is None
+        assert set(streams.live()) == {
+            blob_stream(BLOBS[0]),
+            link_stream(REPOSITORY, BLOBS[0]),
+            repository_stream(REPOSITORY),
+        }
+    ended = recorded_session(streams.state(session.stream))
+    assert ended is not None
+    again = decide_commit(streams.state(blob_stream(BLOBS[0])), replace(command, session=ended))
+    assert again == Refusal((UploadEnded(),))
 
 
 @given(st.integers(0), st.integers(0))
