@@ -169,7 +169,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class SetHolds:
-    """Everything that a stored set needs must stand, as it did at position `seen` of the log `log` (`Store.judge_set`).
+    """Everything that a stored set needs must stand, as it did at position `seen` of the log `log` (`Sets.judge`).
 
     Only what changed since is looked at under the append's lock, so a set may be of any size. Its streams are all of
     the key `key`. A command that refers to a set must have this condition, because sets that none refers to are swept.

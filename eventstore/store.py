@@ -1,7 +1,5 @@
 """The event store: append commands, read streams and the log, keep content. The room's whole interface."""
 
-import os
-import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,15 +21,15 @@ from eventstore.combiner import Combiner, Connect
 from eventstore.connection import BoundedConnection, connect
 from eventstore.disk_space import DiskSpace
 from eventstore.features import LIVES_FOR_S, Feature, Features
+from eventstore.per_process import PerProcess
 from eventstore.reader import Reader
+from eventstore.sets import Sets
 from eventstore.statement import Statement
 from eventstore.types import (
     Clock,
     Command,
     Content,
-    JudgedSet,
     LogInfo,
-    Member,
     Outcome,
     Recorded,
     SealKey,
@@ -43,8 +41,6 @@ from eventstore.validating import Mark
 APPEND_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
-SET_SLICE = 1000
-_SET_TRIES = 3
 
 
 def _query(text: LiteralString) -> str:
@@ -84,10 +80,6 @@ SELECT DISTINCT f.from_stream FROM (
       WHERE m.target = %(target)s AND m.refers ORDER BY r.from_stream LIMIT %(limit)s)) AS f
  ORDER BY f.from_stream LIMIT %(limit)s
 """
-_MEMBER_COLUMNS = ("target", "refers", "ref", "or_target", "or_ref", "need")
-_PUT_MEMBERS = (
-    "SELECT log.es_put_members(%s, %s::text[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::integer[])"
-)
 # Both numbers only grow, so their sum is the same as long as both are.
 _MARKS = Statement(
     "SELECT k.key, l.epoch, coalesce((SELECT e.position FROM log.es_event AS e WHERE e.log_id = 0 AND e.key = k.key"
@@ -110,9 +102,6 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True)
 class _Opened:
-    """The parts that belong to one process, as threads and connections do not survive a fork."""
-
-    pid: int
     reader: Reader
     combiner: Combiner
 
@@ -147,8 +136,8 @@ class Store:
         self._board = board
         self._disk = DiskSpace()
         self.features = Features(self._features_in_use, self._use_feature)
-        self._opening = threading.Lock()
-        self._opened: _Opened | None = None
+        self.sets = Sets(lambda: self._reader, clock)
+        self._opened = PerProcess(self._open)
 
     def append(self, command: Command) -> Outcome:
         """Append the command or learn why not.
@@ -157,7 +146,7 @@ class Store:
         given again), AppendRejected if the command could never be appended, FeatureNotInUse if not every live process
         could read it yet.
         """
-        opened = self._open()
+        opened = self._opened.get()
         self.features.admit(command)
         carried = carried_contents(command)
         for each in command.contents:
@@ -176,36 +165,6 @@ class Store:
         except StoreUnavailable as problem:
             self._disk.failed(problem.__cause__)
             raise
-
-    def put_set(self, digest: str, members: Sequence[Member]) -> None:
-        """Store what a command refers to and needs, before the append that names it; the digest tells sets apart.
-
-        In slices that hold no lock, whatever its size; storing it again costs a look. No two members are of one stream.
-        """
-        for _ in range(_SET_TRIES):
-            (own,) = self._reader.row("SELECT log.es_begin_set(%s, %s)", (digest, self._clock()))
-            if own is None:
-                return
-            for start in range(0, len(members), SET_SLICE):
-                some = members[start : start + SET_SLICE]
-                columns = [[getattr(each, name) for each in some] for name in _MEMBER_COLUMNS]
-                self._reader.rows(_PUT_MEMBERS, [own, *columns])
-            (finished,) = self._reader.row("SELECT log.es_finish_set(%s, %s)", (own, len(members)))
-            if finished:
-                return
-        raise StoreUnavailable(f"the set {digest} could not be stored")
-
-    def judge_set(self, digest: str) -> JudgedSet:
-        """The needs of a stored set that do not hold, and the position up to which that was judged, without any lock.
-
-        Raises StoreUnavailable if the set is not there whole: it was swept since, and is to be stored again.
-        """
-        seen, log, failed = self._reader.row(
-            "SELECT j.seen, j.judged_in, j.failed FROM log.es_judge_set(0::smallint, %s) AS j", (digest,)
-        )
-        if seen is None:
-            raise StoreUnavailable(f"the set {digest} is not stored, or not whole")
-        return JudgedSet(seen, log, tuple(failed or ()))
 
     def get_content(self, digest: str) -> Content | None:
         """The content of this digest, None if there is none."""
@@ -299,33 +258,22 @@ class Store:
 
     def close(self) -> None:
         """Finish the appends under way and close all connections; a later call opens them again."""
-        with self._opening:
-            opened, self._opened = self._opened, None
-        if opened is not None and opened.pid == os.getpid():
+        opened = self._opened.take()
+        if opened is not None:
             opened.combiner.close(CLOSE_TIMEOUT_S)
             opened.reader.close()
 
     @property
     def _reader(self) -> Reader:
-        return self._open().reader
+        return self._opened.get().reader
 
     def _open(self) -> _Opened:
-        opened = self._opened
-        if opened is not None and opened.pid == os.getpid():
-            return opened
-        with self._opening:
-            opened = self._opened
-            if opened is None or opened.pid != os.getpid():
-                opened = self._opened = self._open_here()
-            return opened
-
-    def _open_here(self) -> _Opened:
         reader = Reader(
             self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s, name="tagtrail-store"
         )
         writer = None if self._board is None else self._board.writer
         combiner = Combiner(self._append_connect, self._disk, allow_clock_skew=self._allow_clock_skew, writer=writer)
-        return _Opened(os.getpid(), reader, combiner)
+        return _Opened(reader, combiner)
 
     def _features_in_use(self) -> list[str]:
         return [row[0] for row in self._reader.rows("SELECT f.name FROM log.es_feature AS f")]

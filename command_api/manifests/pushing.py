@@ -98,8 +98,8 @@ def _judged(context: Context, request: Request, decision: Decision) -> Decision:
     references = decision.references
     if references is None:
         return decision
-    context.store.put_set(references.digest, references.members)
-    decided = references.decide(context.store.judge_set(references.digest))
+    context.store.sets.put(references.digest, references.members)
+    decided = references.decide(context.store.sets.judge(references.digest))
     if isinstance(decided, Refusal):
         raise refused(request, decided)
     return replace(decision, requires=(*decision.requires, decided))

@@ -10,7 +10,7 @@ from domain.manifest import UNTAGGED_MAX
 from domain.media_types import OCI_INDEX
 from domain.references import NAMED_DIRECTLY_MAX
 from eventstore import verify
-from eventstore.store import Store
+from eventstore.sets import Sets
 from eventstore.types import JudgedSet
 from tests.api import Registry, codes, sha256
 from tests.large import image_of, index_of, link_many, many
@@ -95,14 +95,14 @@ def test_a_layer_that_goes_after_it_was_judged_is_missed_by_the_append(
     filled: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No manifest is accepted whose blobs are not linked at that moment."""
-    judge = Store.judge_set
+    judge = Sets.judge
 
-    def judged_too_early(store: Store, digest: str) -> JudgedSet:
-        found = judge(store, digest)
+    def judged_too_early(sets: Sets, digest: str) -> JudgedSet:
+        found = judge(sets, digest)
         filled.delete(f"/v2/{NAME}/blobs/{sha256(LAYERS[9])}")
         return found
 
-    monkeypatch.setattr(Store, "judge_set", judged_too_early)
+    monkeypatch.setattr(Sets, "judge", judged_too_early)
     answer = filled.manifest(NAME, "v1", IMAGE)
     assert (answer.status_code, codes(answer)) == (404, ["MANIFEST_BLOB_UNKNOWN"])
     assert json.loads(answer.data)["errors"][0]["detail"] == sha256(LAYERS[9])

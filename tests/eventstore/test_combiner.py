@@ -184,9 +184,8 @@ def test_a_batch_shares_one_call(database: Database) -> None:
             )
             eventually(lambda: holder.execute(waits).fetchone() == (1,))
             futures += [pool.submit(store.append, command(f"s{number}")) for number in range(31)]
-            opened = store._opened
-            assert opened is not None
-            eventually(lambda: len(opened.combiner._queue) == 31)
+            combiner = store._opened.get().combiner
+            eventually(lambda: len(combiner._queue) == 31)
             holder.execute("SELECT pg_advisory_unlock(%s, 0)", (APPEND_LOCK,))
             for each in futures:
                 each.result()

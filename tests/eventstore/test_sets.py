@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from eventstore import verify
-from eventstore.store import SET_SLICE, Store
+from eventstore.sets import MEMBERS_AT_A_TIME
+from eventstore.store import Store
 from eventstore.types import (
     Appended,
     AtMost,
@@ -41,7 +42,7 @@ def store(database: Database) -> Iterator[Store]:
     """A store that has the set, and in which all that it needs stands."""
     made = Store(database.app_url)
     made.append(command(event("link-1", ref="live"), event("manifest-2", ref="present")))
-    made.put_set(SET, MEMBERS)
+    made.sets.put(SET, MEMBERS)
     yield made
     made.close()
 
@@ -77,7 +78,7 @@ def test_what_changes_after_a_set_was_judged_is_judged_under_the_lock(
     store: Store, changes: tuple[NewEvent, ...], holds: bool
 ) -> None:
     """Exactly as if all of it were."""
-    judged = store.judge_set(SET)
+    judged = store.sets.judge(SET)
     assert judged.failed == ()
     for each in changes:
         store.append(command(each))
@@ -85,24 +86,24 @@ def test_what_changes_after_a_set_was_judged_is_judged_under_the_lock(
     assert isinstance(outcome, Appended if holds else Refused)
     if isinstance(outcome, Refused):
         assert outcome.failed_conditions == (0,)
-    assert (store.judge_set(SET).failed == ()) is holds
+    assert (store.sets.judge(SET).failed == ()) is holds
 
 
 def test_what_was_judged_in_another_epoch_of_the_log_is_judged_again(store: Store, database: Database) -> None:
     """A restore may have taken back what stood there, and positions say nothing about the log that is now."""
-    before = store.judge_set(SET)
+    before = store.sets.judge(SET)
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         connection.execute("SELECT log.es_raise_epoch(0::smallint, epoch) FROM log.es_log")
     refused = push(store, before)
     assert isinstance(refused, Refused)
     assert refused.failed_conditions == (0,)
-    assert isinstance(push(store, store.judge_set(SET)), Appended)
+    assert isinstance(push(store, store.sets.judge(SET)), Appended)
 
 
 def test_what_was_judged_in_a_log_that_lay_elsewhere_is_judged_again(store: Store, database: Database) -> None:
     """After a restore nobody may have noted yet that the epoch is another one."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
-        before = store.judge_set(SET)
+        before = store.sets.judge(SET)
         for column, value in (("system", "'another'"), ("line", "line + 1"), ("relation", "'1/1'")):
             elsewhere = {name: name for name in ("system", "line", "relation")} | {column: value}
             connection.execute(
@@ -125,11 +126,11 @@ def test_a_judgement_of_the_release_before_counts_by_its_position(store: Store) 
 def test_what_is_missing_is_told_by_the_number_of_the_need(store: Store) -> None:
     """Either of two streams is enough for one."""
     store.append(command(event("link-1", ref=None)))
-    assert store.judge_set(SET).failed == (0,)
+    assert store.sets.judge(SET).failed == (0,)
     store.append(command(event("manifest-2", ref=None)))
-    assert store.judge_set(SET).failed == (0, 1)
+    assert store.sets.judge(SET).failed == (0, 1)
     store.append(command(event("link-2", ref="live")))
-    assert store.judge_set(SET).failed == (0,)
+    assert store.sets.judge(SET).failed == (0,)
 
 
 def test_a_set_that_is_not_whole_is_not_taken(store: Store, database: Database) -> None:
@@ -160,8 +161,8 @@ def test_who_refers_through_a_set_is_known_and_counts(store: Store) -> None:
 
 def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Database) -> None:
     """However many members it has; whoever would name it then stores it again."""
-    many = [Member(f"m{number}", refers=True) for number in range(2 * SET_SLICE + 7)]
-    store.put_set("sha256:many", many)
+    many = [Member(f"m{number}", refers=True) for number in range(2 * MEMBERS_AT_A_TIME + 7)]
+    store.sets.put("sha256:many", many)
     push(store)
     assert sweep_sets(database, timedelta(hours=-1)) == 0
     assert sweep_sets(database) == 1
@@ -169,10 +170,10 @@ def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Data
         assert connection.execute("SELECT digest FROM log.es_set").fetchall() == [(SET,)]
         assert connection.execute("SELECT count(*) FROM log.es_set_member").fetchone() == (len(MEMBERS),)
     assert isinstance(push(store, digest="sha256:many"), Refused)
-    store.put_set("sha256:many", many)
+    store.sets.put("sha256:many", many)
     assert isinstance(push(store, digest="sha256:many"), Appended)
     assert sweep_sets(database) == 1
-    assert store.referring_streams(f"m{SET_SLICE}", 10) == ["pusher"]
+    assert store.referring_streams(f"m{MEMBERS_AT_A_TIME}", 10) == ["pusher"]
     assert verify.verify(database.app_url) == []
 
 
@@ -185,7 +186,7 @@ def test_a_set_is_looked_at_only_when_perhaps_no_stream_refers_to_it(store: Stor
     assert listed(database) == {SET}
     assert sweep_sets(database) == 0
     assert listed(database) == set()
-    store.put_set(SET, MEMBERS)
+    store.sets.put(SET, MEMBERS)
     assert listed(database) == set()
     for stream, removed in (("second", 0), ("pusher", 1)):
         store.append(command(event(stream, ref=None, refers_to=())))
@@ -200,7 +201,7 @@ def test_a_set_that_is_stored_again_after_a_while_is_not_swept_before_it_is_name
     """Idle means since it was last wanted."""
     in_two_hours = datetime.now(UTC) + timedelta(hours=2)
     with closing(Store(database.app_url, clock=lambda: in_two_hours, allow_clock_skew=True)) as later:
-        later.put_set(SET, MEMBERS)
+        later.sets.put(SET, MEMBERS)
     assert sweep_sets(database) == 0
     assert isinstance(push(store), Appended)
 
@@ -214,7 +215,7 @@ def test_a_part_of_a_set_is_not_judged_for_it(store: Store, database: Database) 
         assert begun is not None
         for number in (1, 0):
             with pytest.raises(StoreUnavailable, match="not whole"):
-                store.judge_set(SET)
+                store.sets.judge(SET)
             member = MEMBERS[number]
             columns = ([member.target], [member.ref], [member.or_target], [member.or_ref], [member.need])
             connection.execute(
@@ -222,7 +223,7 @@ def test_a_part_of_a_set_is_not_judged_for_it(store: Store, database: Database) 
                 (*begun, *columns),
             )
         assert connection.execute("SELECT log.es_finish_set(%s, 2)", begun).fetchone() == (True,)
-    assert store.judge_set(SET).failed == (0,)
+    assert store.sets.judge(SET).failed == (0,)
 
 
 def test_verify_misses_a_set_and_rebuild_keeps_what_refers_to_it(store: Store, database: Database) -> None:
