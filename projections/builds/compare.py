@@ -1,21 +1,22 @@
 """Compares two tables by checksums of 256 buckets, and row by row where a bucket differs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from psycopg import sql
 
+from eventstore.partition import partition_of
 from projections.engine import build_tables
 from projections.engine.build_tables import Build
-from projections.engine.folding import fold_into, read_range
+from projections.engine.folding import fold_into, read_key
 from projections.model import Model
 from projections.statements import all_of, columns, statement
 
 BUCKETS = 256
 SAMPLES_MAX = 10
-_PYTHON_RANGE = 5_000
+_PYTHON_EVENTS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,16 @@ def sample_of_keys(connection: sa.Connection, made: Build, count: int) -> list[s
     return list(rows.scalars())
 
 
+def _fold_key(connection: sa.Connection, model: Model, table: sa.Table, key: str, positions: Mapping[int, int]) -> None:
+    """Fold the events of a key into an empty table, up to the position of its partition."""
+    upto = positions[partition_of(key, len(positions))]
+    after, more = 0, True
+    while more:
+        events, more = read_key(connection, model, key, after, upto, _PYTHON_EVENTS)
+        fold_into(connection, model, table, events)
+        after = events[-1].position if events else upto
+
+
 _EITHER_ONLY = """
 SELECT d.repository FROM (
     (SELECT {columns} FROM {made} WHERE repository = ANY(%(keys)s) EXCEPT SELECT {columns} FROM {python})
@@ -186,12 +197,8 @@ def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[s
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         positions = positions_of(connection, made.id)
         table = expected_table(connection, made.model, f"python_{made.id}")
-        for after in range(0, max(positions.values()), _PYTHON_RANGE):
-            upto = min(after + _PYTHON_RANGE, max(positions.values()))
-            events = read_range(connection, made.model, after, upto, keys=wanted)
-            fold_into(
-                connection, made.model, table, [each for each in events if each.position <= positions[each.partition]]
-            )
+        for key in wanted:
+            _fold_key(connection, made.model, table, key, positions)
         query = statement(_EITHER_ONLY, columns=made.model.columns, made=made.table, python=table)
         wrong = connection.exec_driver_sql(query, {"keys": wanted})
         found = {row[0] for row in wrong}

@@ -202,7 +202,7 @@ def _level(connection: sa.Connection, made: Build, keep_s: float) -> int:
         raise RebuildRefused(f"build {made.id} was removed")
     after = min(locked.positions.values())
     upto = max(max(was.positions.values()), max(locked.positions.values()))
-    events = read_range(connection, made.model, after, upto, positions=locked.positions)
+    events = read_range(connection, made.model, after, upto, locked.positions)
     moved = {each: Moved(upto) for each, position in locked.positions.items() if position < upto}
     if moved:
         apply(connection, made, events, moved, isolate=True)

@@ -23,18 +23,25 @@ TRANSACTION_REFERENCES = 50_000
 # Contents are asked for in parts that grow by this factor up to so many: of very large ones few are of use at a time.
 _ASKED_FIRST, _ASKED_MORE, _ASKED_MAX = 16, 4, 500
 
+# Each partition by its own index, from where it stands (rule: costs of what is asked for). What is left
+# out are types that we know and the model does not take, so types that we do not know are found in the same reading.
 _RANGE = f"""
-SELECT {EVENT_COLUMNS} FROM log.es_event AS e
- WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY(%(types)s){{more}}
+SELECT {EVENT_COLUMNS} FROM unnest(%(partitions)s::smallint[], %(positions)s::bigint[]) AS p(partition, position)
+ CROSS JOIN LATERAL (
+       SELECT * FROM log.es_event AS l
+        WHERE l.log_id = 0 AND l.partition = p.partition AND l.position > greatest(p.position, %(after)s)
+          AND l.position <= %(upto)s AND NOT l.type = ANY(%(others)s)
+        ORDER BY l.position LIMIT %(limit)s) AS e
  ORDER BY e.position LIMIT %(limit)s
 """  # noqa: S608 - put together from constants; values go as parameters
-# True of no event in a partition that has no position there.
-_PAST = " AND e.position > (%(positions)s::bigint[])[e.partition + 1]"
-_UNKNOWN = """
-SELECT e.position, e.type FROM log.es_event AS e
- WHERE e.log_id = 0 AND e.position > %(after)s AND e.position <= %(upto)s AND NOT e.type = ANY(%(known)s)
- ORDER BY e.position LIMIT 1
-"""
+# Bounds of key and position together, and this order, have one index. With `key =` the planner may take a reading of
+# the whole log in the order of positions for cheaper, of a key that it believes to be everywhere.
+_OF_KEY = f"""
+SELECT {EVENT_COLUMNS} FROM log.es_event AS e
+ WHERE e.log_id = 0 AND (e.key, e.position) > (%(key)s, %(after)s::bigint)
+   AND (e.key, e.position) <= (%(key)s, %(upto)s::bigint) AND NOT e.type = ANY(%(others)s)
+ ORDER BY e.key, e.position LIMIT %(limit)s
+"""  # noqa: S608 - put together from constants; values go as parameters
 # Brings as many of the digests, in their order, as fit; the first one in any case.
 _FACTS = """
 SELECT s.digest, {known}
@@ -60,27 +67,37 @@ def read_range(
     model: Model,
     after: int,
     upto: int,
-    *,
-    positions: Mapping[int, int] | None = None,
-    keys: Sequence[str] | None = None,
+    positions: Mapping[int, int],
     limit: int | None = None,
 ) -> list[Recorded]:
-    """The events of (after, upto] that the model takes.
+    """The events of (after, upto] that the model takes, in order, at most `limit`.
 
-    `positions` leaves out other partitions than these, and what is not past the position of its own, `keys` all other
-    keys; at most `limit`. Raises UnknownEvent if the range holds an event of a type that this program does not know.
+    Of the partitions in `positions` only, and there past that position. Raises UnknownEvent if there is an event of a
+    type that this program does not know.
     """
-    limits = {"after": after, "upto": upto, "limit": limit}
-    unknown = connection.exec_driver_sql(_UNKNOWN, {**limits, "known": sorted(event_types())}).first()
-    if unknown is not None:
-        raise UnknownEvent(f"event {unknown[0]} has the unknown type {unknown[1]!r}")
-    query = _RANGE.format(
-        more=("" if keys is None else " AND e.key = ANY(%(keys)s)") + ("" if positions is None else _PAST),
-    )
-    places = [] if not positions else [positions.get(each) for each in range(max(positions) + 1)]
-    asked = {"types": sorted(model.types), "keys": list(keys or ()), "positions": places}
-    rows = connection.exec_driver_sql(query, limits | asked)
-    return [recorded_from_row(row) for row in rows]
+    places = {"partitions": list(positions), "positions": list(positions.values())}
+    return _read(connection, model, _RANGE, {"after": after, "upto": upto, "limit": limit, **places})
+
+
+def read_key(
+    connection: sa.Connection, model: Model, key: str, after: int, upto: int, limit: int
+) -> tuple[list[Recorded], bool]:
+    """At most `limit` events of a key in (after, upto] that the model takes, and True if there are more of them.
+
+    Raises as `read_range` does.
+    """
+    events = _read(connection, model, _OF_KEY, {"after": after, "upto": upto, "limit": limit + 1, "key": key})
+    return events[:limit], len(events) > limit
+
+
+def _read(connection: sa.Connection, model: Model, query: str, asked: dict[str, Any]) -> list[Recorded]:
+    known = event_types().keys()
+    rows = connection.exec_driver_sql(query, {**asked, "others": sorted(known - model.types)})
+    events = [recorded_from_row(row) for row in rows]
+    for each in events:
+        if each.type not in known:
+            raise UnknownEvent(f"event {each.position} has the unknown type {each.type!r}")
+    return events
 
 
 def read_batch(
@@ -92,7 +109,7 @@ def read_batch(
     limit: int | None = None,
 ) -> tuple[list[Recorded], int]:
     """Read a range as far as one transaction should fold it; answers the position up to which these are all."""
-    events = read_range(connection, model, after, upto, positions=positions, limit=limit)
+    events = read_range(connection, model, after, upto, positions, limit)
     if limit is not None and len(events) == limit:
         upto = events[-1].position
     fit = fitting(connection, model, events)

@@ -11,7 +11,7 @@ from projections.all_models import MODELS
 from projections.engine import build_tables
 from projections.engine.build_tables import LIVE, Build
 from projections.engine.checkpoints import is_poison, lock
-from projections.engine.folding import fold_into, read_range
+from projections.engine.folding import fold_into, read_key
 from projections.engine.setup import engine_for
 
 BATCH_EVENTS = 1000
@@ -78,9 +78,7 @@ def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed
             if locked is None or place is None:
                 return Replayed(build.id, parked.key, done, None)
             upto = locked.positions[place.partition]
-            events = read_range(
-                connection, build.model, place.position - 1, upto, keys=[parked.key], limit=BATCH_EVENTS
-            )
+            events, more = read_key(connection, build.model, parked.key, place.position - 1, upto, BATCH_EVENTS)
             problem, taken = _fold_in_order(connection, build, events)
             done += taken
             if problem is not None:
@@ -91,7 +89,7 @@ def _replay(connection: sa.Connection, build: Build, parked: Parked) -> Replayed
                     .values(position=stuck.position, type=stuck.type, problem=problem, parked_at=sa.func.now())
                 )
                 return Replayed(build.id, parked.key, done, problem)
-            if len(events) < BATCH_EVENTS:
+            if not more:
                 connection.execute(sa.delete(build_tables.parked).where(own))
                 return Replayed(build.id, parked.key, done, None)
             connection.execute(sa.update(build_tables.parked).where(own).values(position=events[-1].position + 1))

@@ -1,10 +1,14 @@
-"""Pages that a statement touches: its cost, whatever else the machine is doing."""
+"""The pages and rows that a statement touches: its cost, whatever else the machine is doing."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+
+from eventstore.statement import Parameters, Statement
 
 
 def pages_again(connection: psycopg.Connection, statement: str, parameters: Sequence[object] = ()) -> int:
@@ -20,3 +24,32 @@ def pages(connection: psycopg.Connection, statement: str, parameters: Sequence[o
     found: Any = row[0] if isinstance(row[0], list) else json.loads(row[0])
     plan = found[0]["Plan"]
     return int(sum(plan[f"{kind} {what} Blocks"] for kind in ("Shared", "Local") for what in ("Hit", "Read")))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The rows of each table that a statement looks at, with those that it throws away, and blocks of anything."""
+
+    rows: Mapping[str, int]
+    blocks: int
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A plan's node and all below it."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
+
+
+def cost(connection: psycopg.Connection, query: str | Statement, parameters: Parameters) -> Cost:
+    """The work of the database to answer a question."""
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.query if isinstance(query, Statement) else query}"
+    (((explained,),),) = connection.execute(explain, parameters).fetchall()
+    rows: dict[str, int] = {}
+    for each in nodes(explained["Plan"]):
+        if (table := each.get("Relation Name")) is not None:
+            removed = each.get("Rows Removed by Filter", 0) + each.get("Rows Removed by Index Recheck", 0)
+            # All are averages over the loops.
+            looked_at = math.ceil(each["Actual Loops"] * (each["Actual Rows"] + removed))
+            rows[table] = rows.get(table, 0) + looked_at
+    return Cost(rows, explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"])

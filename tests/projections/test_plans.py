@@ -5,11 +5,8 @@ The statements and their parameters are those that the requests have sent, and t
 much larger lists are bench/sizes.py's.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +19,7 @@ from eventstore.statement import Parameters, Row, Statement
 from projections.all_models import MODELS
 from projections.builds.rebuild import fold, rebuild
 from tests.api import Registry, registry_over, sha256
+from tests.eventstore.costs import cost
 from tests.postgres import Server, drop_database, new_database
 
 TAGS, REFERRERS, REPOSITORIES = 8_000, 2_000, 2_000
@@ -34,14 +32,6 @@ ROWS_MORE = 8
 # The tags fill some 240 blocks of their table and its index; each row shown may lie in a block of its own.
 BLOCKS_MORE = 120
 LAYER = b"layer"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The rows of each table that a statement looks at, with those that it throws away, and blocks of anything."""
-
-    rows: Mapping[str, int]
-    blocks: int
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +51,6 @@ def large(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> 
             connection.execute("VACUUM (ANALYZE)")
         yield made
     drop_database(postgres_server, database)
-
-
-def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A plan's node and all below it."""
-    yield plan
-    for each in plan.get("Plans", ()):
-        yield from nodes(each)
-
-
-def cost(connection: psycopg.Connection, query: str | Statement, parameters: Parameters) -> Cost:
-    """The work of the database to answer a question."""
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.query if isinstance(query, Statement) else query}"
-    (((explained,),),) = connection.execute(explain, parameters).fetchall()
-    rows: dict[str, int] = {}
-    for each in nodes(explained["Plan"]):
-        if (table := each.get("Relation Name")) is not None:
-            removed = each.get("Rows Removed by Filter", 0) + each.get("Rows Removed by Index Recheck", 0)
-            # All are averages over the loops.
-            looked_at = math.ceil(each["Actual Loops"] * (each["Actual Rows"] + removed))
-            rows[table] = rows.get(table, 0) + looked_at
-    return Cost(rows, explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"])
 
 
 @pytest.mark.parametrize(
