@@ -58,8 +58,8 @@ def relaying(database_url: str, settings: KafkaSettings) -> Any:
     return thread(run)
 
 
-def projecting(database_url: str, settings: KafkaSettings, models: Sequence[Model] = MODELS) -> Any:
-    """A projector that Kafka feeds."""
+def projecting(database_url: str, settings: KafkaSettings | None = None, models: Sequence[Model] = MODELS) -> Any:
+    """A projector that Kafka feeds, or the log without it."""
 
     def run(stop: threading.Event) -> None:
         project(database_url, stop, models=models, kafka=settings)

@@ -1,13 +1,17 @@
 """Parts that tests of read models share."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from domain.tag import TagMoved
 from projections.engine import build_tables
 from projections.engine.build_tables import Build
 from projections.engine.setup import engine_for
-from projections.model import Model
+from projections.model import Happened, Model, Rows
+from projections.models import tags
 from tests.api import Registry
 
 
@@ -41,3 +45,26 @@ def random_pushes(registry: Registry, seed: int, times: int) -> int:
             if found.status_code == 200:
                 registry.delete(f"/v2/{name}/manifests/{found.headers['Docker-Content-Digest']}")
     return registry.head_position()
+
+
+@contextmanager
+def broken_fold(how: str) -> Iterator[None]:
+    """The fold of tags cannot take a move of tag "boom"."""
+    whole = tags.model.fold
+
+    def fold(rows: Rows, happened: Happened) -> None:
+        match happened.event:
+            case TagMoved(repository, "boom", digest):
+                if how == "raises":
+                    raise KeyError("nobody thought of this")
+                # What the database refuses: no text of it holds a NUL.
+                row = tags.TagRow(repository, "boom", digest + "\x00", happened.recorded_at, happened.position)
+                rows[repository, "boom"] = row
+            case _:
+                whole(rows, happened)
+
+    object.__setattr__(tags.model, "fold", fold)
+    try:
+        yield
+    finally:
+        object.__setattr__(tags.model, "fold", whole)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from domain.tag import TagMoved
 from projections.builds import admin, housekeeping
 from projections.builds.verify import verify
 from projections.engine import folding, parking
@@ -19,47 +18,14 @@ from projections.model import Happened, Model, Rows
 from projections.models import tags
 from projections.projector import project
 from tests.api import Registry
-from tests.feed.running import thread
+from tests.feed.running import projecting
 from tests.folded import wait_folded
 from tests.postgres import Database
+from tests.projections.making import broken_fold
 from tests.waiting import eventually
 
 BAD = "u/bad"
 DEADLINE_S = 20.0
-
-
-@contextmanager
-def broken_fold(how: str) -> Iterator[None]:
-    """The fold of tags cannot take a move of tag "boom"."""
-    whole = tags.model.fold
-
-    def fold(rows: Rows, happened: Happened) -> None:
-        match happened.event:
-            case TagMoved(repository, "boom", digest):
-                if how == "raises":
-                    raise KeyError("nobody thought of this")
-                # What the database refuses: no text of it holds a NUL.
-                row = tags.TagRow(repository, "boom", digest + "\x00", happened.recorded_at, happened.position)
-                rows[repository, "boom"] = row
-            case _:
-                whole(rows, happened)
-
-    object.__setattr__(tags.model, "fold", fold)
-    try:
-        yield
-    finally:
-        object.__setattr__(tags.model, "fold", whole)
-
-
-@contextmanager
-def projecting(url: str) -> Iterator[None]:
-    """A projector that the store feeds."""
-
-    def run(stop: threading.Event) -> None:
-        project(url, stop)
-
-    with thread(run):
-        yield
 
 
 def parked_now(database: Database) -> list[parking.Parked]:

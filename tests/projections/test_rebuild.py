@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +19,8 @@ from projections.engine import build_tables, runner
 from projections.engine.setup import engine_for, ensure_tables
 from projections.model import Happened, Model, Rows, metadata, name_column
 from projections.models import catalog, links, tags
-from projections.projector import project
 from tests.api import Registry
-from tests.feed.running import thread
+from tests.feed.running import projecting
 from tests.folded import wait_folded
 from tests.postgres import Database
 from tests.projections.making import builds_of, live_build, random_pushes
@@ -33,15 +31,6 @@ def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small log has many ranges."""
     monkeypatch.setattr(fill, "RANGE_EVENTS", 20)
     monkeypatch.setattr(fill, "FILLERS", 1)
-
-
-def projecting(url: str, models: tuple[Model, ...] = MODELS) -> AbstractContextManager[threading.Event]:
-    """A projector that the store feeds, for the length of a `with`."""
-
-    def run(stop: threading.Event) -> None:
-        project(url, stop, models=models)
-
-    return thread(run)
 
 
 class BrokenOff(Exception):
@@ -348,7 +337,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
         ensure_tables(url, newer)
         housekeeping.Housekeeping(url, newer, threading.Event())._fill_new()
     # The new one ends last: housekeeping of the old one would otherwise drop the new shape in its turn.
-    with projecting(url, newer), projecting(url):
+    with projecting(url, models=newer), projecting(url):
         random_pushes(registry, 9, 20)
         random_pushes(registry, 10, 10)
         wait_folded(url, registry.head_position())

@@ -8,16 +8,12 @@ import pytest
 from eventstore import schema
 from eventstore.feed.metrics import DISCARDED
 from eventstore.feed.settings import KafkaSettings
-from projections.all_models import MODELS
 from projections.builds import admin
-from projections.builds.verify import verify
-from projections.engine import runner
-from projections.engine.setup import engine_for
 from tests.api import registry_over
 from tests.feed.running import assert_feed_right, assert_right, fed
 from tests.folded import wait_folded
 from tests.postgres import Database, Server
-from tests.projections.making import live_build, random_pushes
+from tests.projections.making import random_pushes
 
 
 def copy(server: Server, source: str, target: str) -> None:
@@ -55,25 +51,6 @@ def test_what_kafka_kept_of_the_lost_future_is_left_out(
     assert DISCARDED._value.get() > before
     with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
         connection.execute("DROP DATABASE backup_of_it")
-
-
-def test_read_models_that_know_more_than_the_log_start_from_nothing(database: Database, tmp_path: Path) -> None:
-    """Only the log was restored: what the read models hold is of another history."""
-    url = database.app_url
-    with registry_over(database, tmp_path) as registry:
-        random_pushes(registry, 4, 20)
-        registry.project()
-        with psycopg.connect(database.admin_url, autocommit=True) as connection:
-            connection.execute("ALTER TABLE log.es_event DISABLE TRIGGER USER")
-            connection.execute("DELETE FROM log.es_event WHERE position > 10")
-            connection.execute("ALTER TABLE log.es_event ENABLE ALWAYS TRIGGER es_event_append_only")
-            connection.execute("UPDATE log.es_log SET system_identifier = 'elsewhere'")
-        schema.note_cluster(url)
-        with engine_for(url).connect() as connection:
-            for model in MODELS:
-                while runner.advance(connection, live_build(url, model), 10) < 10:
-                    pass
-        assert all(each.equal and each.position == 10 for each in verify(url))
 
 
 def test_each_kind_of_restore_raises_the_epoch_once(database: Database, postgres_server: Server) -> None:

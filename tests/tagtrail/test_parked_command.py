@@ -4,8 +4,10 @@ from click.testing import CliRunner
 
 from tagtrail.cli.main import cli
 from tests.api import Registry
+from tests.feed.running import projecting
 from tests.postgres import Database
-from tests.projections.test_parking import BAD, broken_fold, parked_now, projecting
+from tests.projections.making import broken_fold
+from tests.projections.test_parking import BAD, parked_now
 
 
 def test_a_parked_key_is_shown_and_goes_on_by_command_once_its_fold_is_mended(
