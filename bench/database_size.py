@@ -5,8 +5,8 @@
 Small images of four blobs are pushed by HTTP as docker does it (HEAD, POST, PATCH, PUT for each blob, then the
 manifest), with small names and no upload left open, and folded by a projector. Then each image is pushed again under
 its tag (HEAD of each blob, PUT of the manifest). Prints for each table the rows, and the bytes of rows, indexes and
-TOAST, that a push has added; the partitions of a table count as one. The goal for a push is 12 KiB. Bytes of WAL are those of the whole database,
-vacuums included.
+TOAST, that a push has added; the partitions of a table count as one. The goal for a push is 12 KiB. Bytes of WAL are
+those of the whole database, vacuums included.
 """
 
 import json
@@ -54,7 +54,7 @@ class Size:
     toast: int = 0
 
     def since(self, before: "Size") -> "Size":
-        """What was added."""
+        """The part that was added."""
         return Size(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
     @property
