@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.kafka import Broker
+from tests.kafka import running_broker
 from tests.servers import RunningServer, command_of, serving, warm_up
 
 CALM_S = 12.0
@@ -59,12 +59,8 @@ def broker_at(given: str | None) -> Iterator[str | None]:
     if given != "":
         yield given
         return
-    broker = Broker()
-    try:
-        broker.start()
+    with running_broker() as broker:
         yield broker.bootstrap
-    finally:
-        broker.close()
 
 
 def options(kafka: str | None) -> tuple[str, ...]:

@@ -6,13 +6,11 @@ Load and reader share the machine with the server.
 """
 
 import contextlib
-import http.client
 import multiprocessing
 import secrets
 import selectors
 import socket
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from bench.innocent import measure
 from tests.api import image
 from tests.races.clients import Connection, put_manifest, put_whole_blob
 from tests.servers import serving
@@ -31,8 +30,6 @@ IDLE = 1000
 SLOW = 200
 SLOW_BEGUN_A_SECOND = 20
 PUSHING = 16
-READERS = 4
-READER_PAUSE_S = 0.01
 MEASURED_S = 15.0
 REPOSITORY = "bench/slow"
 LAYER_BYTES = 64 * 1024
@@ -127,33 +124,9 @@ def beside(load: Callable[[str, Event], None], host: str, settle_s: float) -> It
         assert process.exitcode == 0
 
 
-def measure(title: str, host: str) -> None:
-    """GETs of a manifest for a while."""
-    times: list[float] = []
-    until = time.monotonic() + MEASURED_S
-
-    def read() -> None:
-        connection = http.client.HTTPConnection(host, timeout=30)
-        while (began := time.monotonic()) < until:
-            connection.request("GET", f"/v2/{REPOSITORY}/manifests/v1")
-            answer = connection.getresponse()
-            body = answer.read()
-            assert answer.status == 200, body
-            times.append((time.monotonic() - began) * 1000)
-            time.sleep(READER_PAUSE_S)
-
-    threads = [threading.Thread(target=read) for _ in range(READERS)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    times.sort()
-    goal = GOALS_MS[title]
-    print(
-        f"{title}: {len(times)} GETs, p50 {times[len(times) // 2]:.1f} ms, p99 {times[len(times) * 99 // 100]:.1f} ms,"
-        f" longest {times[-1]:.1f} ms" + (f" (goal: p99 below {goal} ms)" if goal else ""),
-        flush=True,
-    )
+def measure_gets(title: str, host: str) -> None:
+    """GETs of the manifest for a while."""
+    measure(title, host, REPOSITORY, MEASURED_S, GOALS_MS[title])
 
 
 def main() -> None:
@@ -163,11 +136,11 @@ def main() -> None:
         assert put_whole_blob(api, REPOSITORY, b"layer") == 201
         assert put_manifest(api, REPOSITORY, "v1", image(b"layer")).status == 201
         print(f"{server.settings.workers} workers with {server.settings.threads} threads")
-        measure("quiet", server.host)
+        measure_gets("quiet", server.host)
         with beside(slow, server.host, SLOW / SLOW_BEGUN_A_SECOND + 3):
-            measure("slow ones alone", server.host)
+            measure_gets("slow ones alone", server.host)
             with beside(pushing, server.host, 2):
-                measure("slow ones and pushes", server.host)
+                measure_gets("slow ones and pushes", server.host)
 
 
 if __name__ == "__main__":

@@ -8,27 +8,24 @@ processes, and what is left a minute after they went. Load and reader share the 
 import argparse
 import contextlib
 import hashlib
-import http.client
 import multiprocessing
 import re
 import resource
 import socket
 import sys
-import threading
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from bench.innocent import measure
 from tests.api import image
 from tests.races.clients import Connection, put_manifest, put_whole_blob
 from tests.servers import RunningServer, serving
 
 BLOB_BYTES = 256 * 1024 * 1024
 SLOW_BYTES_A_SECOND = 10 * 1024
-READERS = 4
-READER_PAUSE_S = 0.01
 REPOSITORY = "bench/stalled"
 ADDRESSES = 250
 GOAL_P99_MS = 50
@@ -90,34 +87,6 @@ def threads(server: RunningServer) -> int:
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in server.workers())
 
 
-def measure(title: str, host: str, seconds: float) -> None:
-    """GETs of a manifest for a while."""
-    times: list[float] = []
-    until = time.monotonic() + seconds
-
-    def read() -> None:
-        connection = http.client.HTTPConnection(host, timeout=30)
-        while (began := time.monotonic()) < until:
-            connection.request("GET", f"/v2/{REPOSITORY}/manifests/v1")
-            answer = connection.getresponse()
-            body = answer.read()
-            assert answer.status == 200, body
-            times.append((time.monotonic() - began) * 1000)
-            time.sleep(READER_PAUSE_S)
-
-    running = [threading.Thread(target=read) for _ in range(READERS)]
-    for each in running:
-        each.start()
-    for each in running:
-        each.join()
-    times.sort()
-    print(
-        f"{title}: {len(times)} GETs, p50 {times[len(times) // 2]:.1f} ms, p99 {times[len(times) * 99 // 100]:.1f} ms,"
-        f" longest {times[-1]:.1f} ms",
-        flush=True,
-    )
-
-
 def push_blob(host: str) -> str:
     """A large blob of zeros, and a small image; the path of the blob."""
     api = Connection(host)
@@ -139,7 +108,7 @@ def main() -> None:
     with serving(None, "--no-access-log") as server:
         path = push_blob(server.host)
         print(f"{server.settings.workers} workers with {server.settings.threads} threads")
-        measure("alone", server.host, given.seconds)
+        measure("alone", server.host, REPOSITORY, given.seconds)
         before = memory(server)
         started, ended = multiprocessing.Event(), multiprocessing.Event()
         load = multiprocessing.Process(
@@ -149,7 +118,8 @@ def main() -> None:
         try:
             started.wait()
             time.sleep(5)
-            measure(f"beside {given.stalled} stalled and {given.slow} slow readers", server.host, given.seconds)
+            readers = f"{given.stalled} stalled and {given.slow} slow readers"
+            measure(f"beside {readers}", server.host, REPOSITORY, given.seconds)
             beside = memory(server)
             print(
                 f"goal: p99 below {GOAL_P99_MS} ms\n"
@@ -161,7 +131,7 @@ def main() -> None:
             ended.set()
             load.join()
         assert load.exitcode == 0
-        measure("once they have left", server.host, given.seconds)
+        measure("once they have left", server.host, REPOSITORY, given.seconds)
         time.sleep(max(0.0, 60 - given.seconds))
         print(f"memory a minute after they left: {memory(server) >> 20} MiB, {threads(server)} threads")
 

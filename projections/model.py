@@ -18,20 +18,12 @@ from domain.events import decode
 from domain.facts import Facts, facts_from_json
 from eventstore.types import Recorded
 
-SCHEMA = "readmodel"
-# These tables are shapes only. The database has versions of them, the builds (see engine/build_tables.py).
-metadata = sa.MetaData(schema=SCHEMA)
 # These errors say that the machine is in trouble, and nothing about the event that was being folded. RecursionError is
 # not among them: a fold is always called at the same depth, so the same event raises it every time.
 MACHINE_FAULTS = (MemoryError, OSError)
 
 Key = tuple[Any, ...]
 Rows = MutableMapping[Key, Any]
-
-
-def name_column(name: str, *, primary_key: bool = False, nullable: bool = False) -> sa.Column[str]:
-    """A column of names, compared as bytes (rule: names compare as bytes)."""
-    return sa.Column(name, sa.Text(collation="C"), primary_key=primary_key, nullable=nullable)
 
 
 class Known(Enum):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,17 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
+@contextmanager
+def running_broker() -> Iterator[Broker]:
+    """A broker of its own that runs during the block."""
+    made = Broker()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
 def _require_kafka() -> None:
     absent = [name for name in ("java", "openssl") if tools.find_program(name) is None]
     if not tools.KAFKA.folder.exists():
@@ -231,24 +243,16 @@ def kafka_server() -> Iterator[str]:
         yield given
         return
     _require_kafka()
-    broker = Broker()
-    try:
-        broker.start()
-        yield broker.bootstrap
-    finally:
-        broker.close()
+    with running_broker() as made:
+        yield made.bootstrap
 
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
     """A broker that this test may kill."""
     _require_kafka()
-    made = Broker()
-    try:
-        made.start()
+    with running_broker() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

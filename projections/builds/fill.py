@@ -14,10 +14,11 @@ import sqlalchemy as sa
 
 from eventstore.partition import PARTITIONS
 from projections.builds.set_fold import RANGE_EVENTS, begin, collect_superseded, insert_range
+from projections.columns import SCHEMA
 from projections.engine import build_tables
 from projections.engine.build_tables import FILLING, FOLLOWING, Build
 from projections.engine.setup import engine_for
-from projections.model import SCHEMA, Model
+from projections.model import Model
 
 # The number of connections that fold at once.
 FILLERS = 2

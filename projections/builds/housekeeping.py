@@ -12,10 +12,11 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from domain.event import UnknownEvent
 from projections.builds.pauses import Pauses
 from projections.builds.rebuild import RebuildRefused, fold, rebuild
+from projections.columns import SCHEMA
 from projections.engine import build_tables
 from projections.engine.build_tables import LIVE, build, checkpoint
 from projections.engine.setup import STATEMENT_TIMEOUT_S, engine_for
-from projections.model import SCHEMA, FoldFailed, Model
+from projections.model import FoldFailed, Model
 
 EVERY_S = 30.0
 # The pause is long because a fill that failed has read the whole log in vain.

@@ -19,7 +19,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from eventstore.feed.bell import RING
 from eventstore.partition import PARTITIONS
-from projections.model import SCHEMA, Model
+from projections.columns import SCHEMA
+from projections.model import Model
 from projections.statements import Names, statement
 
 _kept = sa.MetaData(schema=SCHEMA)

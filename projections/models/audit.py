@@ -12,22 +12,27 @@ from domain.manifest import ManifestDeleted, ManifestPushed
 from domain.repository import RepositoryCreated
 from domain.streams import PRESENT, digest_of_manifest_stream
 from domain.tag import TagDeleted, TagMoved
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.columns import Name, table_of
+from projections.model import Happened, Key, Model, Rows
 from projections.reader import Reader, key_tail
 
-table = sa.Table(
-    "audit_s1",
-    metadata,
-    name_column("repository", primary_key=True),
-    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("recorded_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("what", sa.Text, nullable=False),
-    name_column("tag", nullable=True),
-    name_column("from_digest", nullable=True),
-    name_column("to_digest", nullable=True),
-    sa.Column("request_id", sa.Text, nullable=False),
-)
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One change: what happened, to which tag, from and to which digest."""
+
+    repository: Name
+    position: int
+    recorded_at: datetime
+    actor: str
+    what: str
+    tag: Name | None
+    from_digest: Name | None
+    to_digest: Name | None
+    request_id: str
+
+
+table = table_of(AuditRow, "audit_s1", ("repository", "position"))
 sa.Index(
     "audit_s1_tag",
     table.c.repository,
@@ -35,21 +40,6 @@ sa.Index(
     table.c.position,
     postgresql_where=table.c.tag.is_not(None),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """One change: what happened, to which tag, from and to which digest."""
-
-    repository: str
-    position: int
-    recorded_at: datetime
-    actor: str
-    what: str
-    tag: str | None
-    from_digest: str | None
-    to_digest: str | None
-    request_id: str
 
 
 def _change(event: Event, prev_ref: str | None) -> tuple[str, str | None, str | None, str | None] | None:

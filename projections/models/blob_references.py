@@ -3,32 +3,25 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from domain.manifest import ManifestDeleted, ManifestPushed
+from projections.columns import Name, table_of
 from projections.facts_sql import facts_of_digest
-from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
+from projections.model import Happened, Key, Known, Model, Rows
 from projections.models import links
 from projections.reader import Reader, log_tail
-
-table = sa.Table(
-    "blob_references_s1",
-    metadata,
-    name_column("digest", primary_key=True),
-    name_column("repository", primary_key=True),
-    name_column("manifest", primary_key=True),
-    sa.Column("role", sa.Text, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class BlobReferenceRow:
     """A manifest of a repository names the digest, as `role` ("config", "layer", "child" or "blob")."""
 
-    digest: str
-    repository: str
-    manifest: str
+    digest: Name
+    repository: Name
+    manifest: Name
     role: str
+
+
+table = table_of(BlobReferenceRow, "blob_references_s1", ("digest", "repository", "manifest"))
 
 
 def _touched(happened: Happened) -> Iterable[Key]:

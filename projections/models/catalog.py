@@ -9,26 +9,22 @@ import sqlalchemy as sa
 from domain.manifest import ManifestDeleted, ManifestPushed
 from domain.repository import RepositoryCreated
 from domain.streams import PRESENT
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.columns import Name, table_of
+from projections.model import Happened, Key, Model, Rows
 from projections.reader import Reader, log_tail
-
-table = sa.Table(
-    "catalog_s1",
-    metadata,
-    name_column("repository", primary_key=True),
-    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("manifests", sa.BigInteger, nullable=False),
-)
-sa.Index("catalog_s1_listed", table.c.repository, postgresql_where=table.c.manifests > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
     """A repository; it is listed while it has a manifest."""
 
-    repository: str
+    repository: Name
     created_at: datetime
     manifests: int
+
+
+table = table_of(CatalogRow, "catalog_s1", ("repository",))
+sa.Index("catalog_s1_listed", table.c.repository, postgresql_where=table.c.manifests > 0)
 
 
 def _touched(happened: Happened) -> Iterable[Key]:

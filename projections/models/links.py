@@ -8,34 +8,26 @@ import sqlalchemy as sa
 
 from domain.link import BlobLinked, BlobUnlinked
 from eventstore.statement import Statement
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.columns import Name, SmallNumber, table_of
+from projections.model import Happened, Key, Model, Rows
 from projections.reader import Reader, log_tail, stream_tails
-
-table = sa.Table(
-    "links_s1",
-    metadata,
-    name_column("repository", primary_key=True),
-    name_column("digest", primary_key=True),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("linked_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("position", sa.BigInteger, nullable=False),
-)
-sa.Index("links_s1_digest", table.c.digest, table.c.repository)
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRow:
     """A repository's right to a blob: its size in bytes and the generation of its file."""
 
-    repository: str
-    digest: str
+    repository: Name
+    digest: Name
     size: int
-    generation: int
+    generation: SmallNumber
     source: str
     linked_at: datetime
     position: int
+
+
+table = table_of(LinkRow, "links_s1", ("repository", "digest"))
+sa.Index("links_s1_digest", table.c.digest, table.c.repository)
 
 
 def _touched(happened: Happened) -> Iterable[Key]:

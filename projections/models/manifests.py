@@ -5,33 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from domain.facts import Facts
 from domain.manifest import ManifestDeleted, ManifestPushed
 from domain.tag import TagDeleted, TagMoved
 from eventstore.statement import Statement
-from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
+from projections.columns import Name, table_of
+from projections.model import Happened, Key, Known, Model, Rows
 from projections.models import tags
 from projections.reader import Reader, stream_tails
-
-table = sa.Table(
-    "manifests_s2",
-    metadata,
-    name_column("repository", primary_key=True),
-    name_column("digest", primary_key=True),
-    sa.Column("media_type", sa.Text, nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("kind", sa.Text),
-    name_column("subject", nullable=True),
-    sa.Column("artifact_type", sa.Text),
-    sa.Column("platform", sa.Text),
-    sa.Column("created", sa.Text),
-    name_column("config_digest", nullable=True),
-    sa.Column("content_size", sa.BigInteger, nullable=False),
-    sa.Column("pushed_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("position", sa.BigInteger, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +22,22 @@ class ManifestRow:
     `size` is the size of its own bytes, `content_size` that of everything it names.
     """
 
-    repository: str
-    digest: str
+    repository: Name
+    digest: Name
     media_type: str
     size: int
     kind: str | None
-    subject: str | None
+    subject: Name | None
     artifact_type: str | None
     platform: str | None
     created: str | None
-    config_digest: str | None
+    config_digest: Name | None
     content_size: int
     pushed_at: datetime
     position: int
+
+
+table = table_of(ManifestRow, "manifests_s2", ("repository", "digest"))
 
 
 def _touched(happened: Happened) -> Iterable[Key]:

@@ -18,22 +18,10 @@ from domain.facts import (
 )
 from domain.manifest import ManifestDeleted, ManifestPushed
 from domain.manifest_parser import annotations_of
+from projections.columns import Name, table_of
 from projections.facts_sql import facts_known
-from projections.model import Happened, Key, Known, Model, Rows, metadata, name_column
+from projections.model import Happened, Key, Known, Model, Rows
 from projections.reader import Reader, key_tail
-
-table = sa.Table(
-    "referrers_s3",
-    metadata,
-    name_column("repository", primary_key=True),
-    name_column("digest", primary_key=True),
-    name_column("subject"),
-    sa.Column("media_type", sa.Text, nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    name_column("artifact_type", nullable=True),
-    sa.Column("annotations_json", sa.Text),
-)
-sa.Index("referrers_s3_subject", table.c.repository, table.c.subject, table.c.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +31,17 @@ class ReferrerRow:
     `annotations_json` is None if the annotations must be read from the manifest itself.
     """
 
-    repository: str
-    digest: str
-    subject: str
+    repository: Name
+    digest: Name
+    subject: Name
     media_type: str
     size: int
-    artifact_type: str | None
+    artifact_type: Name | None
     annotations_json: str | None
+
+
+table = table_of(ReferrerRow, "referrers_s3", ("repository", "digest"))
+sa.Index("referrers_s3_subject", table.c.repository, table.c.subject, table.c.digest)
 
 
 def _touched(happened: Happened) -> Iterable[Key]:

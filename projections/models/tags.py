@@ -4,32 +4,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-import sqlalchemy as sa
-
 from domain.tag import TagDeleted, TagMoved
-from projections.model import Happened, Key, Model, Rows, metadata, name_column
+from projections.columns import Name, table_of
+from projections.model import Happened, Key, Model, Rows
 from projections.reader import Reader, key_tail
-
-table = sa.Table(
-    "tags_s1",
-    metadata,
-    name_column("repository", primary_key=True),
-    name_column("tag", primary_key=True),
-    name_column("digest"),
-    sa.Column("moved_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("position", sa.BigInteger, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class TagRow:
     """A tag and the manifest that it names; `position` is that of its last move."""
 
-    repository: str
-    tag: str
-    digest: str
+    repository: Name
+    tag: Name
+    digest: Name
     moved_at: datetime
     position: int
+
+
+table = table_of(TagRow, "tags_s1", ("repository", "tag"))
 
 
 def _touched(happened: Happened) -> Iterable[Key]:

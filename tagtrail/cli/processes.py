@@ -8,15 +8,12 @@ from typing import Any
 
 import click
 
-from domain.features import HANDLED
-from eventstore import schema
-from eventstore.types import StoreError
 from projections.all_models import MODELS, UnknownModel, models_named
-from projections.engine.setup import ensure_tables
 from projections.model import Model
 from tagtrail import logs, metrics
 from tagtrail.cli.common import Problem, resolved, setting_options
-from tagtrail.config import Settings, mask_url
+from tagtrail.cli.preparing import checked, shared
+from tagtrail.config import Settings
 from tagtrail.options import InvalidValue, read_listen
 
 _COMMON = ("database", "log_format", "log_level")
@@ -58,7 +55,7 @@ def relay(metrics_listen: str | None, config_file: str | None, **values: Any) ->
     settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "relay")
     if settings.kafka_settings is None:
         raise click.UsageError("name the brokers: --kafka HOST:PORT or TAGTRAIL_KAFKA")
-    with _standing(settings, "relay", metrics_listen) as stop:
+    with _running(settings, "relay", metrics_listen) as stop:
         work.run_until(settings.database_url, settings.kafka_settings, stop)
 
 
@@ -75,7 +72,7 @@ def projector(only: str | None, metrics_listen: str | None, config_file: str | N
 
     settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "projector")
     models = _models(only)
-    with _standing(settings, "projector", metrics_listen) as stop:
+    with _running(settings, "projector", metrics_listen) as stop:
         project(settings.database_url, stop, models=models, kafka=settings.kafka_settings)
 
 
@@ -87,11 +84,10 @@ def keeper(metrics_listen: str | None, config_file: str | None, **values: Any) -
 
     Any number may run: one works, the others take over when it ends. `tagtrail serve` has one.
     """
-    from tagtrail.cli.api import shared
     from tagtrail.keeping import keep
 
     settings = checked(resolved({**values, "insecure_open": True}, config_file).settings, "keeper")
-    with shared(settings.data), _standing(settings, "keeper", metrics_listen) as stop:
+    with shared(settings.data), _running(settings, "keeper", metrics_listen) as stop:
         keep(settings, stop)
 
 
@@ -103,23 +99,8 @@ def _models(only: str | None) -> tuple[Model, ...]:
     return tuple(each for each in MODELS if any(each in found for found in chosen.values()))
 
 
-def checked(settings: Settings, kind: str) -> Settings:
-    """The settings, after their database was found safe to serve with for a process of this kind."""
-    if settings.database is None:
-        raise click.UsageError("name the database: --database URL or TAGTRAIL_DATABASE")
-    try:
-        problems = schema.check(settings.database, {kind: HANDLED[kind]})
-        if problems:
-            raise Problem("the database is not safe to serve with:\n  " + "\n  ".join(problems))
-        schema.note_cluster(settings.database)
-        ensure_tables(settings.database)
-    except StoreError as problem:
-        raise Problem(f"{mask_url(settings.database)}: {problem}") from problem
-    return settings
-
-
 @contextmanager
-def _standing(settings: Settings, name: str, metrics_listen: str | None) -> Iterator[threading.Event]:
+def _running(settings: Settings, name: str, metrics_listen: str | None) -> Iterator[threading.Event]:
     """Set up logs and metrics, and give the event that SIGTERM and Ctrl-C set."""
     logs.configure(settings, name)
     stop = threading.Event()

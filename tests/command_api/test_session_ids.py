@@ -4,7 +4,6 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -12,7 +11,6 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from werkzeug.wrappers import Response
 
-from blobstore.disk import DiskBlobStore
 from command_api.uploads import requests as uploads
 from command_api.uploads.finding import ASK_FIRST_BYTES
 from command_api.uploads.seal_keys import SealKeys
@@ -30,7 +28,7 @@ from eventstore.upkeep import Upkeep
 from protocol.errors import WireError
 from protocol.messages import Request
 from protocol.routes import parse_path
-from tests.api import Registry, codes, registry_over, sha256
+from tests.api import Registry, codes, sha256
 from tests.postgres import Database
 from tests.sessions import upload_of
 from tests.upkeep import keep_once
@@ -42,22 +40,6 @@ PUT = f"?digest={sha256(DATA)}"
 VERBS = ("GET", "HEAD", "PATCH", "PUT", "DELETE")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(hours=24)
-
-
-@pytest.fixture
-def first(database: Database, tmp_path: Path) -> Iterator[Registry]:
-    """A process of a registry."""
-    with registry_over(database, tmp_path) as registry:
-        yield registry
-
-
-@pytest.fixture
-def second(first: Registry) -> Registry:
-    """Another process over the same database and disk: what it remembers is its own."""
-    blobs = DiskBlobStore(first.rooms.settings.data)
-    keys = SealKeys(first.rooms.store.seal_keys)
-    commands = replace(first.rooms.commands, blobs=blobs, sessions=Sessions(), seal_keys=keys)
-    return Registry(replace(first.rooms, commands=commands, questions=replace(first.rooms.questions, blobs=blobs)))
 
 
 @pytest.fixture

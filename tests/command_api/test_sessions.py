@@ -1,37 +1,18 @@
 """The memory of a process about upload sessions may be old, because another process was asked meanwhile."""
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from werkzeug.wrappers import Response
 
-from blobstore.disk import DiskBlobStore
 from command_api.uploads.sessions import Sessions
 from domain.upload import Session, Upload
 from eventstore.store import Store
 from eventstore.types import Command, Outcome, StoreUnavailable
-from tests.api import Registry, registry_over, sha256
-from tests.postgres import Database
+from tests.api import Registry, sha256
 
 UPLOADS = "/v2/u/app/blobs/uploads/"
-
-
-@pytest.fixture
-def first(database: Database, tmp_path: Path) -> Iterator[Registry]:
-    """A process of a registry."""
-    with registry_over(database, tmp_path) as registry:
-        yield registry
-
-
-@pytest.fixture
-def second(first: Registry) -> Registry:
-    """Another process over the same database and disk: what it remembers is its own."""
-    blobs = DiskBlobStore(first.rooms.settings.data)
-    commands = replace(first.rooms.commands, blobs=blobs, sessions=Sessions())
-    return Registry(replace(first.rooms, commands=commands, questions=replace(first.rooms.questions, blobs=blobs)))
 
 
 def opened(registry: Registry) -> str:

@@ -15,9 +15,10 @@ from projections.all_models import MODELS
 from projections.builds import admin, fill, housekeeping, rebuild
 from projections.builds.set_fold import insert_range
 from projections.builds.verify import verify
+from projections.columns import Name, table_of
 from projections.engine import build_tables, runner
 from projections.engine.setup import engine_for, ensure_tables
-from projections.model import Happened, Model, Rows, metadata, name_column
+from projections.model import Happened, Model, Rows
 from projections.models import catalog, links, tags
 from tests.api import Registry
 from tests.feed.running import projecting
@@ -283,23 +284,13 @@ def test_a_rebuild_of_another_epoch_is_not_gone_on_with(registry: Registry, data
     assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "retired"), ("tags_s1_v2", "live")]
 
 
-_table = sa.Table(
-    "tags_s2",
-    metadata,
-    name_column("repository", primary_key=True),
-    name_column("tag", primary_key=True),
-    name_column("digest"),
-    sa.Column("moves", sa.BigInteger, nullable=False),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class _CountedRow:
     """A tag, and how often it was moved since it is there."""
 
-    repository: str
-    tag: str
-    digest: str
+    repository: Name
+    tag: Name
+    digest: Name
     moves: int
 
 
@@ -321,7 +312,16 @@ SELECT e.key, e.data->>'tag', e.data->>'digest',
   FROM range_event AS e
  WHERE e.type = 'TagMoved' AND e.is_last
 """
-NEXT = Model("tags", 2, _table, _CountedRow, tags.model.types, tags.model.touched, _fold, _SET_FOLD)
+NEXT = Model(
+    "tags",
+    2,
+    table_of(_CountedRow, "tags_s2", ("repository", "tag")),
+    _CountedRow,
+    tags.model.types,
+    tags.model.touched,
+    _fold,
+    _SET_FOLD,
+)
 
 
 def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks(
