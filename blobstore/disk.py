@@ -90,8 +90,8 @@ class DiskBlobStore:
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise BlobStoreUnusable(f"{folder} is missing or cannot be written to by this user")
         with translated():
-            room = os.statvfs(self._uploads)
-        if room.f_bavail * room.f_frsize < FREE_BYTES_MIN:
+            found = os.statvfs(self._uploads)
+        if found.f_bavail * found.f_frsize < FREE_BYTES_MIN:
             raise NoSpace(f"the disk of {self._uploads} is full")
 
     def stat(self, name: BlobName) -> int | None:

@@ -44,10 +44,10 @@ def stands_at(path: Path, descriptor: int) -> bool:
     held = os.fstat(descriptor)
     try:
         with translated():
-            standing = os.stat(path)
+            named = os.stat(path)
     except Absent:
         return False
-    return (held.st_ino, held.st_dev) == (standing.st_ino, standing.st_dev)
+    return (held.st_ino, held.st_dev) == (named.st_ino, named.st_dev)
 
 
 @contextmanager

@@ -192,7 +192,7 @@ class DiskUpload:
         """Rename what this writer wrote and nothing else.
 
         Only the holder of a staging file takes its name away, so the name stands for the file that was locked. Somebody
-        who removes files by hand does not keep to that, and may have made room for another writer's file.
+        who removes files by hand does not keep to that, and may have made way for another writer's file.
         """
         if not self._committed and not stands_at(self._path, self._descriptor):
             raise UploadMissing(self._path.name)

@@ -1,4 +1,4 @@
-"""The event store: append commands, read streams and the log, keep content. The room's whole interface."""
+"""The event store: append commands, read streams and the log, keep content. The whole interface of this room."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -253,7 +253,7 @@ class Store:
         return LogInfo(*self._reader.row(_LOG_INFO))
 
     def write_problem(self) -> str | None:
-        """Why this process's last writes were refused for want of room; None if they were not, or long ago."""
+        """The reason why the disk lately refused writes of this process; None if it did not, or long ago."""
         return self._disk.problem
 
     def close(self) -> None:

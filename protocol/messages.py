@@ -148,7 +148,7 @@ def unknown_path() -> WireError:
 
 
 def storage_full(headers: Sequence[tuple[str, str]] = ()) -> WireError:
-    """503 because the disk is full. Clients try again later, when there may be room."""
+    """503 because the disk is full. Clients try again later, when there may be space."""
     return error(
         Code.UNAVAILABLE, "the storage is full, try again later", headers=[*headers, ("Retry-After", _FULL_RETRY_S)]
     )

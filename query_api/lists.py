@@ -85,7 +85,7 @@ def extensions(_: Context, request: Request) -> Answer:
 
 
 def _json(request: Request, value: object, headers: Headers, media_type: str = "application/json") -> Answer:
-    # Compact and not escaped, as manifests are, so that annotations take no more room than they did there.
+    # Compact and not escaped, as manifests are, so that annotations take no more space than they did there.
     answer = json_answer(200, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), headers)
     answer.headers[0] = ("Content-Type", media_type)
     if request.method == "HEAD":

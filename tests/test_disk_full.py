@@ -1,4 +1,4 @@
-"""Disks that are full, on small file systems of their own: 503 for writes, reads go on, all is well with room again."""
+"""Disks that are full, on small file systems of their own: 503 for writes, reads go on, all is well with free space again."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all the room that is left."""
+    """A file that takes all the space that is left."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -89,7 +89,7 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, 
 
 
 def test_a_full_disk_is_no_reason_not_to_delete_or_mount(database: Database, tmp_path: Path) -> None:
-    """Requests that need no bytes work, with a database that has room."""
+    """Requests that need no bytes work, with a database that has space."""
     with small_disk(tmp_path / "disk", 64) as disk, registry_over(database, disk) as registry:
         digest = registry.push("u/app", "t", b"layer")
         registry.manifest("u/app", "other", registry.get("/v2/u/app/manifests/t").data)
@@ -109,14 +109,14 @@ def test_a_full_disk_is_no_reason_not_to_delete_or_mount(database: Database, tmp
         assert found == dict(zip(answers, (201, 204, 204, 202, 202, 202), strict=True))
         assert registry.get(f"/v2/u/new/blobs/{sha256(b'layer')}").data == b"layer"
         assert registry.get(layer).status_code == 404
-        # A session that was given up makes room at once.
+        # A session that was given up makes space at once.
         assert registry.blob("u/app", os.urandom(MIB // 2))
         filler.unlink()
 
 
 @contextmanager
 def on_a_small_disk(database: Database, server: Server) -> Iterator[Path]:
-    """Move a database's tables to a small disk of their own; its log stays where there is room."""
+    """Move a database's tables to a small disk of their own; its log stays where there is space."""
     with small_disk(server.folder / "small", 48) as disk:
         owner = server.folder.stat()
         os.chown(disk, owner.st_uid, owner.st_gid)
@@ -134,7 +134,7 @@ def on_a_small_disk(database: Database, server: Server) -> Iterator[Path]:
 def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
     database: Database, postgres_server: Server, tmp_path: Path
 ) -> None:
-    """It answers every question, so only writes tell. With room again the next one that goes through says so."""
+    """It answers every question, so only writes tell. With space again the next one that goes through says so."""
     with (
         on_a_small_disk(database, postgres_server) as disk,
         registry_over(database, tmp_path, append_timeout_s="1s") as registry,
@@ -146,7 +146,7 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
         filler = fill(disk)
         assert registry.get("/readyz").status_code == 200
         new = image(b"{}", annotations={"pad": os.urandom(500_000).hex()})
-        # Bytes of a new manifest need room at once, events only when the last page of their table is full.
+        # Bytes of a new manifest need space at once, events only when the last page of their table is full.
         for body in (new, small):
             while (answer := registry.manifest("u/app", f"t{len(kept)}", body)).status_code == 201:
                 kept.append(f"t{len(kept)}")
@@ -155,7 +155,7 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
             ready = registry.get("/readyz")
             assert ready.status_code == 503
             assert "No space left on device" in ready.get_json()["problems"][0], ready.json
-        # An event may still find room in that page. What was refused changed nothing, what was not is done.
+        # An event may still find space in that page. What was refused changed nothing, what was not is done.
         path = f"/v2/u/app/manifests/{kept.pop()}"
         stands = {202: 404, 503: 200}[registry.delete(path).status_code]
         assert registry.get(path).status_code == stands
@@ -179,7 +179,7 @@ def is_ready(server: RunningServer) -> bool:
 
 
 def panic(server: RunningServer) -> None:
-    """Ask for new segments of the database's own log until there is no room: it ends, and cannot start again."""
+    """Ask for new segments of the database's own log until there is no space: it ends, and cannot start again."""
     url = make_conninfo(server.database_url, user=embedded.ADMIN, dbname="postgres")
     with suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as connection:
         for _ in range(100):
@@ -216,7 +216,7 @@ def test_an_embedded_postgres_on_a_full_disk_loses_nothing_and_comes_back(tmp_pa
             problems = requests.get(f"{server.url}/readyz", timeout=30).json()["problems"]
             assert any("is full" in each for each in problems), problems
             filler.unlink()
-            # A write that goes through tells the process that there is room; without one it takes half a minute.
+            # A write that goes through tells the process that there is space; without one it takes half a minute.
             eventually(lambda: tagged(server, "last", image(b"{}")).status_code == 201, 60)
             assert server.children()["postgres"] != database, "the database did not end"
             eventually(lambda: is_ready(server), 60)

@@ -74,7 +74,7 @@ def status(context: Context, request: Request) -> Answer:
     A session whose bytes are gone, as a crash between a commit's rename and its append leaves it, is gone for every
     verb that would go on with it.
     """
-    session = _standing(context, request)
+    session = _current(context, request)
     return Answer(204, session_headers(request, session.upload.offset))
 
 
@@ -119,7 +119,7 @@ def _append_chunk(context: Context, request: Request, session: Session) -> Answe
         elif session.started is not None:
             # Nothing is appended, so nothing tells whether the session is new.
             writer.remove()
-            session = _standing(context, request)
+            session = _current(context, request)
     return empty(202, session_headers(request, session.upload.offset))
 
 
@@ -217,7 +217,7 @@ def _digest_parameter(request: Request, upload: Upload) -> Digest:
 
 def _overtaken(context: Context, request: Request) -> WireError:
     """The answer when another request was first: 416 with the session's new state, or 404 if that ended it."""
-    session = _standing(context, request)
+    session = _current(context, request)
     return out_of_order(request, session.upload.offset, "another request has changed this upload")
 
 
@@ -233,7 +233,7 @@ def _require_open(session: Session) -> None:
         raise unknown_upload()
 
 
-def _standing(context: Context, request: Request) -> Session:
+def _current(context: Context, request: Request) -> Session:
     """The session as the log has it; 404 for one that has ended, and for one whose bytes are gone."""
     session = find(context, request)
     _require_open(session)
@@ -308,7 +308,7 @@ def _receive_chunk(
         headers = (*problem.headers, *session_headers(request, upload.offset))
         raise WireError(*problem.problems, status=problem.status, headers=headers) from problem
     except NoSpace:
-        # Gives the room back: a session may be kept for a day, and others need it now.
+        # Gives the space back: a session may be kept for a day, and others need it now.
         writer.rollback(upload.offset)
         raise
     return received

@@ -1,6 +1,6 @@
 """The log's own sequence, made of what Kafka gives (rule: records name the one before).
 
-Duplicates are left out and holes are filled from the store.
+Duplicates are left out and the events of holes are read from the store.
 """
 
 from collections.abc import Callable, Sequence

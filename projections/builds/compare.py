@@ -125,7 +125,7 @@ def _rows_of(
     counts = {"missing": 0, "unexpected": 0, "differing": 0}
     samples: list[tuple[str, dict[str, Any]]] = []
     repositories: set[str] = set()
-    # Bucket by bucket: a join of two whole tables would need room for both.
+    # Bucket by bucket: a join of two whole tables would need memory for both.
     for bucket in buckets:
         asked = {"bucket": bucket, "without": without}
         for kind, *values in connection.exec_driver_sql(query, asked, execution_options=_STREAMED):

@@ -108,7 +108,7 @@ class KafkaFeed:
                 if calm or time.monotonic() >= self._look_at:
                     self._look_at = time.monotonic() + LOOK_S
                     self._share()
-                    self._fill_from_store(stop)
+                    self._feed_stalled(stop)
                 batch = self._reader.get(0 if calm else POLL_S)
                 if batch is not None:
                     self._stir()
@@ -179,7 +179,7 @@ class KafkaFeed:
     def _take(self, batch: Batch, stop: threading.Event) -> None:
         """Fold a batch into all builds.
 
-        What one of them is not done with in its turn is dropped: it is a hole then, which the store fills.
+        What one of them is not done with in its turn is dropped: it is a hole then, and the store has its events.
         """
         for build in self._builds:
             mine = {each: batch.records[each] for each in self._owned.get(build.model.id, ()) if each in batch.records}
@@ -251,7 +251,7 @@ class KafkaFeed:
         upto = min(upto, after + self._partitions * self._batch)
         return read_batch(self._connection, build.model, after, upto, positions, most)
 
-    def _fill_from_store(self, stop: threading.Event) -> None:
+    def _feed_stalled(self, stop: threading.Event) -> None:
         """Feed partitions from the store that have been behind without moving for a while, or that have failed."""
         query = self._connection.exec_driver_sql(_POSITIONS, {"builds": [each.id for each in self._builds]})
         places = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in query}

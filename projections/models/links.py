@@ -74,8 +74,8 @@ def find(reader: Reader, repository: str, digest: str) -> LinkRow | None:
     rows: Rows = {(repository, digest): row}
     for happened in reader.tail_of(tail):
         model.apply(rows, happened)
-    standing: LinkRow | None = rows[repository, digest]
-    return standing
+    found: LinkRow | None = rows[repository, digest]
+    return found
 
 
 _REPOSITORIES = f"""

@@ -176,10 +176,10 @@ def _overlaid(reader: Reader, tail: list[Any], repository: str, digest: str, row
     rows: Rows = {(repository, digest): row}
     for happened in reader.tail_of(tail):
         model.apply(rows, happened)
-    standing = rows[repository, digest]
-    if isinstance(standing, ManifestRow):
-        return standing.media_type, standing.size
-    return None if standing is None else (standing[0], standing[1])
+    found = rows[repository, digest]
+    if isinstance(found, ManifestRow):
+        return found.media_type, found.size
+    return None if found is None else (found[0], found[1])
 
 
 def _tag_overlaid(reader: Reader, tail: list[Any], repository: str, tag: str, digest: str | None) -> str | None:
@@ -188,5 +188,5 @@ def _tag_overlaid(reader: Reader, tail: list[Any], repository: str, tag: str, di
         tags.model.apply(rows, happened)
     if (repository, tag) not in rows:
         return digest
-    standing: tags.TagRow | None = rows[repository, tag]
-    return None if standing is None else standing.digest
+    found: tags.TagRow | None = rows[repository, tag]
+    return None if found is None else found.digest

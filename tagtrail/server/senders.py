@@ -22,7 +22,7 @@ _STACK_BYTES = 1024 * 1024
 _WRAPPER = "_wsgi_call_wrap"
 
 Headers = list[tuple[str, str]]
-Runner = Callable[[Any, dict[str, Any]], Any]
+Call = Callable[[Any, dict[str, Any]], Any]
 
 
 class Body(Protocol):
@@ -48,8 +48,8 @@ def hand_over_downloads(threads: int) -> None:
     wrap = getattr(mp, _WRAPPER)
     senders = Senders(max(1, threads // _SHARE))
 
-    def wrapped(*given: Any) -> Runner:
-        run: Runner = wrap(*given)
+    def wrapped(*given: Any) -> Call:
+        run: Call = wrap(*given)
         return lambda response, environ: run(_Handing(response, senders), environ)
 
     setattr(mp, _WRAPPER, wrapped)

@@ -262,10 +262,10 @@ CASES += [
 
 
 @pytest.fixture(scope="module")
-def standing(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def prepared(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A registry that nothing here changes: an image, a blob in another repository, an open and a closed session."""
     database = new_database(postgres_server)
-    with registry_over(database, tmp_path_factory.mktemp("standing")) as made:
+    with registry_over(database, tmp_path_factory.mktemp("prepared")) as made:
         for blob in (CONFIG, LAYER):
             made.blob("u/app", blob)
         made.blob("u/other", FOREIGN)
@@ -293,18 +293,18 @@ def files(folder: Path) -> dict[str, bytes]:
     ids=[f"{number}-{each[0]}-{each[1][:50]}".encode("ascii", "replace").decode() for number, each in enumerate(CASES)],
 )
 def test_bad_input_gets_its_answer_and_changes_nothing(
-    standing: Registry, method: str, path: str, options: dict[str, Any], status: int, code: str
+    prepared: Registry, method: str, path: str, options: dict[str, Any], status: int, code: str
 ) -> None:
     """Never a 5xx; the body is the protocol's, the common headers are there, and no cache may keep it."""
-    uploads = standing.rooms.settings.data / "uploads"
-    before = standing.head_position(), files(uploads)
-    answer = standing.open(path.format(**standing.names), method=method, **options)
+    uploads = prepared.rooms.settings.data / "uploads"
+    before = prepared.head_position(), files(uploads)
+    answer = prepared.open(path.format(**prepared.names), method=method, **options)
     assert (answer.status_code, codes(answer)) == (status, [code])
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert (standing.head_position(), files(uploads)) == before
+    assert (prepared.head_position(), files(uploads)) == before
     if status == 405:
         assert answer.headers["Allow"]
 
@@ -369,8 +369,8 @@ def test_no_header_says_where_the_registry_is(registry: Registry, headers: dict[
         "/api/v1/repositories/u/app/history?before=4611686018427387904&n=1000",
     ],
 )
-def test_odd_parameters_of_reads_are_no_failure(standing: Registry, path: str) -> None:
+def test_odd_parameters_of_reads_are_no_failure(prepared: Registry, path: str) -> None:
     """A name of nothing finds nothing, and no text reaches the database that it cannot take."""
-    answer = standing.get(path)
+    answer = prepared.get(path)
     assert answer.status_code == 200
     assert not {"\r", "\n", "\x00"} & set(str(list(answer.headers.values())))

@@ -62,8 +62,8 @@ def test_a_command_is_appended_whole(store: Store) -> None:
     first, _, third = store.read_log(0, 10)
     assert (first.stream, first.version, first.data, first.actor) == ("a", 1, '{"a":1}', "tester")
     assert (third.version, third.prev_ref) == (2, "r")
-    standing = store.stream_state("a")
-    assert (standing.version, standing.ref, standing.state) == (2, "r", '{"n":1}')
+    found = store.stream_state("a")
+    assert (found.version, found.ref, found.state) == (2, "r", '{"n":1}')
 
 
 @pytest.mark.parametrize("mode", [NONE_YET, Exact(0), Exact(2)])

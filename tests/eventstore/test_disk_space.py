@@ -11,12 +11,12 @@ def test_only_a_lack_of_room_is_kept_and_only_until_a_write_or_a_while() -> None
     disk.failed(psycopg.errors.DeadlockDetected("deadlock"))
     disk.failed(None)
     assert disk.problem is None
-    disk.failed(psycopg.errors.DiskFull("no room"))
-    assert disk.problem == "no room"
+    disk.failed(psycopg.errors.DiskFull("no space"))
+    assert disk.problem == "no space"
     disk.found()
     assert disk.problem is None
-    disk.failed(psycopg.errors.DiskFull("no room"))
+    disk.failed(psycopg.errors.DiskFull("no space"))
     now = KEPT_S
-    assert disk.problem == "no room"
+    assert disk.problem == "no space"
     now += 1
     assert disk.problem is None

@@ -153,10 +153,10 @@ def test_the_function_does_what_the_model_does(
     ]
     assert found == model.log
     for stream in STREAMS:
-        standing = store.stream_state(f"{stream}#{number}")
-        assert standing.version == model.versions.get(stream, 0)
+        state = store.stream_state(f"{stream}#{number}")
+        assert state.version == model.versions.get(stream, 0)
         ref = model.refs.get(stream)
-        assert standing.ref == (None if ref is None else f"{ref}#{number}")
+        assert state.ref == (None if ref is None else f"{ref}#{number}")
     for target in ("r1", "r2"):
         referring = sorted(stream for stream, targets in model.referring.items() if target in targets)
         assert store.referring_streams(f"{target}#{number}", 10) == [f"{stream}#{number}" for stream in referring]

@@ -125,7 +125,7 @@ def test_a_sweep_deletes_few_bytes_at_a_time(store: Store, kept: Upkeep, clock: 
     """Appends wait while it deletes, so large manifests go in smaller slices; all of them go."""
     megabytes, slices = 12, 0
     for number in range(megabytes):
-        # Random, so that it takes the room in the database, too.
+        # Random, so that it takes the space in the database, too.
         store.put_content(Content(f"d{number:02d}", random.Random(number).randbytes(1024 * 1024), "{}"))
     clock.now += timedelta(hours=25)
     removed, more = 0, True

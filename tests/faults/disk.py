@@ -152,10 +152,8 @@ class Disk:
         return names
 
     def _contents(self, names: Names, survival: Survival) -> dict[Path, bytes]:
-        standing = {file: path for path, file in self._names.items()}
-        written = {
-            file: standing[file].read_bytes() if file.written is None else file.written for file in names.values()
-        }
+        paths = {file: path for path, file in self._names.items()}
+        written = {file: paths[file].read_bytes() if file.written is None else file.written for file in names.values()}
         return {path: survival.bytes_of(file.flushed, written[file]) for path, file in names.items()}
 
     def _watched(self, path: Any) -> Path | None:

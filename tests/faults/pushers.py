@@ -182,7 +182,7 @@ def open_session(line: Line, ledger: Ledger, repository: str, data: bytes) -> Se
     return session
 
 
-def standing(line: Line, session: Session) -> int | None:
+def length_of(line: Line, session: Session) -> int | None:
     """The number of its bytes that the registry has; None if it knows no such session."""
     answer = line.ask("GET", session.location)
     if answer.status == 404:
@@ -210,7 +210,7 @@ def chunk(line: Line, ledger: Ledger, session: Session, length: int) -> bool:
             # Its own request from before may be at work still.
             expect(answer, 416, f"PATCH {session.location}")
         time.sleep(RETRY_PAUSE_S)
-        found = standing(line, session)
+        found = length_of(line, session)
         if found is None:
             return gone(line, ledger, session, "GET")
         if not session.acknowledged <= found <= session.sent:
@@ -244,7 +244,7 @@ def finish(line: Line, ledger: Ledger, session: Session, chunks: int) -> bool:
 
 def gone(line: Line, ledger: Ledger, session: Session, by: str) -> bool:
     """Note a session that answered 404; only one whose end was asked for may, and then by every method."""
-    found = standing(line, session)
+    found = length_of(line, session)
     if found is not None:
         ledger.complain(f"{session.location}: {by} says 404, GET says that it has {found} bytes")
     elif not session.closing:

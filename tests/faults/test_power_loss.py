@@ -78,7 +78,7 @@ class Machine:
             self._registry = restarted(self._registry)
             self.require_blobs(self.disk.left(EVERYTHING), survival.name)
             self.require_kept([push])
-        for location, upload in self._standing(push).items():
+        for location, upload in self._open(push).items():
             self._go_on(push, location, upload)
         way.act(self._registry, push)
         self.require_kept([push])
@@ -120,7 +120,7 @@ class Machine:
         data = self._registry.rooms.settings.data
         return data / "blobs" / digest.algorithm / digest.hex[:2] / f"{digest.hex}.{generation}"
 
-    def _standing(self, push: Push) -> dict[str, Upload]:
+    def _open(self, push: Push) -> dict[str, Upload]:
         """The open sessions by location: those of which the client was told, also if the log has nothing of one."""
         recorded = {each.id: each for each in open_sessions(self._registry)}
         told = {upload_of(each): each for each in push.sessions}

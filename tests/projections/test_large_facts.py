@@ -168,8 +168,8 @@ def test_annotations_beyond_what_a_client_takes_are_refused(registry: Registry) 
     body = image(CONFIG, annotations={"text": "x" * (4 * 1024 * 1024)})
     answer = registry.manifest(NAME, "v1", body)
     assert (answer.status_code, codes(answer)) == (400, ["MANIFEST_INVALID"])
-    room = 4 * 1024 * 1024 - len(image(CONFIG, annotations={"text": ""}))
-    assert registry.manifest(NAME, "v1", image(CONFIG, annotations={"text": "x" * room})).status_code == 201
+    left = 4 * 1024 * 1024 - len(image(CONFIG, annotations={"text": ""}))
+    assert registry.manifest(NAME, "v1", image(CONFIG, annotations={"text": "x" * left})).status_code == 201
 
 
 @pytest.mark.parametrize("bound", [1, 5])

@@ -121,7 +121,7 @@ def ended_by(url: str) -> BaseException | None:
 
 
 @pytest.mark.parametrize("where", ["fold", "write"])
-@pytest.mark.parametrize("fault", [MemoryError("no room"), OSError(5, "input/output error")], ids=["memory", "disk"])
+@pytest.mark.parametrize("fault", [MemoryError("no memory"), OSError(5, "input/output error")], ids=["memory", "disk"])
 def test_a_fault_of_the_machine_stops_the_projector_and_parks_nothing(
     registry: Registry, database: Database, where: str, fault: Exception
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_fault_of_the_machine_beside_the_folding_stops_the_projector_too(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that goes on without its housekeeping would look healthy."""
-    fault = MemoryError("no room")
+    fault = MemoryError("no memory")
 
     def out_of_memory(*_: Any) -> None:
         raise fault

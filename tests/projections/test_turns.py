@@ -80,12 +80,12 @@ def test_each_build_that_is_behind_has_a_turn_of_its_own_until_it_is_level(
     monkeypatch.setattr(kafka_feed, "apply", applied)
     stop = threading.Event()
     feed._share()
-    feed._fill_from_store(stop)
+    feed._feed_stalled(stop)
     clock.now += STALLED_S + 0.1
     for turn in (1, 2, 3):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger=kafka_feed.__name__):
-            feed._fill_from_store(stop)
+            feed._feed_stalled(stop)
         assert steps == {each.name: turn * STEPS for each in MODELS}
         assert [each.getMessage() for each in caplog.records] == [
             f"the feed of {build.id} is behind: {STEPS} events were read from the store" for build in feed._builds

@@ -40,11 +40,11 @@ def events_of_stream(store: Store, stream: str) -> list[Recorded]:
 
 def assert_chained(events: list[Recorded]) -> None:
     """Each event of a tag's stream names what the one before it set, the first one nothing."""
-    standing: str | None = None
+    named: str | None = None
     for number, each in enumerate(events, 1):
-        assert (each.version, each.prev_ref) == (number, standing), each
+        assert (each.version, each.prev_ref) == (number, named), each
         data = json.loads(each.data)
-        standing = manifest_stream(each.key, data["digest"]) if each.type == "TagMoved" else None
+        named = manifest_stream(each.key, data["digest"]) if each.type == "TagMoved" else None
 
 
 def assert_manifests_stood(store: Store, repository: str) -> int:

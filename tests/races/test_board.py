@@ -105,10 +105,10 @@ class Mixed:
             self._learn(key * PROCESSES + number, version)
 
     def _find(self, key: int) -> tuple[int, ...]:
-        standing = self._cache.find(str(key))
-        if isinstance(standing, Versions):
+        kept = self._cache.find(str(key))
+        if isinstance(kept, Versions):
             self.tally.kept += 1
-            return standing.found
+            return kept.found
         self.tally.asked += 1
         opening = self._cache.open(str(key))
         states = self._store.stream_states(self._streams(key))

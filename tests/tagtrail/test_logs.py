@@ -119,10 +119,10 @@ def test_a_line_that_cannot_be_written_fails_nothing_and_is_counted(monkeypatch:
     """A full disk under the log file must not stop the registry; the first line after it tells of those lost."""
 
     class Full(io.StringIO):
-        room = False
+        is_free = False
 
         def write(self, text: str, /) -> int:
-            if not self.room:
+            if not self.is_free:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(text)
 
@@ -131,7 +131,7 @@ def test_a_line_that_cannot_be_written_fails_nothing_and_is_counted(monkeypatch:
     configure("json")
     access("/v2/one")
     access("/v2/two")
-    stream.room = True
+    stream.is_free = True
     access("/v2/three")
     access("/v2/four")
     third, fourth = (json.loads(line) for line in stream.getvalue().splitlines())
