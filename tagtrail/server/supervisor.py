@@ -257,8 +257,8 @@ def _usable(data: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         raise CannotServe(
-            f"cannot use the data folder {data}: {problem}; see that its disk has free space and can be written to, and "
-            "that it belongs to this user with all that is in it, or give --data another one"
+            f"cannot use the data folder {data}: {problem}; see that its disk has space and can be written to, "
+            "and that it belongs to this user with all that is in it, or give --data another one"
         ) from problem
 
 
