@@ -1,4 +1,4 @@
-"""Disks that are full, on small file systems of their own: writes are 503, reads go on, all is well with space again."""
+"""Disks that are full, on small file systems of their own: writes are 503, reads go on, and space heals it."""
 
 import os
 import shutil
