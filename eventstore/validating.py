@@ -35,6 +35,8 @@ class Validator:
     that the request's client was acknowledged.
     """
 
+    at_once = False
+
     def __init__(self, ask: Callable[[Collection[str]], Mapping[str, Mark]], *, patience_s: float = PATIENCE_S) -> None:
         self._ask = ask
         self._patience_s = patience_s

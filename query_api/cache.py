@@ -21,6 +21,10 @@ Ticket = tuple[int, int]
 class Voucher(Protocol):
     """Knows whether something has happened to a key."""
 
+    @property
+    def at_once(self) -> bool:
+        """True if it knows without waiting for anybody."""
+
     def ticket(self, key: str) -> Ticket | None:
         """A ticket, to be taken before the database is asked; None if its answer must not be kept."""
 
@@ -33,6 +37,9 @@ class Served(Protocol):
 
     def answer(self, environ: Environ) -> Answer:
         """The answer to this request. Raises WireError."""
+
+    def answer_at_once(self, environ: Environ) -> Answer | None:
+        """The same answer if nothing but memory is needed to make it. Raises WireError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class AnswerCache:
 
     def __init__(self, voucher: Voucher | None, bytes_max: int) -> None:
         self._voucher = voucher if bytes_max else None
+        self._knows_at_once = self._voucher is not None and self._voucher.at_once
         self._bytes_max = bytes_max
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
@@ -71,6 +79,10 @@ class AnswerCache:
             return None
         kept.used = True
         return kept.served
+
+    def find_at_once(self, path: str) -> Served | None:
+        """The same, but nothing if that could not be known without waiting."""
+        return self.find(path) if self._knows_at_once else None
 
     def open(self, key: str) -> Opening | None:
         """To be asked for before the database is asked; None if what it says must not be kept.

@@ -1,11 +1,16 @@
 """The query side's table of routes and methods with their handlers."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from protocol.messages import Handler, Handlers
 from protocol.routes import Kind
 from query_api import lists, pull
+from query_api.cache import Served
 from query_api.context import Context
+
+# What is served at these paths is always the same.
+ALWAYS: Mapping[str, Served] = {"/v2/": pull.ServedBase()}
 
 
 def pull_handlers(context: Context) -> Handlers:

@@ -1,6 +1,7 @@
 """The pull path: GET and HEAD of manifests and blobs, as plain functions."""
 
 import sys
+from typing import ClassVar
 
 from blobstore.interface import BlobName
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
@@ -15,11 +16,25 @@ from query_api.context import Context
 from query_api.served_blob import ServedBlob, unknown_blob
 
 
-def base(_: Context, request: Request) -> Answer:
+class ServedBase:
     """GET /v2/: the registry speaks the protocol."""
-    body = b"{}"
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    return Answer(200, headers, b"" if request.method == "HEAD" else body)
+
+    _BODY = b"{}"
+    _HEADERS: ClassVar = [("Content-Type", "application/json"), ("Content-Length", str(len(_BODY)))]
+
+    def answer(self, environ: Environ) -> Answer:
+        """The answer to a GET or HEAD."""
+        return Answer(200, self._HEADERS, b"" if environ["REQUEST_METHOD"] == "HEAD" else self._BODY)
+
+    answer_at_once = answer
+
+
+_BASE = ServedBase()
+
+
+def base(_: Context, request: Request) -> Answer:
+    """GET and HEAD of /v2/."""
+    return _BASE.answer(request.environ)
 
 
 def manifest(context: Context, request: Request) -> Answer:
@@ -59,6 +74,8 @@ class ServedManifest:
             return empty(304, names)
         headers = [("Content-Type", self._media_type), ("Content-Length", self._size), *names]
         return Answer(200, headers, self._body if environ["REQUEST_METHOD"] == "GET" else b"")
+
+    answer_at_once = answer
 
 
 def _find_manifest(

@@ -58,7 +58,18 @@ class ServedBlob:
 
     def answer(self, environ: Environ) -> Answer:
         """The answer to a GET or HEAD. Raises WireError."""
-        content = self._looked_at()
+        return self._answer(environ, self._looked_at())
+
+    def answer_at_once(self, environ: Environ) -> Answer | None:
+        """The same answer if the file was seen just now and no byte has to come from it."""
+        content = self._content
+        if self._clock() >= self._seen_until or "HTTP_RANGE" in environ:
+            return None
+        if content is None and environ["REQUEST_METHOD"] != "HEAD":
+            return None
+        return self._answer(environ, content)
+
+    def _answer(self, environ: Environ, content: bytes | None) -> Answer:
         headers = [("Docker-Content-Digest", self._digest), ("ETag", f'"{self._digest}"'), *_HEADERS]
         if not_modified(environ.get("HTTP_IF_NONE_MATCH"), self._digest):
             return empty(304, headers)

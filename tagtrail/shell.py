@@ -4,9 +4,6 @@ Plain functions serve what every pull and push asks for: GET and HEAD of /v2/, m
 manifest. Flask would take three quarters of the time of such a GET, and a fifth of what a request of an upload takes.
 """
 
-import itertools
-import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -29,11 +26,13 @@ from protocol.messages import (
     unknown_path,
 )
 from protocol.routes import parse_path
-from query_api.cache import AnswerCache
+from query_api.cache import AnswerCache, Served
 from tagtrail import logs
+from tagtrail.at_once import AtOnce, Whole
 from tagtrail.cross_origin import CrossOrigin
 from tagtrail.downloads import Downloads, close
 from tagtrail.draining import Drain, take_body
+from tagtrail.every_answer import EveryAnswer
 from tagtrail.flask_app import REQUEST_KEY, WIRE_PATH
 from tagtrail.hosts import Hosts
 from tagtrail.proxies import TrustedProxies
@@ -42,7 +41,6 @@ from tagtrail.waits import BodyWaits
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = "2"
 _CLOSE = ("Connection", "close")
 _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "Partial Content"}
@@ -54,6 +52,7 @@ class Application:
     def __init__(
         self,
         cache: AnswerCache,
+        always: Mapping[str, Served],
         direct: Handlers,
         wire: Handlers,
         flask_app: Flask,
@@ -71,9 +70,8 @@ class Application:
         # The reads that wait for bytes of a body from their clients.
         self.waits = BodyWaits()
         self._cache = cache
-        # A request id is a random name of the process and a number: randomness for each would cost a system call.
-        self._name = secrets.token_hex(5)
-        self._numbers = itertools.count()
+        self._every = EveryAnswer(cross_origin)
+        self._at_once = AtOnce(cache, always, self._every, hosts, refusal)
         self._direct = direct
         self._wire = wire
         self._flask = flask_app
@@ -87,22 +85,22 @@ class Application:
         self._public_url = public_url
         self._access_log = access_log
 
+    def at_once(self, environ: Environ) -> Whole | None:
+        """The answer to a request that needs nothing but memory; None if it is to be served by a call.
+
+        A line of the access log may have to wait for whoever reads it.
+        """
+        return None if self._access_log else self._at_once.answer(environ)
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         started = time.monotonic()
-        given = environ.get("HTTP_X_REQUEST_ID")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{self._name}{next(self._numbers):06x}"
+        request_id = self._every.request_id(environ)
         sent = take_body(environ, self.waits)
         if self._proxies:
             environ["REMOTE_ADDR"] = self._proxies.client_of(environ)
         answer = self._answer(environ, request_id)
-        headers = [
-            *self._located(answer.headers),
-            ("Docker-Distribution-API-Version", "registry/2.0"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("X-Request-Id", request_id),
-            *self._cross_origin.headers(environ),
-        ]
+        headers = self._every.headers(self._located(answer.headers), request_id, environ)
         body: Iterable[bytes] = [answer.body] if isinstance(answer.body, bytes) else answer.body
         if environ["REQUEST_METHOD"] == "HEAD":
             close(answer.body)

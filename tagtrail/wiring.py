@@ -123,6 +123,7 @@ def make_wsgi(rooms: Rooms, refusal: Callable[[], str | None] = lambda: None) ->
     )
     return Application(
         rooms.questions.cache,
+        query_handlers.ALWAYS,
         direct,
         {**direct, **others},
         flask_app,

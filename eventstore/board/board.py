@@ -17,6 +17,8 @@ class Board:
     their event's key does not depend on them, and who keeps one about them names the stream as its key.
     """
 
+    at_once = True
+
     def __init__(self, path: Path, *, ignored: tuple[str, ...] = (), apart: tuple[str, ...] = ()) -> None:
         """Raises OSError if the server is gone."""
         # Opened anew, not inherited: locks belong to an opening, and each process must have its own.

@@ -10,6 +10,7 @@ from granian.log import LogLevels
 
 from tagtrail import logs
 from tagtrail.config import current_settings
+from tagtrail.server.callers import IDLE_S
 from tagtrail.server.limits import capacity, warn_of_low_limits
 from tagtrail.server.processes import end_with_parent, supervisor_pid
 
@@ -54,6 +55,7 @@ def main() -> None:
         workers=settings.workers,
         # Rests of bodies are read in threads beside those of requests (see tagtrail.draining).
         blocking_threads=settings.threads + settings.upload_bodies_total,
+        blocking_threads_idle_timeout=IDLE_S,
         backpressure=may_hold.connections,
         backlog=BACKLOG,
         respawn_failed_workers=True,

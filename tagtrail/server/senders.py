@@ -1,28 +1,20 @@
 """Threads for downloads, so that an answer of many blocks holds none of the threads that serve requests.
 
 granian writes such an answer from the thread that served its request, which then waits for the client. But its protocol
-object can be used from any thread. So the application's wrapper gets a form of that object which hands the writing over
-to a thread of its own.
+object can be used from any thread. So granian's callback gets a form of that object (tagtrail.server.entry) which hands
+the writing over to a thread of its own.
 """
 
 import _thread
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
-
-from granian.server import mp
+from typing import Protocol
 
 # The share of the threads for requests that downloads may hold. The first downloads need no thread of their own.
 _SHARE = 8
-# The stack of all threads that Python starts in a worker. Those of downloads do little more than wait.
-_STACK_BYTES = 1024 * 1024
-# The module in which granian makes its callback of an application. It has no public name.
-_WRAPPER = "_wsgi_call_wrap"
 
 Headers = list[tuple[str, str]]
-Call = Callable[[Any, dict[str, Any]], Any]
 
 
 class Body(Protocol):
@@ -43,24 +35,16 @@ class Response(Protocol):
         """Answer in blocks; returns when the last one is on its way, or the client has gone, and closes the body."""
 
 
-def hand_over_downloads(threads: int) -> None:
-    """Let the worker that is about to start in this process write long answers from threads of their own."""
-    wrap = getattr(mp, _WRAPPER)
-    senders = Senders(max(1, threads // _SHARE))
-
-    def wrapped(*given: Any) -> Call:
-        run: Call = wrap(*given)
-        return lambda response, environ: run(_Handing(response, senders), environ)
-
-    setattr(mp, _WRAPPER, wrapped)
-    threading.stack_size(_STACK_BYTES)
-
-
 class Senders:
     """Runs the writers of answers: a few in the calling thread, the others in threads of their own."""
 
     def __init__(self, own_max: int) -> None:
         self._places = deque([None] * own_max)
+
+    @classmethod
+    def beside(cls, threads: int) -> "Senders":
+        """For a worker with so many threads for requests."""
+        return cls(max(1, threads // _SHARE))
 
     def run(self, write: Callable[[], None]) -> None:
         """Run it here or in a new thread. If no thread can be started, it runs here."""
@@ -83,7 +67,7 @@ class Senders:
             write()
 
 
-class _Handing:
+class Handing:
     """A protocol object whose answers in blocks are handed over."""
 
     __slots__ = ("_response", "_senders", "response_bytes")

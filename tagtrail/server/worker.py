@@ -22,13 +22,13 @@ def make_worker() -> "Application":
     share_memory_pools()
     from tagtrail.config import current_settings
     from tagtrail.server.connections import watch_connections
+    from tagtrail.server.entry import take_over
     from tagtrail.server.keepalive import keep_alive_when_listening
-    from tagtrail.server.senders import hand_over_downloads
     from tagtrail.wsgi import make_application
 
     keep_alive_when_listening()
     settings = current_settings()
-    hand_over_downloads(settings.threads)
+    take_over(settings.threads)
     application = make_application()
     watch_connections(settings, application.waits)
     return application

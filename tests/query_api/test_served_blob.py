@@ -76,6 +76,24 @@ def test_a_file_that_is_gone_is_404_once_it_was_looked_at(shelf: Callable[[int],
     assert (one.ask("HEAD"), one.ask()) == ((200, b""), (200, one.data))
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_an_answer_at_once_needs_nothing_of_the_disk(shelf: Callable[[int], Shelf], size: int) -> None:
+    """The file was seen a moment ago, and the bytes are in memory or not asked for."""
+    one = shelf(size)
+
+    def at_once(method: str, **headers: str) -> int | None:
+        answer = one.blob.answer_at_once({"REQUEST_METHOD": method, **headers})
+        return None if answer is None else answer.status
+
+    assert [at_once("HEAD"), at_once("GET")] == [None, None]
+    one.ask()
+    small = size <= SMALL_BYTES_MAX
+    assert [at_once("HEAD"), at_once("GET")] == [200, 200 if small else None]
+    assert [at_once("HEAD", HTTP_IF_NONE_MATCH="*"), at_once("GET", HTTP_RANGE="bytes=0-0")] == [304, None]
+    one.now += SEEN_FOR_S
+    assert [at_once("HEAD"), at_once("GET")] == [None, None]
+
+
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_a_small_blob_of_other_bytes_is_404_until_it_is_healed(
     shelf: Callable[[int], Shelf], method: str, caplog: pytest.LogCaptureFixture

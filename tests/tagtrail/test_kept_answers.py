@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -98,6 +99,43 @@ def test_a_kept_answer_is_as_a_fresh_one(
         push(victim, "another")
         ask("HEAD" if method == "GET" else "GET")
         assert ask(method) == fresh
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_base_is_the_same_by_both_ways(victim: RunningServer, method: str) -> None:
+    """It is answered at once; without the slash at its end, it goes the usual way."""
+    told = {"X-Request-Id": "the-same", "Origin": "https://page.example"}
+    with requests.Session() as connection:
+        found = [
+            connection.request(method, f"{victim.url}{path}", headers=told, timeout=30) for path in ("/v2/", "/v2")
+        ]
+    first, second = ({**each.headers, "date": ""} for each in found)
+    assert first == second
+    assert [(each.status_code, each.content) for each in found] == [(200, b"{}" if method == "GET" else b"")] * 2
+
+
+def test_requests_that_wait_for_the_database_hold_up_no_others(victim: RunningServer) -> None:
+    """More of them than the threads that a worker starts with; others are answered at once or from what is kept."""
+    push(victim)
+    kept = f"{victim.url}/v2/{REPOSITORY}/blobs/{sha256(LAYER)}"
+    for _ in range(8):
+        assert requests.get(kept, timeout=30).status_code == 200
+
+    def missing(number: int) -> int:
+        return requests.get(f"{victim.url}/v2/{REPOSITORY}/manifests/missing{number}", timeout=60).status_code
+
+    with psycopg.connect(victim.database_url) as holder, ThreadPoolExecutor(24) as askers:
+        holder.execute("LOCK TABLE readmodel.checkpoint IN ACCESS EXCLUSIVE MODE")
+        asked = [askers.submit(missing, number) for number in range(24)]
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'readmodel.checkpoint'::regclass"
+        try:
+            eventually(lambda: (holder.execute(waiting).fetchone() or (0,))[0] >= 4)
+            for path in (f"{victim.url}/v2/", kept) * 8:
+                assert requests.get(path, timeout=30).status_code == 200
+            assert not all(each.done() for each in asked)
+        finally:
+            holder.rollback()
+        assert {each.result() for each in asked} <= {404, 503}
 
 
 def test_a_blob_whose_file_was_taken_away_is_not_served(victim: RunningServer) -> None:
