@@ -9,7 +9,7 @@ Revisions that take away (contract) raise it.
 from dataclasses import dataclass
 
 # The newest revision that this program knows: the head of `eventstore/migrations/versions`.
-REVISION = "0011"
+REVISION = "0012"
 # The oldest revision that this program can serve. Raised with what the program begins to need of a newer one.
 LEAST = "0011"
 # Programs that know this one declare what they handle, and heed what is in use (eventstore/features.py).

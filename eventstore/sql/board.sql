@@ -33,6 +33,14 @@ END $$;
 CREATE OR REPLACE FUNCTION log.es_admit(in_log smallint, by_board text, by_place smallint, by_epoch bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    -- Nearly always, so by one statement.
+    PERFORM FROM log.es_board AS b
+      WHERE b.log_id = in_log AND b.board = by_board
+        AND (SELECT w.epoch FROM log.es_writer AS w
+              WHERE w.log_id = in_log AND w.place = by_place AND w.board = by_board) = by_epoch;
+    IF FOUND THEN
+        RETURN;
+    END IF;
     IF log.es_registered(in_log, by_board) THEN
         PERFORM FROM log.es_writer AS w
           WHERE w.log_id = in_log AND w.place = by_place AND w.board = by_board AND w.epoch = by_epoch;

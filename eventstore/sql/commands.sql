@@ -6,19 +6,59 @@ CREATE OR REPLACE FUNCTION log.es_ring_part(moment timestamptz) RETURNS smallint
     SELECT ((floor(date_part('epoch', moment) / 345600)::bigint % 3 + 3) % 3)::smallint
 $$;
 
--- Writes a key. Each partition by its own statement: finding it by the ring costs an append a tenth of its time.
-CREATE OR REPLACE FUNCTION log.es_keep_key(in_log smallint, key text, moment timestamptz, outcome json) RETURNS void
+-- What commands of the batch had come to that were appended before, by their keys: one question for all.
+CREATE OR REPLACE FUNCTION log.es_known_keys(in_log smallint, batch jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    part smallint := log.es_ring_part(moment);
+    keys text[] := ARRAY(SELECT c->>'id' FROM jsonb_array_elements(batch) AS c);
+    known jsonb := '{}';
+    kept record;
 BEGIN
-    CASE part
-    WHEN 0 THEN INSERT INTO log.es_command_0 (recorded_at, part, log_id, id, result)
-                VALUES (moment, part, in_log, key, outcome);
-    WHEN 1 THEN INSERT INTO log.es_command_1 (recorded_at, part, log_id, id, result)
-                VALUES (moment, part, in_log, key, outcome);
-    WHEN 2 THEN INSERT INTO log.es_command_2 (recorded_at, part, log_id, id, result)
-                VALUES (moment, part, in_log, key, outcome);
+    FOR kept IN
+        SELECT k.id, k.result::jsonb AS result FROM log.es_command_ring AS k WHERE k.log_id = in_log AND k.id = ANY (keys)
+        UNION ALL
+        -- Keys from before the ring.
+        SELECT k.id, k.result::jsonb FROM log.es_command AS k WHERE k.log_id = in_log AND k.id = ANY (keys)
+    LOOP
+        -- The refs that streams had before stand in the events, and were kept by earlier revisions.
+        known := known || jsonb_build_object(kept.id, log.es_previous(in_log, kept.result) || kept.result);
+    END LOOP;
+    RETURN known;
+END $$;
+
+-- The ref that each stream of a command's events had before them.
+CREATE OR REPLACE FUNCTION log.es_previous(in_log smallint, outcome jsonb) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('previous', coalesce(jsonb_object_agg(e.stream, e.prev_ref ORDER BY e.position DESC), '{}'))
+      FROM log.es_event AS e
+     WHERE e.log_id = in_log
+       AND e.position BETWEEN (outcome->>'first')::bigint AND (outcome->>'last')::bigint
+$$;
+
+-- Keeps the keys of commands that were appended, with what repeating one answers, and the addresses that they came from.
+CREATE OR REPLACE FUNCTION log.es_keep(
+    in_log smallint, keys text[], outcomes json[], moments timestamptz[], addresses text[], user_agents text[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    part smallint := log.es_ring_part(moments[1]);
+BEGIN
+    INSERT INTO log.es_client (first_position, last_position, recorded_at, log_id, address, user_agent)
+    SELECT (k.outcome->>'first')::bigint, (k.outcome->>'last')::bigint, k.moment, in_log, k.address, k.user_agent
+      FROM unnest(outcomes, moments, addresses, user_agents) AS k (outcome, moment, address, user_agent)
+     WHERE (k.address IS NOT NULL OR k.user_agent IS NOT NULL)
+       AND (k.outcome->>'last')::bigint >= (k.outcome->>'first')::bigint;
+    -- Each partition by its own statement: finding it by the ring costs more. Times only rise, so most often it is one.
+    CASE WHEN part <> log.es_ring_part(moments[cardinality(moments)]) THEN
+        INSERT INTO log.es_command_ring (recorded_at, part, log_id, id, result)
+        SELECT k.moment, log.es_ring_part(k.moment), in_log, k.key, k.outcome
+          FROM unnest(moments, keys, outcomes) AS k (moment, key, outcome);
+    WHEN part = 0 THEN INSERT INTO log.es_command_0 (recorded_at, part, log_id, id, result)
+        SELECT k.moment, 0, in_log, k.key, k.outcome FROM unnest(moments, keys, outcomes) AS k (moment, key, outcome);
+    WHEN part = 1 THEN INSERT INTO log.es_command_1 (recorded_at, part, log_id, id, result)
+        SELECT k.moment, 1, in_log, k.key, k.outcome FROM unnest(moments, keys, outcomes) AS k (moment, key, outcome);
+    ELSE INSERT INTO log.es_command_2 (recorded_at, part, log_id, id, result)
+        SELECT k.moment, 2, in_log, k.key, k.outcome FROM unnest(moments, keys, outcomes) AS k (moment, key, outcome);
     END CASE;
 END $$;
 

@@ -17,9 +17,18 @@ DECLARE
     head bigint;
     head_time timestamptz;
     head_before bigint;
+    known jsonb;
     command jsonb;
+    id text;
+    moment timestamptz;
     result json;
     results json[] := '{}';
+    -- Of the commands that are appended: what is kept of them is written once for all.
+    ids text[] := '{}';
+    moments timestamptz[] := '{}';
+    outcomes json[] := '{}';
+    addresses text[] := '{}';
+    user_agents text[] := '{}';
 BEGIN
     PERFORM pg_advisory_xact_lock(4711, in_log);
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -33,18 +42,18 @@ BEGIN
       FROM es_event AS e WHERE e.log_id = in_log ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
     head_before := head;
+    known := es_known_keys(in_log, batch);
     FOR command IN SELECT c FROM jsonb_array_elements(batch) AS c LOOP
-        SELECT k.result INTO result FROM es_command_ring AS k WHERE k.log_id = in_log AND k.id = command->>'id';
-        IF NOT FOUND THEN
-            -- Keys from before the ring.
-            SELECT k.result INTO result FROM es_command AS k WHERE k.log_id = in_log AND k.id = command->>'id';
-        END IF;
-        IF FOUND THEN
-            results := results || json_build_object('repeated', result);
+        id := command->>'id';
+        IF known ? id THEN
+            results := results || json_build_object('repeated', known->id);
+            CONTINUE;
+        ELSIF id = ANY (ids) THEN
+            results := results || json_build_object('repeated', outcomes[array_position(ids, id)]);
             CONTINUE;
         END IF;
         IF NOT allow_clock_skew AND (command->>'now')::timestamptz > clock_timestamp() + interval '5 minutes' THEN
-            RAISE EXCEPTION 'the clock of command % is more than 5 minutes ahead of the database', command->>'id'
+            RAISE EXCEPTION 'the clock of command % is more than 5 minutes ahead of the database', id
                 USING ERRCODE = 'TT002';
         END IF;
         result := es_refusal(in_log, command);
@@ -52,13 +61,22 @@ BEGIN
             results := results || json_build_object('refused', result);
             CONTINUE;
         END IF;
-        result := es_write(in_log, command, head, greatest(head_time, (command->>'now')::timestamptz));
+        moment := greatest(head_time, (command->>'now')::timestamptz);
+        result := es_write(in_log, command, head, moment);
         results := results || json_build_object('appended', result);
+        ids := ids || id;
+        moments := moments || moment;
+        outcomes := outcomes || result;
+        addresses := addresses || (command->>'address');
+        user_agents := user_agents || (command->>'user_agent');
         IF (result->>'last')::bigint > head THEN
             head := (result->>'last')::bigint;
-            head_time := (result->>'recorded_at')::timestamptz;
+            head_time := moment;
         END IF;
     END LOOP;
+    IF cardinality(ids) > 0 THEN
+        PERFORM es_keep(in_log, ids, outcomes, moments, addresses, user_agents);
+    END IF;
     -- Wakes projectors and relays that have nothing to do (eventstore/feed/bell.py).
     IF head > head_before THEN
         PERFORM pg_notify('es_event', '');

@@ -1,5 +1,6 @@
 -- Writes the events of a command that nothing speaks against, numbered from head + 1, and what is kept beside them.
 -- Each event sees those before it: a stream named twice gets two versions, Expand misses a tag that just moved away.
+-- The row of a stream that events in succession name is written once, with the last of them.
 CREATE OR REPLACE FUNCTION log.es_write(in_log smallint, command jsonb, head bigint, moment timestamptz) RETURNS json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -8,20 +9,25 @@ DECLARE
     correlation text := command->>'correlation_id';
     causation uuid := command->>'causation_id';
     place bigint := head;
+    number integer := 0;
     event jsonb;
+    upcoming jsonb;
     names text[];
     name text;
-    was_version integer;
-    was_ref text;
+    -- Of the stream under way: its row is yet to be written with what `held` events say.
+    held boolean := false;
+    stood_at integer;
+    now_at integer;
+    now_ref text;
+    now_state json;
+    sets_state boolean;
+    own_key text;
+    began bigint;
     body text;
     targets text[];
     standing text[];
-    gone text[];
-    idle text[];
     moved text[] := '{}';
     moved_from text[] := '{}';
-    previous jsonb;
-    result json;
 BEGIN
     IF command ? 'carried' THEN
         -- Small content, for which a transaction of its own would cost more. It is not listed as new: an event names it.
@@ -31,6 +37,7 @@ BEGIN
             ON CONFLICT (digest) DO NOTHING;
     END IF;
     FOR event IN SELECT e FROM jsonb_array_elements(command->'events') AS e LOOP
+        number := number + 1;
         IF event ? 'target' THEN
             -- EXECUTE here and below: see es_refusal.
             EXECUTE 'SELECT array_agg(t.stream ORDER BY t.stream) FROM (SELECT s.stream FROM log.es_stream AS s'
@@ -45,16 +52,24 @@ BEGIN
                               ORDER BY 1);
         END IF;
         FOREACH name IN ARRAY coalesce(names, '{}') LOOP
-            SELECT s.version, s.ref INTO was_version, was_ref
-              FROM log.es_stream AS s WHERE s.log_id = in_log AND s.stream = name;
-            CONTINUE WHEN event ? 'ensure' AND was_ref IS NOT DISTINCT FROM event->>'ref';
+            IF NOT held THEN
+                SELECT s.version, s.ref INTO stood_at, now_ref
+                  FROM log.es_stream AS s WHERE s.log_id = in_log AND s.stream = name;
+                now_at := coalesce(stood_at, 0);
+                sets_state := false;
+                now_state := NULL;
+                own_key := event->>'key';
+                began := place + 1;
+            END IF;
+            CONTINUE WHEN event ? 'ensure' AND now_ref IS NOT DISTINCT FROM event->>'ref';
             body := event->>'data';
             IF event ? 'target' THEN
                 body := left(body, -1) || CASE body WHEN '{}' THEN '' ELSE ',' END || to_json(event->>'field')
                      || ':' || to_json(substr(name, length(event->>'prefix') + 1)) || '}';
             END IF;
             place := place + 1;
-            IF targets IS NOT NULL AND was_version IS NOT NULL THEN
+            now_at := now_at + 1;
+            IF targets IS NOT NULL AND now_at > 1 THEN
                 EXECUTE 'SELECT coalesce(array_agg(r.target ORDER BY r.target), ''{}'') FROM (SELECT q.target'
                         ' FROM log.es_ref AS q WHERE q.log_id = $1 AND q.from_stream = $2 OFFSET 0) AS r'
                    INTO standing USING in_log, name;
@@ -67,50 +82,62 @@ BEGIN
                 position, recorded_at, version, log_id, partition, schema_version, sets_ref, stream, key, type,
                 actor, request_id, correlation_id, causation_id, prev_ref, ref, content, data, state, refers_to
             ) VALUES (
-                place, moment, coalesce(was_version, 0) + 1, in_log, (event->>'partition')::smallint,
+                place, moment, now_at, in_log, (event->>'partition')::smallint,
                 (event->>'schema_version')::smallint, event ? 'ref', name, event->>'key', event->>'type',
-                by_whom, request, correlation, causation, was_ref, event->>'ref', event->>'content', body::json,
+                by_whom, request, correlation, causation, now_ref, event->>'ref', event->>'content', body::json,
                 CASE WHEN event ? 'state' THEN coalesce(event->>'state', 'null')::json END, targets
             );
-            IF was_version IS NULL THEN
-                INSERT INTO log.es_stream (first_position, last_position, recorded_at, version, log_id,
-                                       stream, key, ref, state)
-                VALUES (place, place, moment, 1, in_log,
-                        name, event->>'key', event->>'ref', nullif(event->>'state', 'null')::json);
-            ELSE
-                UPDATE log.es_stream AS s
-                   SET last_position = place, recorded_at = moment, version = was_version + 1,
-                       ref = CASE WHEN event ? 'ref' THEN event->>'ref' ELSE s.ref END,
-                       state = CASE WHEN event ? 'state' THEN nullif(event->>'state', 'null')::json ELSE s.state END
-                 WHERE s.log_id = in_log AND s.stream = name;
-            END IF;
             IF targets IS NOT NULL THEN
-                IF was_version IS NOT NULL THEN
-                    gone := ARRAY(SELECT unnest(standing) EXCEPT SELECT unnest(targets));
-                    EXECUTE 'DELETE FROM log.es_ref AS r'
-                            ' WHERE r.log_id = $1 AND r.target = ANY ($3) AND r.from_stream = $2'
-                      USING in_log, name, gone;
-                    idle := ARRAY(SELECT substr(g, 5) FROM unnest(gone) AS g WHERE starts_with(g, 'set-'));
-                    IF cardinality(idle) > 0 THEN
-                        -- Perhaps nothing refers to such a set any more: the next sweep looks.
-                        UPDATE log.es_set AS s SET idle_since = moment WHERE s.digest = ANY (idle);
-                    END IF;
+                IF now_at > 1 THEN
+                    PERFORM log.es_refer_no_more(in_log, name, standing, targets, moment);
                 END IF;
                 INSERT INTO log.es_ref (log_id, target, from_stream) SELECT in_log, t, name FROM unnest(targets) AS t
                     ON CONFLICT DO NOTHING;
             END IF;
-            moved := moved || name;
-            moved_from := moved_from || was_ref;
+            -- Of equal names the last one stays: of a stream that is named twice, the ref that it had at first.
+            moved := name || moved;
+            moved_from := now_ref || moved_from;
+            IF event ? 'ref' THEN
+                now_ref := event->>'ref';
+            END IF;
+            IF event ? 'state' THEN
+                sets_state := true;
+                now_state := nullif(event->>'state', 'null')::json;
+            END IF;
+            upcoming := command->'events'->number;
+            -- What is to be ensured may be dropped.
+            held := coalesce(upcoming->>'stream' = name, false) AND NOT (upcoming ? 'ensure' OR event ? 'target');
+            CONTINUE WHEN held;
+            IF stood_at IS NULL THEN
+                INSERT INTO log.es_stream (first_position, last_position, recorded_at, version, log_id,
+                                           stream, key, ref, state)
+                VALUES (began, place, moment, now_at, in_log, name, own_key, now_ref, now_state);
+            ELSE
+                UPDATE log.es_stream AS s
+                   SET last_position = place, recorded_at = moment, version = now_at, ref = now_ref,
+                       state = CASE WHEN sets_state THEN now_state ELSE s.state END
+                 WHERE s.log_id = in_log AND s.stream = name;
+            END IF;
         END LOOP;
     END LOOP;
-    IF place > head AND (command ? 'address' OR command ? 'user_agent') THEN
-        INSERT INTO log.es_client (first_position, last_position, recorded_at, log_id, address, user_agent)
-        VALUES (head + 1, place, moment, in_log, command->>'address', command->>'user_agent');
+    RETURN json_build_object('first', head + 1, 'last', place, 'recorded_at', moment,
+                             'previous', jsonb_object(moved, moved_from));
+END $$;
+
+-- Takes away what a stream has referred to since an earlier event, `standing`, and is not among its new targets.
+CREATE OR REPLACE FUNCTION log.es_refer_no_more(
+    in_log smallint, of_stream text, standing text[], targets text[], moment timestamptz
+) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    gone text[] := ARRAY(SELECT unnest(standing) EXCEPT SELECT unnest(targets));
+    idle text[] := ARRAY(SELECT substr(g, 5) FROM unnest(gone) AS g WHERE starts_with(g, 'set-'));
+BEGIN
+    -- EXECUTE: see es_refusal.
+    EXECUTE 'DELETE FROM log.es_ref AS r WHERE r.log_id = $1 AND r.target = ANY ($3) AND r.from_stream = $2'
+      USING in_log, of_stream, gone;
+    IF cardinality(idle) > 0 THEN
+        -- Perhaps nothing refers to such a set any more: the next sweep looks.
+        UPDATE log.es_set AS s SET idle_since = moment WHERE s.digest = ANY (idle);
     END IF;
-    -- Of a stream that is named twice, the ref that it had at first: of equal names the last one stays.
-    SELECT coalesce(jsonb_object_agg(m.stream, m.ref ORDER BY m.place DESC), '{}') INTO previous
-      FROM unnest(moved, moved_from) WITH ORDINALITY AS m(stream, ref, place);
-    result := json_build_object('first', head + 1, 'last', place, 'recorded_at', moment, 'previous', previous);
-    PERFORM log.es_keep_key(in_log, command->>'id', moment, result);
-    RETURN result;
 END $$;
