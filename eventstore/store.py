@@ -48,6 +48,7 @@ def _query(text: LiteralString) -> str:
     return sql.SQL(text).format(event=sql.SQL(EVENT_COLUMNS), stream=sql.SQL(STREAM_COLUMNS)).as_string()
 
 
+_STREAM_STATE = Statement(_query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = %s"))
 _STREAM_STATES = Statement(_query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)"))
 _IDLE_STREAMS = _query(
     "SELECT {stream} FROM log.es_stream AS s"
@@ -173,7 +174,8 @@ class Store:
 
     def stream_state(self, stream: str) -> StreamState:
         """The state of the stream now; version 0 if nothing was ever written."""
-        return self.stream_states((stream,))[stream]
+        rows = self._reader.rows(_STREAM_STATE, (stream,))
+        return stream_state_from_row(rows[0]) if rows else StreamState(stream, 0, None, None)
 
     def stream_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
         """The state of each of the streams, all at one moment."""

@@ -5,9 +5,10 @@ from typing import ClassVar
 
 from blobstore.interface import BlobName
 from domain.digests import Digest, InvalidDigest, UnsupportedAlgorithm, parse_digest
+from domain.link import live_link
 from domain.names import InvalidName, RepositoryName, parse_tag
 from domain.streams import link_stream
-from projections.models import links, manifests
+from projections.models import manifests
 from projections.models.manifests import ManifestFound
 from protocol.conditions import not_modified
 from protocol.errors import Code, WireError, error
@@ -92,11 +93,16 @@ def _find_manifest(
 
 
 def blob(context: Context, request: Request) -> Answer:
-    """GET or HEAD …/blobs/<digest>, whole or in parts, if this repository links it."""
+    """GET or HEAD …/blobs/<digest>, whole or in parts, if this repository links it.
+
+    A push asks for each of its blobs in vain, so that is told by what stands beside the link's stream: one probe of an
+    index, whatever read models know (rule: links are asked of the log).
+    """
     repository = request.repository
     digest = _digest(request.route.reference, Code.BLOB_UNKNOWN)
-    opening = context.cache.open(link_stream(repository, digest))
-    link = links.find(context.reader, repository, str(digest))
+    stream = link_stream(repository, digest)
+    opening = context.cache.open(stream)
+    link = live_link(context.store.stream_state(stream))
     if link is None:
         raise unknown_blob(str(digest))
     served = ServedBlob(context.blobs, BlobName(digest, link.generation), link.size, repository)

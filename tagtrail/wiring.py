@@ -96,7 +96,7 @@ def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None
     )
     # Without the tail answers may be outdated, so none is kept.
     cache = AnswerCache((board or Validator(store.marks)) if tail else None, settings.cache_bytes)
-    questions = QueryContext(reader=reader, blobs=blobs, cache=cache, list_page_max=settings.list_page_max)
+    questions = QueryContext(reader=reader, store=store, blobs=blobs, cache=cache, list_page_max=settings.list_page_max)
     gate = AddressGate(
         per_address_max=settings.downloads_per_address, total_max=settings.downloads_total, exempt=proxies.trusts
     )

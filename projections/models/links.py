@@ -7,10 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from domain.link import BlobLinked, BlobUnlinked
-from eventstore.statement import Statement
 from projections.columns import Name, SmallNumber, table_of
 from projections.model import Happened, Key, Model, Rows
-from projections.reader import Reader, log_tail, stream_tails
+from projections.reader import Reader, log_tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +54,6 @@ SELECT e.key, d.data->>'digest', (d.data->>'size')::bigint, (d.data->>'generatio
  WHERE e.type = 'BlobLinked' AND e.is_last
 """
 model = Model("links", 1, table, LinkRow, frozenset({BlobLinked.TYPE, BlobUnlinked.TYPE}), _touched, _fold, _SET_FOLD)
-
-_TAIL = stream_tails(("links_s1",), (BlobLinked, BlobUnlinked), "'link-' || %(key)s || '@' || %(digest)s")
-_FIND = Statement(f"""
-SELECT l.repository, l.digest, l.size, l.generation, l.source, l.linked_at, l.position, (
-    SELECT json_agg(tail.item ORDER BY tail.position) FROM ({_TAIL}) AS tail)
-  FROM (SELECT) AS nothing
-  LEFT JOIN readmodel.links_s1 AS l ON l.repository = %(key)s AND l.digest = %(digest)s
-""")  # noqa: S608 - put together from constants; values go as parameters
-
-
-def find(reader: Reader, repository: str, digest: str) -> LinkRow | None:
-    """The repository's link to the blob, if it has one."""
-    *columns, tail = reader.one(_FIND, {"key": repository, "digest": digest})
-    row = None if columns[0] is None else LinkRow(*columns)
-    if tail is None:
-        return row
-    rows: Rows = {(repository, digest): row}
-    for happened in reader.tail_of(tail):
-        model.apply(rows, happened)
-    found: LinkRow | None = rows[repository, digest]
-    return found
-
 
 _REPOSITORIES = f"""
 WITH tail AS MATERIALIZED (

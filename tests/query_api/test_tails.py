@@ -46,7 +46,6 @@ def paths(registry: Registry) -> dict[str, int]:
         f"/v2/{NAME}/manifests/t20": 2,
         f"/v2/{NAME}/manifests/t05": 1,
         f"/v2/{NAME}/manifests/{digest_of(registry, NAME, 't20')}": 1,
-        f"/v2/{NAME}/blobs/{sha256(LAYER)}": 1,
     }
 
 
@@ -67,6 +66,18 @@ def test_a_question_brings_no_more_of_the_tail_than_it_shows(behind: Registry) -
         assert (again.status_code, again.headers.get("Link")) == (answer.status_code, answer.headers.get("Link")), path
         if answer.status_code == 200:
             assert again.data == answer.data, path
+
+
+def test_a_blob_is_found_without_any_read_model(behind: Registry) -> None:
+    """And so is that it is unlinked, or linked again: nothing is taken of the tail for it."""
+    path = f"/v2/{NAME}/blobs/{sha256(LAYER)}"
+    before = OVERLAY_EVENTS._value.get()
+    assert (behind.get(path).status_code, behind.head(f"/v2/other/z/blobs/{sha256(LAYER)}").status_code) == (200, 404)
+    assert behind.delete(path).status_code == 202
+    assert (behind.get(path).status_code, behind.get(f"/v2/other/a/blobs/{sha256(LAYER)}").status_code) == (404, 200)
+    behind.blob(NAME, LAYER)
+    assert behind.get(path).data == LAYER
+    assert OVERLAY_EVENTS._value.get() == before
 
 
 def test_pages_from_rows_and_tail_together_are_complete(behind: Registry) -> None:
