@@ -33,7 +33,7 @@ GOAL_BYTES = 12 * 1024
 LAYERS = 3
 CLIENTS = 4
 PUSHES_PER_REPOSITORY = 25
-# What is written once, whatever is pushed, is no part of what a push costs.
+# Rows that are written only once, whatever is pushed, are no part of the cost of a push.
 WARM_UP = 20
 # Partitions stand under the name of their table.
 _TABLES = """

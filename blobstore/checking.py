@@ -3,8 +3,8 @@
     <data>/quarantine/<algorithm>-<hex>.<generation>.<random>    one file each time that damage was found
 
 A blob's file is never changed in place: a commit renames another file over it. So a file is known by its inode while it
-is held open. A damaged file is moved only if it is still the one at its path. That is looked at under a lock that every
-commit takes for its rename.
+is held open. A damaged file is moved only if it is still the one at its path. The checker looks at that under a lock
+that every commit takes for its rename.
 """
 
 import os

@@ -12,7 +12,8 @@ from typing import Protocol
 from domain.digests import Digest
 from domain.names import UploadId
 
-# So many seconds may who serves a blob rely on having seen its file. Who takes one away says so only after that.
+# A server may rely for so many seconds on having seen a blob's file. A check that takes one away waits as long before
+# it says so.
 SEEN_FOR_S = 2.0
 
 

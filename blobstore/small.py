@@ -1,11 +1,11 @@
-"""Small blobs, of which the bytes themselves are looked at: their file may have the right size and other bytes."""
+"""Small blobs, whose bytes are compared with their digest: a file may have the right size and other bytes."""
 
 from blobstore.interface import BlobName, BlobStore
 from domain.digests import digest_of
 
-# Configs, signatures and attestations. To read larger ones for each look would cost too much.
+# Configs, signatures and attestations. Reading larger ones for each look would cost too much.
 SMALL_BYTES_MAX = 32 * 1024
-# What was read wrong once may have been the reading.
+# One wrong reading may be a fault of the reading and not of the file.
 _READINGS = 2
 
 

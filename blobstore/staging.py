@@ -131,7 +131,7 @@ class DiskUpload:
         self._cut_off()
 
     def remove(self) -> None:
-        """Take the file away. Whoever has opened it meanwhile finds that, once it gets the lock."""
+        """Take the file away. Another request that has opened it meanwhile finds that out once it gets the lock."""
         assert not self._committed, "a blob is never changed"
         self._settle()
         self._hashes = self._hashes_at_start = None
@@ -158,7 +158,7 @@ class DiskUpload:
         target = self._path_of(name)
         with translated():
             self._fault("before rename")
-            # A check that moves a damaged file away must not take the file that has just healed it.
+            # A check that moves a damaged file away must not take the file that has just replaced it.
             with folder_shared(target.parent):
                 self._move(target)
             self._fault("renamed")
@@ -191,8 +191,8 @@ class DiskUpload:
     def _move(self, target: Path) -> None:
         """Rename what this writer wrote and nothing else.
 
-        Only the holder of a staging file takes its name away, so the name stands for the file that was locked. Somebody
-        who removes files by hand does not keep to that, and may have made way for another writer's file.
+        Only the holder of a staging file takes its name away, so the name stands for the file that was locked. A person
+        who removes files by hand may have freed the name for another writer's file.
         """
         if not self._committed and not stands_at(self._path, self._descriptor):
             raise UploadMissing(self._path.name)

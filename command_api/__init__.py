@@ -1,1 +1,1 @@
-"""Everything that changes something: uploads, manifests, deletions."""
+"""The requests that change something: uploads, manifests, deletions."""

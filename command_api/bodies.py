@@ -21,7 +21,7 @@ _GROWTH = 64
 
 
 class BodyError(Exception):
-    """Base of what ends a body early."""
+    """Base of the errors that end a body early."""
 
 
 class BodyTooSlow(BodyError):
@@ -67,8 +67,8 @@ def read_body(
 ) -> Iterator[bytes]:
     """The body in blocks of at most 256 KiB; `clock` gives seconds that never go back.
 
-    Raises BodyTooSlow, and BodyIncomplete if fewer bytes than Content-Length came. Only waiting for the client counts
-    against it, not what is done with a block.
+    Raises BodyTooSlow, and BodyIncomplete if fewer bytes than Content-Length came. Only the time of waiting for the
+    client counts against it, not the work on a block.
     """
     if not has_body(environ):
         return
@@ -113,7 +113,7 @@ class _Pace:
         rate_min = self._limits.rate_min_bytes_per_s
         if rate_min:
             self._slack_s = min(self._limits.grace_s, self._slack_s + size / rate_min - waited_s)
-        # The mean forgets slowly, the last read may have come from a buffer: the smaller one is to be trusted.
+        # The mean forgets slowly, and the last read may have come from a buffer, so the smaller one counts.
         shown = min(self.received / max(self._waited_s, 1e-6), size / max(waited_s, 1e-6))
         ask = min(READ_BYTES_MAX, self.received * _GROWTH, int(shown * _READ_S))
         self.next_read = max(READ_BYTES_FIRST, ask)

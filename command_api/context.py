@@ -21,7 +21,7 @@ _ID_BYTES = 20
 
 
 def new_upload_id() -> str:
-    """A random id of 160 bits, for a session that is opened by an event: it names file and stream, and the session."""
+    """A random id of 160 bits, for a session that is opened by an event: it names the file, the stream and the session."""
     return secrets.token_hex(_ID_BYTES)
 
 
@@ -78,6 +78,6 @@ class Context:
         )
 
     def carry_out(self, request: Request, decision: Decision, contents: Sequence[Content] = ()) -> Refusal | None:
-        """Append what was decided and the contents that it names; answers why it was refused, None if it stands."""
+        """Append a decision and the contents that it names; answers why it was refused, None if it was appended."""
         outcome = self.append(request, decision.events, decision.conditions, contents)
         return decision.refusal(outcome.failed_conditions) if isinstance(outcome, Refused) else None

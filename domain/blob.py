@@ -65,8 +65,8 @@ def next_generation(found: StreamState) -> int:
 def decide_commit(found: StreamState, command: CommitBlob) -> Decision | Refusal:
     """Make the blob live, unless it is already, link it, and finish the session, which must be open.
 
-    The blob's file must have the generation that is next. Whoever makes the blob live meanwhile has computed the same
-    one; after any other change, decide again.
+    The blob's file must have the generation that is next. A command that makes the blob live meanwhile has
+    computed the same one; after any other change, decide again.
     """
     finished = _finished(command)
     if isinstance(finished, Refusal):

@@ -154,7 +154,7 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One stream in a set: whether it `refers` to it, and what it needs of it, as need number `need`.
+    """One stream in a set. `refers` says that the event refers to it; `need` numbers what is needed of it.
 
     The need holds if the stream has `ref`, or if `or_target` has `or_ref`. Without a number nothing is needed.
     """

@@ -1,10 +1,10 @@
 """The answer of a decision: what to append and what must stand while it is, or why the command is refused.
 
 A command is a frozen data class, and a decision a pure function beside it, in the file of its aggregate. It is given
-the command and the state that was asked for beforehand, of the log and of the bytes; and the time as `now`, if the time
-matters to it, because it asks no clock. Whoever carries a command out only asks, decides, appends and answers.
+the command and the state that was asked for beforehand, of the log and of the bytes. If the time matters, it is given
+that as `now`, because it asks no clock. The code that carries a command out only asks, decides, appends and answers.
 
-What may change between the question and the append is no state of a decision: it is a requirement of what is decided.
+A fact that may change between the question and the append is no state of a decision: it is a requirement of the result.
 The store judges it under the append's lock, and the requirement brings along the reason that is given if it fails.
 """
 
@@ -32,7 +32,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A condition of the append, and the reason that is given where it fails; None where that means: decide again."""
+    """A condition of the append, and the reason to give if it fails; None if the command is then decided again."""
 
     condition: Condition
     otherwise: Reason | None

@@ -1,7 +1,7 @@
 """Events: their types, and how they are written as JSON and read back.
 
 An event is declared once, as a frozen dataclass under `@event("Name")`. Old schema versions stay readable by
-upcasters, one step a version; what stands in the log is never rewritten.
+upcasters, one step a version; stored events are never rewritten.
 """
 
 import json
@@ -14,7 +14,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class UnknownEvent(ValueError):
-    """An event type or schema version that this program does not know: whoever reads it must stop."""
+    """An event type or schema version that this program does not know: a reader that meets it must stop."""
 
 
 class MalformedEvent(ValueError):
@@ -34,7 +34,7 @@ class Event:
 
     @property
     def written_version(self) -> int:
-        """The schema version under which this event is stored: an older one where that says all of it."""
+        """The schema version under which this event is stored: an older one if that can say all of it."""
         return self.SCHEMA_VERSION
 
 

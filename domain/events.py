@@ -1,4 +1,4 @@
-"""All event types, imported so that they are declared: who decodes events, or lists their types, does it from here."""
+"""All event types, imported here so that they are declared. Code that decodes events, or lists their types, uses this file."""
 
 from domain.blob import BlobCommitted
 from domain.event import decode, event_types, readable_versions

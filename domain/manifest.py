@@ -104,7 +104,7 @@ Held = Manifest | Link
 
 
 def streams_named(repository: RepositoryName, facts: Facts) -> list[str]:
-    """The streams whose states tell what the repository has of all that a manifest names."""
+    """The streams whose states tell which of the things that a manifest names the repository has."""
     streams: dict[str, None] = {}
     for each in facts.references:
         streams[link_stream(repository, each.digest)] = None
@@ -129,7 +129,8 @@ def _held(repository: RepositoryName, reference: Reference, states: Mapping[str,
 def decide_push(sizes: Sequence[int | None], command: PushManifest) -> Decision | Refusal:
     """Push the manifest and move its tags, if everything that it names is there and stays until the append.
 
-    `sizes` has, for each reference of the manifest, how many bytes the repository has there; None for nothing whole.
+    `sizes` has the number of bytes that the repository has for each reference of the manifest; None if it has nothing
+    whole.
     """
     refusal = _check_sizes(sizes, command.facts)
     if refusal is not None:
@@ -147,7 +148,7 @@ def decide_push(sizes: Sequence[int | None], command: PushManifest) -> Decision 
 
 
 def _check_sizes(sizes: Sequence[int | None], facts: Facts) -> Refusal | None:
-    """Refuse the first wrong size, otherwise all that is missing together."""
+    """Refuse the first wrong size, or else list everything that is missing."""
     missing = []
     for reference, size in zip(facts.references, sizes, strict=True):
         if size is None:

@@ -1,4 +1,4 @@
-"""Parses manifests strictly: their type, what they name, and the reason if one is refused."""
+"""Parses manifests strictly: their type, the things that they name, and the reason if one is refused."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from domain.strict_json import InvalidJson, parse_object
 
 # More descriptors than fit into 4 MiB, which every registry must take: the shortest one has 94 bytes.
 DESCRIPTORS_MAX = 50_000
-# Bounded, because a client that lists the referrers of a manifest gets the annotations of each.
+# Bounded, because a client that lists the referrers of a manifest gets the annotations of every one.
 ANNOTATIONS_BYTES_MAX = 4 * 1024 * 1024
 _TEXT_LENGTH_MAX = 1024
 

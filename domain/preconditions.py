@@ -11,7 +11,7 @@ EXISTS = "*"
 
 @dataclass(frozen=True, slots=True)
 class PreconditionFailed(Reason):
-    """The thing is not, or is, what the client required it to be, or not to be."""
+    """The thing is not as the client required it to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Match:
     """The entity tags of which the thing must have one, where there are any, and those that it must not have.
 
     They are judged under the append's lock (rule: conditional pushes).
-    They are digests as the client wrote them; EXISTS stands for whatever the thing is.
+    They are digests as the client wrote them; EXISTS stands for any digest.
     """
 
     one_of: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
-"""The things that a manifest names: which streams it refers to, and which of them must stand when it is pushed.
+"""The things that a manifest names: the streams that it refers to, and those that must stand when it is pushed.
 
-A manifest that names few things requires them one by one. What names many refers to them as a set, which is stored
-beforehand and judged outside of the append's lock: others wait for that lock.
+A manifest that names few things requires them one by one. A manifest that names many refers to them as a set, which is
+stored beforehand and judged outside of the append's lock, because others wait for that lock.
 """
 
 import json

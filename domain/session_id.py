@@ -32,7 +32,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class SessionId:
-    """The content of an id: which key sealed it, when it was made, the digest that the client hinted at.
+    """The content of an id: the key that sealed it, the time when it was made, the digest that the client hinted at.
 
     `upload` is the random part, the only one that names a stream or a file.
     """
@@ -54,7 +54,7 @@ class SessionId:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedId:
-    """An id as a client sent it: what it says, which is nothing worth until the seal was found to be genuine."""
+    """An id as a client sent it. Its claims count for nothing until the seal is found to be genuine."""
 
     claims: SessionId
     text: str
@@ -79,7 +79,7 @@ def claimed(text: str) -> ClaimedId:
 
 
 def old_upload_id(text: str) -> UploadId | None:
-    """The id, if it is of the kind that is random and nothing else: its session was opened by an event."""
+    """The id, if it is of the old kind, which is only random; its session was opened by an event."""
     return UploadId(text) if _OLD_ID.fullmatch(text) else None
 
 
@@ -94,6 +94,6 @@ def proof_of(text: str) -> str:
 
 
 def _mac(said: str, secret: bytes, repository: str, account: str) -> str:
-    # What was said and names of repositories have no NUL, so no two requests give the same message.
+    # Neither the text of an id nor the name of a repository has a NUL, so no two requests give the same message.
     message = f"{said}\0{repository}\0{account}".encode()
     return urlsafe_b64encode(hmac.digest(secret, message, "sha256")).decode().rstrip("=")

@@ -21,7 +21,7 @@ def upload_stream(upload: UploadId | str) -> str:
 
 
 def blob_stream(digest: Digest | str) -> str:
-    """The stream of one blob, whatever links it; its ref is LIVE while its bytes are kept."""
+    """The stream of one blob, shared by all repositories that link it; its ref is LIVE while its bytes are kept."""
     return f"{BLOB_PREFIX}{digest}"
 
 
@@ -51,7 +51,7 @@ def repository_stream(repository: RepositoryName | str) -> str:
 
 
 def digest_of_manifest_stream(stream: str) -> str:
-    """The digest text in the name of a manifest stream (what the ref of a tag says)."""
+    """The digest text in the name of a manifest stream, which is the ref of a tag."""
     return stream.rpartition("@")[2]
 
 

@@ -15,7 +15,7 @@ _DIGEST_LENGTH_MAX = 200
 
 @event("TagMoved")
 class TagMoved(Event):
-    """The tag names `digest` now. What it named before is the event's `prev_ref`, written by the store."""
+    """The tag names `digest` now. The store writes the manifest that it named before as the event's `prev_ref`."""
 
     repository: str
     tag: str
@@ -24,7 +24,7 @@ class TagMoved(Event):
 
 @event("TagDeleted")
 class TagDeleted(Event):
-    """The tag names nothing any more. What it named before is the event's `prev_ref`."""
+    """The tag names nothing any more. The manifest that it named before is the event's `prev_ref`."""
 
     repository: str
     tag: str

@@ -31,7 +31,8 @@ from eventstore.types import (
 )
 
 EVENT_DATA_BYTES_MAX = 2048
-# Body and facts of a content that an append may carry: most manifests. Everybody waits while it is stored.
+# The most bytes of body and facts that an append may carry, enough for most manifests. Everybody waits while they are
+# stored.
 CARRIED_BYTES_MAX = 16 * 1024
 
 # Of a row of log.es_event called `e`; the JSON as text, so that it stays exactly as appended.
@@ -53,7 +54,7 @@ def stream_state_from_row(row: Sequence[Any]) -> StreamState:
 
 
 def encode_command(command: Command, partitions: int) -> str:
-    """The command as JSON text for es_append. Raises AppendRejected for what can never be appended."""
+    """The command as JSON text for es_append. Raises AppendRejected for a command that can never be appended."""
     if command.now.tzinfo is None:
         raise AppendRejected("a command's time must name its zone")
     cause = command.cause

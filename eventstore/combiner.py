@@ -1,5 +1,5 @@
-"""One thread a process that appends whatever queued while its last call was under way, so that one flush to disk
-covers many commands (rule: one combiner). It knows neither commands nor outcomes, only texts, ids and answers.
+"""One thread of each process that appends all commands that queued during its last call, so that one flush to disk
+covers many of them (rule: one combiner). It knows neither commands nor outcomes, only texts, ids and answers.
 """
 
 import logging
@@ -63,9 +63,9 @@ class Combiner:
     """Appends commands given by any thread; each call waits for its own outcome.
 
     `connect` opens the connection that the thread owns. A thread that dies ends the process: nobody else would answer
-    those who wait, and a process without it looks alive. `disk` is told the result of each call. `writer` is the
-    process's place on the change board, if there is one. It is claimed at once, because that settles what a dead
-    process left open on it.
+    the callers that wait, and a process without it looks alive. `disk` is told the result of each call. `writer` is the
+    process's place on the change board, if there is one. It is claimed at once, because that settles the cells that a
+    dead process left open on it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Combiner:
         self._changed = threading.Condition()
         self._closing = False
         self._connection: BoundedConnection | None = None
-        # How far the database's clock is ahead of ours, which counts from some moment of the past.
+        # The lead of the database's clock over ours, which counts from some moment of the past.
         self._clock_ahead_s = 0.0
         self._thread = threading.Thread(target=self._run_or_die, name="append-combiner", daemon=True)
         self._thread.start()

@@ -21,7 +21,7 @@ FIRST_ANSWER_S = 5.0
 ANSWER_MARGIN_S = 1.0
 WAIT_INTERVAL_S = 0.1
 
-# Of server errors after which nothing was done and the same call may go through later: connection and shutdown,
+# Classes of server errors after which nothing was done and the same call may go through later: connection and shutdown,
 # deadlock and serialization, resources, locks and cancelled statements, input/output.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
 # The session is of no use any more. 25006: the server turned into a standby, the primary is elsewhere. TT004 and TT005:
@@ -88,7 +88,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
         return adapting.load_rows(0, result.ntuples, tuple)
 
     def _result(self) -> PGresult:
-        """The result of what was sent. Raises what the server told."""
+        """The result of the statement that was sent. Raises the error that the server reported."""
         results: list[PGresult] = self.wait(generators.execute(self.pgconn))
         result = results[-1]
         if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
@@ -110,7 +110,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
 
 def bounded(conninfo: str, *, name: str, connect_timeout_s: int = CONNECT_TIMEOUT_S, **parameters: ConnParam) -> str:
-    """The connection string with the limits of connecting, and of a peer that is gone, idle or not."""
+    """The connection string with time limits for connecting, and for noticing that a peer is gone, idle or not."""
     return make_conninfo(
         conninfo,
         application_name=name,
@@ -136,7 +136,7 @@ def connect(
 ) -> BoundedConnection:
     """An autocommit connection whose statements end within their time limits, whatever the server does.
 
-    Statements without a limit are for tasks that read the whole log; what ends them is a peer that is gone.
+    Statements without a limit are for tasks that read the whole log; only a peer that is gone ends them.
     """
     connection = BoundedConnection.connect(
         bounded(conninfo, name=name, connect_timeout_s=connect_timeout_s, **parameters),
@@ -163,7 +163,7 @@ def set_limits(
 
 
 def failure_of(error: psycopg.Error, connection: psycopg.Connection) -> Failure:
-    """Judge what became of a statement on `connection` that raised `error`."""
+    """Judge the outcome of a statement on `connection` that raised `error`."""
     if connection.closed or error.sqlstate in _LOST_STATES:
         return Failure.LOST
     if error.sqlstate is not None and error.sqlstate[:2] in _TRANSIENT_CLASSES:

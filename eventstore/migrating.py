@@ -1,6 +1,6 @@
 """Bringing a database's schema to the newest revision: the only task that needs the owner's role.
 
-Loading it takes a while (Alembic, SQLAlchemy): who may not need it imports it where it does.
+Loading it takes a while (Alembic, SQLAlchemy), so code that may not need it imports it only where it does.
 """
 
 import logging
@@ -21,8 +21,8 @@ from eventstore.schema import APPEND_LOCK, CONNECT_TIMEOUT_S, MIGRATION_LOCK, in
 from eventstore.types import StoreError, StoreUnavailable
 from eventstore.window import BEFORE_WINDOWS, REVISION
 
-# Whoever comes after a statement that waits for its lock waits behind it: so it gives up soon, and the whole migration
-# is tried again later. It is also less than the second after which Postgres looks for deadlocks and might end a reader.
+# All later statements wait behind one that waits for its lock. So a migration gives up soon and is tried again later,
+# whole. It is also less than the second after which Postgres looks for deadlocks and might end a reader.
 LOCK_TIMEOUT_S = 0.5
 LOCKS_WITHIN_S = 60.0
 _PAUSE_S = 0.2
@@ -38,7 +38,7 @@ def migrate(owner_url: str, *, app_role: str, locks_within_s: float = LOCKS_WITH
 
     Any number of processes may do this at once, also while others serve; those that come later find nothing to do.
     Raises StoreUnavailable if the database cannot be reached, or does not give the locks in time, and StoreError if it
-    refuses, as it does who is not the owner; then nothing was changed.
+    refuses, as it does for a role that is not the owner; then nothing was changed.
     """
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(owner_url), poolclass=sa.NullPool)
     deadline = time.monotonic() + locks_within_s
@@ -127,7 +127,7 @@ def _make_table_of_revisions(connection: sa.Connection) -> None:
 
 
 def _raise_serves_from(connection: sa.Connection, scripts: ScriptDirectory) -> None:
-    """Write down which programs may serve what now stands: those that every revision lets go on."""
+    """Write down which programs may serve the schema as it is now: those that every revision lets go on."""
     least = max(getattr(each.module, "serves_from", BEFORE_WINDOWS) for each in scripts.walk_revisions())
     connection.execute(sa.text("SELECT log.es_raise_serves_from(:least)"), {"least": least})
 

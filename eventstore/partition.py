@@ -2,8 +2,8 @@
 
 from zlib import crc32
 
-# The number for a log that is made. Of a log that exists only its own row says it: whoever took another number would
-# look at the checkpoint of another partition, and miss events of the key.
+# The number for a log that is made. The number of a log that exists stands in its own row: a reader
+# that took another one would look at the checkpoint of another partition, and miss events of the key.
 DEFAULT_PARTITIONS = 16
 PARTITIONS = "SELECT l.partitions FROM log.es_log AS l WHERE l.log_id = 0"
 

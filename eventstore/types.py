@@ -1,7 +1,7 @@
 """The values that callers give to the event store and that it answers.
 
-The store knows streams, events, refs and conditions; it knows nothing of containers. What a command changes is said in
-the words of `domain.changes`, because decisions are made in them; they are named here too, for all who use the store.
+The store knows streams, events, refs and conditions; it knows nothing of containers. A command says its changes in
+the words of `domain.changes`, because decisions are made in them; they are named here too, for all users of the store.
 The rules are listed in docs/design/store.md.
 """
 

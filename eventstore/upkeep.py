@@ -37,7 +37,8 @@ SELECT count(*) FROM log.es_seal_key AS k
  WHERE EXISTS (SELECT FROM log.es_seal_key AS s WHERE s.id > k.id AND s.made_at <= %s)
 """
 LIST_CONTENT = "SELECT log.es_list_content(%s, %s)"
-# What migrations leave to be done while the registry serves: each is given how far it got and answers how far it is.
+# Work that migrations leave to be done while the registry serves. Each statement is given the mark that it reached
+# last, and answers the mark that it has reached now.
 _BACKFILLS = {"list-content": LIST_CONTENT}
 _UNDONE = """
 SELECT b.name, b.mark FROM feed.backfill AS b WHERE b.done_at IS NULL AND b.name = ANY(%s) ORDER BY b.name

@@ -14,7 +14,7 @@ REVISION = "0012"
 LEAST = "0011"
 # Programs that know this one declare what they handle, and heed what is in use (eventstore/features.py).
 FIRST_WITH_FEATURES = "0006"
-# What a program knows that was built before there was a window: exactly this revision, which it reads in
+# A program from before there were windows knows exactly this revision, which it reads in
 # `log.alembic_version`.
 BEFORE_WINDOWS = "0005"
 

@@ -26,7 +26,7 @@ _TRACEPARENT = re.compile(
 
 @dataclass(slots=True)
 class Request:
-    """One request. `environ` is the WSGI environment; `actor` is who asks, decided before any handler runs."""
+    """One request. `environ` is the WSGI environment; `actor` names the account, decided before any handler runs."""
 
     method: str
     route: Route

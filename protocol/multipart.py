@@ -15,7 +15,7 @@ Read = Callable[[int, int], Iterable[bytes]]
 
 
 def _new_boundary() -> str:
-    """A text that no blob can have been made to contain: it is chosen for this answer alone, out of 2**128."""
+    """A text that nobody can have put into a blob on purpose: it is chosen for this answer alone, out of 2**128."""
     return secrets.token_hex(16)
 
 

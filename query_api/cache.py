@@ -1,6 +1,6 @@
 """Answers that are kept in memory and used again only while somebody vouches for them.
 
-That is the change board (rule: begun before done), or else one question to the log for many requests at once
+The change board vouches (rule: begun before done), or else one question to the log for many requests at once
 (rule: join only unsent questions).
 """
 
@@ -19,7 +19,7 @@ Ticket = tuple[int, int]
 
 
 class Voucher(Protocol):
-    """Knows whether something has happened to a key."""
+    """Tells whether something has happened to a key."""
 
     @property
     def at_once(self) -> bool:
@@ -85,7 +85,7 @@ class AnswerCache:
         return self.find(path) if self._knows_at_once else None
 
     def open(self, key: str) -> Opening | None:
-        """To be asked for before the database is asked; None if what it says must not be kept.
+        """The right to keep an answer, to be taken before the database is asked; None if the answer must not be kept.
 
         `key` is the repository, or the stream of a blob's link.
         """
@@ -95,7 +95,7 @@ class AnswerCache:
         return None if ticket is None else Opening(key, ticket)
 
     def keep(self, path: str, opening: Opening, served: Served, size: int) -> None:
-        """Keep what the database said of a path after `opening` was given; `size` is that of its bytes."""
+        """Keep the database's answer about a path, asked for after `opening` was given; `size` is that of its bytes."""
         cost = size + ENTRY_BYTES + len(path)
         if cost > self._bytes_max:
             return

@@ -43,13 +43,14 @@ def manifest(context: Context, request: Request) -> Answer:
     repository = request.repository
     reference = request.route.reference
     opening = context.cache.open(repository)
-    # A HEAD is most often followed by a GET: what is kept serves both.
+    # A HEAD is most often followed by a GET, and one kept answer serves both.
     found = _find_manifest(context, repository, reference, with_body=opening is not None or request.method == "GET")
     if found is None:
         raise _unknown_manifest(reference)
     served = ServedManifest(found)
     if opening is not None:
-        # Clients that ask what a tag names then ask for that. Both entries share the bytes, each is charged for them.
+        # Clients that ask for a tag then ask for the digest that it names. Both entries share the bytes; each is
+        # charged for them.
         by_digest = f"/v2/{repository}/manifests/{found.digest}"
         for path in dict.fromkeys((by_digest, request.path)):
             context.cache.keep(path, opening, served, found.size)

@@ -19,7 +19,7 @@ from protocol.multipart import Framing, MultipartBody, content_range
 from protocol.ranges import ByteRange, Unsatisfiable, parse_ranges
 
 _log = logging.getLogger(__name__)
-# A blob is data, never a page: whatever it holds, a browser must not run it.
+# A blob is data and never a page: a browser must not run it, whatever bytes it has.
 _TYPE = "application/octet-stream"
 _HEADERS = (
     ("Accept-Ranges", "bytes"),

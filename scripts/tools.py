@@ -2,8 +2,8 @@
 """Install the outside programs of tests and benchmarks: registry clients, an engine, the conformance suite, registries.
 
 Every program is pinned and installed once into ``${XDG_CACHE_HOME:-~/.cache}/tagtrail-tools/NAME-VERSION/``. Needs the
-standard library alone, so that it runs before the project is installed. What cannot be had is named with its reason;
-that is an error only with ``--require`` or when ``CI=true``, because tests skip what is absent.
+standard library alone, so that it runs before the project is installed. A program that cannot be had is named with the
+reason; that is an error only with ``--require`` or when ``CI=true``, because tests skip what is absent.
 """
 
 import argparse
@@ -275,7 +275,7 @@ def install_debian_tree(tree: DebianTree) -> str:
         install_debian_tools([DEBOOTSTRAP])
         with tempfile.TemporaryDirectory(prefix=f".{tree.name}-", dir=cache_folder()) as temporary:
             root = Path(temporary) / "root"
-            # What it mounts is gone with its own mount namespace, however it ends.
+            # Its mounts are gone with its own mount namespace, however it ends.
             command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={tree.package}"]
             run_or_raise([*command, tree.suite, str(root)], dict(os.environ), DEBOOTSTRAP_SECONDS_MAX)
             for package in (root / "var" / "cache" / "apt" / "archives").glob("*.deb"):

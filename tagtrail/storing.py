@@ -11,12 +11,12 @@ from tagtrail.config import Settings
 
 def open_board(path: Path | None) -> Board | None:
     """The process's part of the change board of its server, if that has one."""
-    # What is kept does not depend on sessions, on what all repositories share of a blob (the link has its size), or on
-    # the start of the repository, which each commit of a blob makes sure of.
+    # No kept answer depends on sessions, on the stream that all repositories share of a blob (the link has its size),
+    # or on the creation of the repository, which each commit of a blob makes sure of.
     if path is None:
         return None
-    # A blob is asked for by its link: what else happens to a repository changes none of those answers, and no manifest
-    # changes with a link.
+    # A blob is asked for by its link. No other event of a repository changes those answers, and no manifest changes
+    # with a link.
     return Board(path, ignored=(UPLOAD_PREFIX, BLOB_PREFIX, REPOSITORY_PREFIX), apart=(LINK_PREFIX,))
 
 

@@ -125,7 +125,7 @@ def zot(program: Path) -> Peer:
         }
         return launch("zot", folder, address, config, [str(program), "serve"], {})
 
-    # What it says of itself names the version of the specification first.
+    # Its own text about itself names the version of the specification first.
     return Peer("zot", hashlib.sha256(program.read_bytes()).hexdigest()[:12], start)
 
 

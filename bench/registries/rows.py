@@ -27,7 +27,7 @@ class Row:
     `load` is the load program's mode and flags; `before` is a load that runs first and is not measured.
     `limits` name what the same work costs without us (see limits.py). `goals` say how many times as fast as a peer, or
     as a limit, ours is to be; `cpu_goals` how many times a peer's processor time it may take at the most.
-    What a row that `writes` leaves to be done afterwards is counted.
+    For a row that `writes`, work that is left to be done afterwards is counted.
     """
 
     key: str

@@ -108,7 +108,7 @@ class Bench:
         found = loading.run(self.load, running.address, (*row.load, *flags), self.options.seconds)
         memory = processes.pss_bytes(running.pid)
         if row.writes:
-            # What a push leaves to be done in the background is part of its cost.
+            # Work that a push leaves to be done in the background is part of its cost.
             processes.wait_quiet([running.pid])
         used = processes.cpu_s(running.pid) - before
         # Only ours has a history of which something could be missing.
@@ -212,7 +212,7 @@ def run(options: Options) -> Results:
 
 def main() -> int:
     """Measure, print the table, write it and its JSON; 1 if ours made an error."""
-    # What was started is ended on the way out, which the default action would skip.
+    # All that was started is ended on the way out; the default action would skip that.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         options = options_of(os.environ)

@@ -1,1 +1,1 @@
-"""Blobs of a repository: committed, mounted, unlinked; whether their files are whole."""
+"""Blobs of a repository: they are committed, mounted and unlinked, and their files are looked at."""

@@ -8,7 +8,7 @@ from domain.link import Link
 
 
 def is_whole(context: Context, digest: Digest, link: Link) -> bool:
-    """False if the file is missing, or shorter or longer than what was linked, or a small one of other bytes.
+    """False if the file is missing, has another size than the linked blob, or is a small one with other bytes.
 
     So a blob that is 404 when it is read from its file is nowhere taken to be there.
     """

@@ -1,4 +1,4 @@
-"""Looks at the bytes that a manifest names; whether the repository may serve them is decided in the domain."""
+"""Looks at the bytes that a manifest names. The domain decides whether the repository may serve them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""PUT of a manifest: the manifest with its bytes, and the tags that shall name it."""
+"""PUT of a manifest: its bytes are stored and its tags moved."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -31,7 +31,7 @@ _ATTEMPTS_MAX = 3
 def put(context: Context, request: Request) -> Answer:
     """PUT …/manifests/<reference>: by tag, or by digest with any number of `tag` parameters."""
     claimed, tags = _targets(request, request.route.reference)
-    # A name that is none is refused before anybody sends or parses a body for it.
+    # An invalid name is refused before a body is sent or parsed for it.
     repository = request.repository
     body = read_manifest(context, request)
     with context.large_manifest if len(body) > LARGE_BYTES else nullcontext():
@@ -80,7 +80,7 @@ def _carry_out(context: Context, request: Request, command: PushManifest, body: 
 
 
 def _append(context: Context, request: Request, decision: Decision, content: Content) -> None:
-    """Append the manifest and all its tags, if everything that it names stands at that moment.
+    """Append the manifest and all its tags, if everything that it names is linked at that moment.
 
     It is one command (rules: whole or not at all; no manifest without its blobs).
     """

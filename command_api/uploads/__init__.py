@@ -1,1 +1,1 @@
-"""Upload sessions: requests of clients, ids that prove themselves, expiry and what crashes leave."""
+"""Upload sessions: requests of clients, ids that prove themselves, expiry, and files that crashes leave."""

@@ -1,4 +1,4 @@
-"""The answers of upload sessions: where a session stands, and why it takes nothing there."""
+"""The answers about upload sessions: their state, and the errors of requests that they do not take."""
 
 from protocol.errors import Code, WireError, error
 from protocol.messages import Headers, Request

@@ -11,16 +11,16 @@ from domain.streams import upload_stream
 from domain.upload import Session, Upload, has_lapsed, proved_session, recorded_session
 from protocol.messages import Request
 
-# A longer body, or one that may be longer, is not taken before the log was asked whether the session takes it.
+# Before a longer body, or one that may be longer, is taken, the log is asked whether the session takes it.
 ASK_FIRST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """The session that a path names. `said` is what its id proves, if it can be seen to be genuine.
+    """The session that a path names. `said` is the content of its id, if that can be seen to be genuine.
 
-    An id of the old kind proves nothing; it names its session by being unguessable. One whose key is gone is known
-    again by a hash of it, where the log has the session.
+    An id of the old kind proves nothing; it names its session by being unguessable. An id whose key is gone is
+    recognized by a hash of it, if the log has the session.
     """
 
     upload: UploadId
@@ -38,10 +38,10 @@ def find(context: Context, request: Request) -> Session:
 
 
 def seen(context: Context, request: Request) -> Session:
-    """The session as this process has seen it, where that is likely to be how it stands, otherwise as the log has it.
+    """The session as this process has seen it, if it has probably not changed since, otherwise as the log has it.
 
-    It is as remembered if its staging file has not grown since, and new if it has none. For whoever ends with an append
-    at the session's version, which the log refuses if anything else has changed
+    It is as remembered if its staging file has not grown since, and new if it has none. The caller must end with
+    an append at the session's version, which the log refuses if anything else has changed
     (rule: new until the log says otherwise).
     """
     named = _named(context, request)

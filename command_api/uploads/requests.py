@@ -52,14 +52,14 @@ def start(context: Context, request: Request) -> Answer:
 
 
 def _give_out(context: Context, request: Request, repository: RepositoryName, algorithm: str | None) -> str:
-    """The id of a new session, which proves that it was given out: nothing is written."""
+    """The id of a new session. It proves by itself that it was given out, so nothing is written."""
     key = context.seal_keys.current()
     said = SessionId(key.id, context.clock(), algorithm, UploadId(secrets.token_hex(RANDOM_BYTES)))
     return said.sealed(key.secret, repository, request.actor)
 
 
 def _open_by_event(context: Context, request: Request, repository: RepositoryName, algorithm: str | None) -> str:
-    """The id of a new session for which a file and an event stand: processes of the release before take no others."""
+    """The id of a new session that has a file and an event: processes of the release before take no others."""
     upload = UploadId(context.new_upload_id())
     context.blobs.create(upload)
     command = OpenUpload(upload, repository, request.actor, algorithm)
@@ -117,7 +117,7 @@ def _append_chunk(context: Context, request: Request, session: Session) -> Answe
             session = uploads.with_chunk(session, command)
             context.sessions.learn(session)
         elif session.started is not None:
-            # Nothing is appended, so nothing tells whether the session is new.
+            # Nothing is appended, so the log has not told whether the session is new.
             writer.remove()
             session = _current(context, request)
     return empty(202, session_headers(request, session.upload.offset))
@@ -243,7 +243,7 @@ def _current(context: Context, request: Request) -> Session:
 
 
 def _require_new(context: Context, request: Request, session: Session) -> None:
-    """Raises what is wrong with a request that took this session to be new, if it is not: 416 or 404."""
+    """Raises 416 or 404 for a request that took the session to be new, if it is not."""
     if session.started is None:
         raise _overtaken(context, request)
 
@@ -265,7 +265,8 @@ def _staged(context: Context, request: Request, session: Session) -> Iterator[tu
         new = session.started is not None
         with context.blobs.open(UploadId(upload.id), upload.offset, algorithm, new=new) as writer:
             if not writer.ends_at_offset:
-                # Bytes that were not recorded, or of a chunk that was meanwhile: only the log can tell.
+                # These are bytes that were not recorded, or of a chunk that has been recorded meanwhile: only the log
+                # can tell.
                 session = find(context, request)
                 _require_open(session)
                 if session.upload.offset != upload.offset:
@@ -317,7 +318,7 @@ def _receive_chunk(
 def _take_away(context: Context, request: Request, writer: StagedUpload, session: Session) -> None:
     """After a refusal, leave no file of a session of which nothing was recorded, or which has ended.
 
-    Whoever ended it could not remove the file, because this request holds it.
+    The request that ended it could not remove the file, because this one holds it.
     """
     if session.started is not None or not find(context, request).upload.is_open:
         writer.remove()

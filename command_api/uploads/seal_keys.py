@@ -1,7 +1,7 @@
 """The secrets that seal ids of upload sessions, as this process read them last.
 
-They are read anew each minute, because they are replaced and removed, and at once for one that an id names and that is
-not known here: it may have been made since. Nothing is kept of what was read before, because a restore may have put
+They are read anew each minute, because keys are replaced and removed, and at once if an id names a key that is not
+known here, which may have been made since. Keys of an earlier reading are not kept, because a restore may have put
 others in their place.
 """
 

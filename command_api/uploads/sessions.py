@@ -1,8 +1,9 @@
 """Upload sessions as requests go on with them, and as this process last saw them recorded.
 
-What is remembered may be old, another process may have been asked since. Whoever goes on with it makes sure that no
-acknowledged byte is in danger (the staging file ends where the session is said to end: every recorded chunk made it
-longer) and appends at the remembered version, so that the log refuses everything else that changed.
+A remembered session may be old, because another process may have been asked since. So a request that goes on with it
+first makes sure that no acknowledged byte is in danger: every recorded chunk made the staging file longer, so the file
+must end where the session is remembered to end. Then it appends at the remembered version, and the log refuses that if
+anything else has changed.
 """
 
 import threading

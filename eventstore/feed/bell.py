@@ -1,7 +1,8 @@
 """Waiting for something to happen to the log or to read models: by a notification, with a slow look behind it.
 
-Whoever has something to do looks often and does not listen, so that a busy log wakes nobody. Whoever has found nothing
-for a while listens, looks once more, because something may have come before it listened, and sleeps until it is told.
+A process that has something to do looks often and does not listen, so that a busy log wakes nobody. A process that has
+found nothing for a while listens, looks once more, because something may have come before it listened, and sleeps until
+it is told.
 """
 
 import select

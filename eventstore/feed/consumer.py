@@ -21,7 +21,8 @@ POLL_S = 0.2
 # would have to learn where they are when the first events come.
 RESTING_S = 5.0
 WARM_S = 5.0
-# Whether the topic is the same one is asked so often, and while its user rests. It takes a connection of its own.
+# The identity of the topic is asked for so often, and so often while the reader's user rests. Each question takes a
+# connection of its own.
 IDENTITY_S = 5.0
 IDENTITY_RESTING_S = 30.0
 # After a rest it is not asked sooner than this, for what woke the reader must not wait for the answer.
@@ -126,7 +127,7 @@ class FeedReader:
         while not self._stop.is_set():
             if not self._wanted:
                 self._changed.wait(POLL_S)
-                # Told of once, or the next wait would end at once. What is wanted is looked at only after this.
+                # Cleared here, or the next wait would end at once. Only afterwards does the reader look at the wishes.
                 self._changed.clear()
                 continue
             began = time.monotonic()

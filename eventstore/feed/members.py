@@ -186,7 +186,7 @@ class Membership:
             connection.execute(_GIVE_BACK, (self.id, names))
             self._shared = names
         elif self._held == frozenset(names) and self._valid_until - began > _FRESH * self._lease_s:
-            # Who joins or leaves is looked for at each beat, but a lease has time.
+            # Each beat looks for processes that join or leave, but a lease need not be renewed by each.
             return
         wanted = {"me": self.id, "ttl": self._lease_s, "names": names}
         taken = connection.execute(_TAKE, wanted).fetchall() if names else ()

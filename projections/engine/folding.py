@@ -23,8 +23,8 @@ TRANSACTION_REFERENCES = 50_000
 # Contents are asked for in parts that grow by this factor up to so many: of very large ones few are of use at a time.
 _ASKED_FIRST, _ASKED_MORE, _ASKED_MAX = 16, 4, 500
 
-# Each partition by its own index, from where it stands (rule: costs of what is asked for). What is left
-# out are types that we know and the model does not take, so types that we do not know are found in the same reading.
+# Each partition is read by its own index, from its own position (rule: costs of what is asked for). Only types that we
+# know and the model does not take are left out, so types that we do not know are found in the same reading.
 _RANGE = f"""
 SELECT {EVENT_COLUMNS} FROM unnest(%(partitions)s::smallint[], %(positions)s::bigint[]) AS p(partition, position)
  CROSS JOIN LATERAL (

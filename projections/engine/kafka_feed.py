@@ -119,7 +119,7 @@ class KafkaFeed:
     def _rest(self, stop: threading.Event) -> None:
         self._reader.rest()
         self._bell.wait(stop, also=lambda: self._reader.waiting or self._held != self._leases)
-        # What was level so far waits for Kafka from now on only.
+        # Partitions that were level so far begin to wait for Kafka only now.
         self._watched.clear()
 
     def _stir(self) -> None:

@@ -69,7 +69,8 @@ model = Model(
     _SET_FOLD,
 )
 
-# What the tail adds to the manifests of a repository is summed up in the database: it may be all that was ever pushed.
+# The database sums up the manifests that the tail adds to a repository, because the tail may be all that was ever
+# pushed.
 _PAGE = f"""
 WITH changed AS MATERIALIZED (
      SELECT t.key, coalesce((SELECT c.manifests FROM readmodel.catalog_s1 AS c WHERE c.repository = t.key), 0) + sum(

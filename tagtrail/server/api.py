@@ -19,7 +19,7 @@ RESPAWN_INTERVAL_S = 0.5
 BACKLOG = 2048
 # The bytes of an answer that wait in a connection before its thread waits too; and the longest head of a request.
 CONNECTION_BUFFER_BYTES = 64 * 1024
-# granian's lines go where ours go. What it tells at the start is of no use to an operator.
+# granian's lines go where ours go. Its lines at the start are of no use to an operator.
 _GRANIAN_LOGS = {
     "formatters": {},
     "handlers": {},

@@ -1,8 +1,8 @@
 """Connections that the server closes with a body unread end by FIN, and not by a reset, which overtakes the answer.
 
 The kernel resets a connection whose last file is closed while bytes are unread or still come. The server has one file
-of it, and a second one is held here. What the client still sends is read from that and thrown away, but only once the
-server has shut down its side: from then on nobody else reads. One thread does so for all of them.
+of it, and a second one is held here. The bytes that the client still sends are read from that one and thrown away, but
+only once the server has shut down its side: from then on nobody else reads. One thread does so for all connections.
 
 A request's connection is not known, only its client's address. So of that address the few connections that received
 something last are held; those that the server does not close are let go untouched.

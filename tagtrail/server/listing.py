@@ -1,7 +1,7 @@
 """Finds the connections from an address, once for all who ask meanwhile.
 
-Each open file has to be asked for its other end. That takes tens of milliseconds of the interpreter where thousands are
-open, and those who ask are many at a time: refused uploads.
+Each open file has to be asked for its other end, which takes tens of milliseconds of the interpreter if thousands are
+open. Refused uploads ask, and many of them may come at the same time.
 """
 
 import threading

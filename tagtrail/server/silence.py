@@ -79,7 +79,8 @@ class BodyWatch:
             self._quiet[connection.cookie] = _Quiet(connection, peer, now, now, connection.received, now)
             return
         known.connection, known.seen = connection, now
-        # Bytes that the server has left unread are not missing. Who has not been reached yet has no reason to send.
+        # Bytes that the server has left unread are not missing. A client that our bytes have not reached yet has no
+        # reason to send.
         excused = connection.unread or connection.waiting
         if excused or connection.received - known.received >= self._patience.least_bytes:
             known.slow_since, known.received = now, connection.received
