@@ -21,7 +21,7 @@ _ID_BYTES = 20
 
 
 def new_upload_id() -> str:
-    """A random id of 160 bits, for a session that is opened by an event: it names the file, the stream and the session."""
+    """A random id of 160 bits, for a session that is opened by an event: it names file, stream and session."""
     return secrets.token_hex(_ID_BYTES)
 
 

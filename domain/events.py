@@ -1,4 +1,4 @@
-"""All event types, imported here so that they are declared. Code that decodes events, or lists their types, uses this file."""
+"""All event types. They are imported here so that they are declared before an event is decoded or its type listed."""
 
 from domain.blob import BlobCommitted
 from domain.event import decode, event_types, readable_versions

@@ -110,8 +110,8 @@ class _Opened:
 class Store:
     """One log of events in a Postgres database, for one process and any number of its threads.
 
-    Connections are opened by the first call, in the process that makes it. `clock` dates stored content and nothing
-    else; commands bring their own time. `allow_clock_skew` is for tests. `append_connect` replaces the way the
+    Connections are opened by the first call, in the process that makes it. `clock` dates only stored content and sets;
+    commands bring their own time. `allow_clock_skew` is for tests. `append_connect` replaces the way the
     combiner connects. `board` is told of every change before it is sent, where the server has one.
     """
 
@@ -159,7 +159,10 @@ class Store:
         return decode_outcome(answer)
 
     def put_content(self, content: Content) -> None:
-        """Store content durably, for an append that names it; again is no change (rule: content before the append)."""
+        """Store content durably, for an append that names it (rule: content before the append).
+
+        Storing it again changes nothing.
+        """
         values = (content.digest, content.body, content.facts, self._clock())
         try:
             self._reader.rows(_PUT_CONTENT, values)
@@ -234,7 +237,7 @@ class Store:
     def marks(self, keys: Collection[str]) -> dict[str, Mark]:
         """The log's epoch and a number that each event of the key raises, for each key, all at one moment.
 
-        A stream can be asked for like a key.
+        A stream can be given like a key.
         """
         return {key: (epoch, position) for key, epoch, position in self._reader.rows(_MARKS, (list(keys),))}
 

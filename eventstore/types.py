@@ -170,7 +170,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class SealKey:
-    """A secret by which processes of this log seal what they give out; no text of it shows the secret."""
+    """A secret by which processes of this log seal ids; its text form does not show it."""
 
     id: int
     secret: bytes = field(repr=False)
@@ -178,9 +178,9 @@ class SealKey:
 
 @dataclass(frozen=True, slots=True)
 class LogInfo:
-    """The log's own row: its partitions, its epoch (rule: epochs), and where its schema stands.
+    """The log's own row: its partitions, its epoch (rule: epochs), and the revision of its schema.
 
-    `read_only`: whether the database takes no writes now, a standby or so set.
+    `read_only` is True if the database takes no writes now, as a standby or by a setting.
     """
 
     partitions: int
@@ -199,7 +199,7 @@ Clock = Callable[[], datetime]
 
 
 class StoreError(Exception):
-    """Base of what the store raises."""
+    """Base of the errors that the store raises."""
 
 
 class StoreUnavailable(StoreError):
@@ -211,7 +211,7 @@ class AppendRejected(StoreError):
 
 
 class FeatureNotInUse(StoreError):
-    """Some live processes would not understand what was to be written, so nothing was. Answer 503."""
+    """Some live processes would not understand the events, so nothing was appended. Answer 503."""
 
     def __init__(self, name: str, lacking: Sequence[str]) -> None:
         super().__init__(f"{name} is used once every process has it; these do not: {', '.join(lacking)}")

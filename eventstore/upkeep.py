@@ -1,4 +1,4 @@
-"""Tasks that keep a log's tables from growing without need: each in slices, at a cost in proportion to what goes."""
+"""Tasks that keep a log's tables from growing without need, in slices whose cost follows what they remove."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,7 +63,7 @@ class Upkeep:
         self._reader = Reader(conninfo, pool_size=1, timeout_s=timeout_s, name="tagtrail-keeper")
 
     def sweep_content(self, kept: timedelta) -> Step:
-        """Delete content that no event names, once it was stored so long ago; each is looked at once."""
+        """Delete content that no event names and that was stored so long ago; each content is looked at once."""
         looked_at, swept = self._reader.row(SWEEP_CONTENT, (self._clock() - kept, CONTENT_SLICE))
         return Step(int(swept), looked_at > 0)
 
@@ -72,7 +72,7 @@ class Upkeep:
         return int(self._reader.row(NEW_CONTENT, (self._clock() - kept, COUNTED_MAX))[0])
 
     def sweep_sets(self, kept: timedelta) -> Step:
-        """Delete sets to which no stream has referred for so long; each is looked at when that may have become so."""
+        """Delete sets to which no stream has referred for so long; each is looked at when that may be true."""
         removed, more = self._reader.row(SWEEP_SETS, (self._clock() - kept, MEMBERS_SLICE))
         return Step(int(removed), bool(more))
 
@@ -106,7 +106,7 @@ class Upkeep:
         return int(self._reader.row(SEAL_KEYS_OVER, (self._clock() - kept,))[0])
 
     def backfill(self) -> Step:
-        """Do a slice of what a migration left to be done while the registry serves; it goes on where it was."""
+        """Do a slice of the work that a migration left to be done while the registry serves."""
         undone = self._reader.rows(_UNDONE, (list(_BACKFILLS),))
         if not undone:
             return Step(0)

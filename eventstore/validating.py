@@ -19,7 +19,7 @@ Mark = tuple[int, int]
 
 @dataclass(slots=True)
 class _Round:
-    """One question for all who wait for it."""
+    """One question for all requests that wait for it."""
 
     keys: set[str] = field(default_factory=set)
     led: bool = False
@@ -32,7 +32,7 @@ class Validator:
     """Marks of keys, for any number of threads; `ask` brings those of many keys by one statement.
 
     A request joins only a question that was not sent yet: one under way may have been answered before the last write
-    that the request's client was acknowledged.
+    that was acknowledged to the request's client.
     """
 
     at_once = False
@@ -54,7 +54,7 @@ class Validator:
             self._lead(joined)
         joined.over.wait()
         if joined.problem is not None:
-            raise StoreUnavailable(f"what is kept could not be validated: {joined.problem}") from joined.problem
+            raise StoreUnavailable(f"kept answers could not be validated: {joined.problem}") from joined.problem
         return joined.marks[key]
 
     def holds(self, key: str, ticket: Mark) -> bool:

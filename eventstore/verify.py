@@ -1,6 +1,6 @@
-"""Checks that the log is whole and agrees with what is kept beside it (rule: refs beside streams).
+"""Checks that the log is whole and agrees with the tables beside it (rule: refs beside streams).
 
-What is kept beside it can be made anew from the events.
+Those tables can be made anew from the events.
 """
 
 from dataclasses import dataclass
@@ -82,14 +82,14 @@ SELECT 'position ' || e.position, 'its content ' || e.content || ' is missing'
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One difference from what the events say: its subject and its kind."""
+    """One difference from the events: its subject and its kind."""
 
     about: str
     what: str
 
 
 def verify(url: str, *, log_id: int = 0, faults_max: int = FAULTS_MAX) -> list[Fault]:
-    """The faults of the log and of what is kept beside it, at one moment.
+    """The faults of the log and of the tables beside it, at one moment.
 
     This reads the whole log while appends go on. It lists at most `faults_max` faults of each kind.
     """

@@ -1,4 +1,4 @@
-"""The window of schemas that this program serves, and of programs that a schema lets serve.
+"""The window of schemas that this program serves, and the window of programs that a schema lets serve.
 
 A program says the least schema that it can serve, and the newest that it knows. A database says the schema at which it
 stands, and the oldest program that may serve it: `serves_from`, the newest revision that such a program must know.
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 # The newest revision that this program knows: the head of `eventstore/migrations/versions`.
 REVISION = "0012"
-# The oldest revision that this program can serve. Raised with what the program begins to need of a newer one.
+# The oldest revision that this program can serve. It is raised when the program begins to need something of a newer
+# one.
 LEAST = "0011"
-# Programs that know this one declare what they handle, and heed what is in use (eventstore/features.py).
+# Programs that know this revision declare the features that they handle, and heed those in use
+# (eventstore/features.py).
 FIRST_WITH_FEATURES = "0006"
 # A program from before there were windows knows exactly this revision, which it reads in
 # `log.alembic_version`.
@@ -27,7 +29,7 @@ class Schema:
     serves_from: str
 
     def refusal(self, *, least: str = LEAST, known: str = REVISION) -> str | None:
-        """Why a program that serves schemas from `least` on and knows those up to `known` may not serve, or None."""
+        """The reason why a program that serves schemas from `least` to `known` may not serve, or None."""
         if self.revision < least:
             return (
                 f"the database stands at schema {self.revision}, this program needs schema {least}: "

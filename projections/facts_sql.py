@@ -38,7 +38,8 @@ def weight(known: Known, content: str) -> str:
 
 
 def _brief(content: str) -> str:
-    # The database writes some spaces more than we do, but never twice as much. So whatever would fit passes.
+    # The database writes some more spaces than we do, but never twice as many bytes. So everything that would fit
+    # passes.
     return f"""(
     SELECT jsonb_build_object(
                'kind', x.kind, 'artifact_type', x.artifact_type, 'platform', x.platform, 'created', x.created,

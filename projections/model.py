@@ -35,7 +35,7 @@ class Known(Enum):
 
 
 class FoldFailed(Exception):
-    """A fold cannot take an event: the key is parked, and what depends on it is answered 503 (rule: parked keys)."""
+    """A fold cannot take an event: the key is parked, and answers that depend on it are 503 (rule: parked keys)."""
 
     def __init__(self, model: str, key: str, position: int) -> None:
         super().__init__(f"read model {model} cannot take the event at position {position} of {key}")
@@ -98,7 +98,7 @@ class Model:
     def apply(self, rows: Rows, happened: Happened) -> None:
         """Fold one event if the model takes its type; every row that it may touch must be in `rows`, if it exists.
 
-        Raises FoldFailed from whatever the fold raised, but lets MACHINE_FAULTS pass.
+        Raises FoldFailed from any error of the fold, but lets MACHINE_FAULTS pass.
         """
         if happened.event.TYPE not in self.types:
             return

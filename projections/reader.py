@@ -1,7 +1,7 @@
 """Asks read models: one SQL statement brings rows and the tail of the log (rule: one statement).
 
-The tail is what the read model does not know yet, so a write is visible at once (rule: read your writes). Two
-statements, rows before checkpoint, would miss acknowledged writes: the projector may commit between them.
+The tail has the events that the read model has not folded yet, so a write is visible at once (rule: read your writes).
+Two statements, rows before checkpoint, would miss acknowledged writes: the projector may commit between them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def key_tail(models: Sequence[str]) -> str:
 def stream_tails(models: Sequence[str], types: Iterable[type[Event]], *streams: str) -> str:
     """SQL of the last event of each of these streams of the key %(key)s that one of the named models has not folded.
 
-    The last is all there is to know where each event of these types says everything of its stream. So it takes the
+    Each event of these types says everything of its stream, so the last one is enough. So the question takes the
     same time however far the models are behind. Streams are SQL. Usually the key has no event that is not folded, which
     one probe of an index tells; no stream is looked at then.
     """
@@ -90,7 +90,7 @@ def log_tail(model: str, condition: str, *, facts: str | None = None) -> str:
     """SQL of the events `e` that the model has not folded and that meet `condition` (rule: tails of many keys).
 
     They are, in each partition, those past its checkpoint, and those of parked keys from where these are parked.
-    `facts` is SQL of what is known of the content `f` of each.
+    `facts` is SQL of the known facts of the content `f` of each.
     """
     past = _events(f"e.partition = k.partition AND e.position > k.position AND {NO_END} AND {condition}")
     parked = _events(f"e.key = p.key AND e.position BETWEEN p.position AND k.position AND {condition}")

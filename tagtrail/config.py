@@ -39,7 +39,7 @@ _SECRETS = ("database", "kafka_password")
 
 
 class WrongOption(Exception):
-    """The settings cannot be used; the message says which and why."""
+    """The settings cannot be used; the message names the option and the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from protocol.gates import AddressGate, TooMany
 from protocol.messages import Answer
 
 _RETRY_AFTER_S = 5
-# A thread that waits for the interpreter wakes up at this interval to ask for it. When a thousand downloads began at
-# once, with Python's own 5 ms, their waking up took all the time, and nobody else was served.
+# A thread that waits for the interpreter wakes up at this interval to ask for it. With Python's own 5 ms, a thousand
+# downloads that began at once took all the time by waking up, and nobody else was served.
 _SWITCH_INTERVAL_S = 0.005
 _SWITCH_INTERVAL_S_EACH = 0.00005
 

@@ -1,4 +1,4 @@
-"""Reads and throws away the rest of a body whose answer is there already.
+"""Reads and throws away the rest of a body whose request was already answered.
 
 A connection that is closed with bytes unread is reset by the kernel, and a reset overtakes the answer: the client would
 see "broken pipe" and no status. So an answer that is given before the body was read keeps its thread until the rest
@@ -137,7 +137,7 @@ class Drain:
 class _Drained:
     """An answer with work to do once all of it was handed over.
 
-    To read a body that waits for 100 Continue tells the client to send it, unless the answer is on its way. It is on
+    Reading a body that waits for 100 Continue tells the client to send it, unless the answer is on its way. It is on
     its way when the server takes no more blocks. The server takes a few before it begins, so empty ones are offered.
     """
 

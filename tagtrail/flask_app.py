@@ -1,4 +1,4 @@
-"""The Flask application for all but pulls and pushes. Errors leave it as exceptions, which the WSGI shell answers."""
+"""The Flask application for requests that are no pulls or pushes. The WSGI shell answers its exceptions."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -27,13 +27,17 @@ class Keeping(Collector):
                 rows = connection.exec_driver_sql(TASK_STATES, {"lease": LEASE}).all()
         except DBAPIError:
             return
-        yield GaugeMetricFamily("tagtrail_keeper_up", "Whether a keeper does the upkeep", int(rows[0].up))
+        yield GaugeMetricFamily("tagtrail_keeper_up", "1 if a keeper does the upkeep", int(rows[0].up))
         success = GaugeMetricFamily(
-            "tagtrail_keeper_last_success_timestamp_seconds", "When a task last went well, 0 if never", labels=["task"]
+            "tagtrail_keeper_last_success_timestamp_seconds",
+            "Last time that a task went well, 0 if never",
+            labels=["task"],
         )
-        failing = GaugeMetricFamily("tagtrail_keeper_failing", "Whether its last round failed", labels=["task"])
-        backlog = GaugeMetricFamily("tagtrail_keeper_backlog", "What waited after its last round", labels=["task"])
-        removed = CounterMetricFamily("tagtrail_keeper_removed", "What it has removed so far", labels=["task"])
+        failing = GaugeMetricFamily("tagtrail_keeper_failing", "1 if its last round failed", labels=["task"])
+        backlog = GaugeMetricFamily(
+            "tagtrail_keeper_backlog", "Things that waited after its last round", labels=["task"]
+        )
+        removed = CounterMetricFamily("tagtrail_keeper_removed", "Things that it has removed so far", labels=["task"])
         for row in rows:
             if row.name is not None:
                 success.add_metric([row.name], float(row.succeeded_s or 0))

@@ -47,7 +47,7 @@ def configure(settings: Settings, process_name: str) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries tell too much at level info; an operator needs only their warnings.
+    # Libraries log too much at level info; an operator needs only their warnings.
     root.setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
     # kafka-python logs each try to reach a broker; the relay and the feed log once that it is away.
     logging.getLogger("kafka").setLevel(level if level == logging.DEBUG else logging.CRITICAL)
@@ -139,8 +139,8 @@ def access_line(
     request_id: str,
     address: str,
 ) -> None:
-    """Log one served request. The query is left out, because it may hold secrets, and so is the seal of an upload's id,
-    with which whoever reads the log could go on with the upload.
+    """Log one served request. The query is left out, because it may hold secrets. The seal of an upload's id is left
+    out, because a reader of the log could go on with the upload.
     """
     _logger.info(
         "request",

@@ -69,7 +69,7 @@ class Standings(Collector):
     def collect(self) -> Iterator[Metric]:
         """All gauges. If the database is away or too slow, there is only the gauge that says so."""
         up, found = self._ask()
-        yield _gauge("tagtrail_database_up", "Whether the database answers", int(up))
+        yield _gauge("tagtrail_database_up", "1 if the database answers", int(up))
         if found is None:
             return
         yield _gauge("tagtrail_log_position", "Position of the last event", found.head)
@@ -97,7 +97,7 @@ class Standings(Collector):
 def _of_relay(relay: RelayStatus) -> Iterator[Metric]:
     yield _gauge("tagtrail_relay_position", "Position up to which the log was published", relay.position)
     yield _gauge("tagtrail_relay_lag_events", "Events that were not published yet", relay.lag)
-    yield _gauge("tagtrail_relay_failing", "Whether something keeps the relay", int(relay.problem is not None))
+    yield _gauge("tagtrail_relay_failing", "1 if something keeps the relay", int(relay.problem is not None))
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
@@ -118,8 +118,8 @@ def _of_models(found: Status) -> Iterator[Metric]:
         parked = sum(key.live and key.model == each.name for key in found.parked)
         families["parked"].add_metric([each.name], parked)
     yield from families.values()
-    filled = GaugeMetricFamily("tagtrail_rebuild_position", "How far a rebuild has folded the log", labels=["model"])
-    target = GaugeMetricFamily("tagtrail_rebuild_target", "How far it is to fold it", labels=["model"])
+    filled = GaugeMetricFamily("tagtrail_rebuild_position", "Position that a rebuild has reached", labels=["model"])
+    target = GaugeMetricFamily("tagtrail_rebuild_target", "Position that it is to reach", labels=["model"])
     for each in found.builds:
         if each.state == FILLING:
             filled.add_metric([each.name], each.filled)

@@ -271,7 +271,7 @@ _GIB = 1 << 30
 _DAY = 86400
 
 OPTIONS: tuple[Option, ...] = (
-    Option("listen", read_listen, _is("127.0.0.1:5000"), "Address to serve on; port 0 takes a free one.", "HOST:PORT"),
+    Option("listen", read_listen, _is("127.0.0.1:5000"), "Address to serve on; port 0 takes a free port.", "HOST:PORT"),
     Option("data", read_folder, lambda _: read_folder("./data"), "Folder of the blobs and the database.", "DIR"),
     Option(
         "database",
@@ -285,7 +285,7 @@ OPTIONS: tuple[Option, ...] = (
         "threads",
         whole(4, 4096),
         _is(256),
-        "Requests that one worker serves at a time, besides those whose client reads a long answer.",
+        "Requests that one worker serves at a time, besides downloads.",
         "N",
     ),
     Option(
@@ -302,7 +302,7 @@ OPTIONS: tuple[Option, ...] = (
         "insecure_open",
         read_switch,
         _is(False),
-        "Serve on an address that others can reach although nobody has to log in.",
+        "Serve on an address that others can reach, although nobody has to log in.",
         "",
         switch=True,
     ),
@@ -334,7 +334,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("access_log", read_switch, _is(False), "One line for each request.", "", switch=True),
     Option("manifest_bytes_max", size(1 << 10, 64 << 20), _is(10 << 20), "Largest manifest.", "BYTES"),
     Option(
-        "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload this long idle is dropped.", "TIME"
+        "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload idle for this long is dropped.", "TIME"
     ),
     Option(
         "client_address_days",
@@ -428,7 +428,7 @@ OPTIONS: tuple[Option, ...] = (
         "",
         switch=True,
     ),
-    Option("kafka", read_kafka, _is(None), "Kafka that feeds the read models; else the log does.", "HOST:PORT,…"),
+    Option("kafka", read_kafka, _is(None), "Brokers that feed the read models; else the log does.", "HOST:PORT,…"),
     Option(
         "kafka_security_protocol",
         choice("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
@@ -436,7 +436,7 @@ OPTIONS: tuple[Option, ...] = (
         "Protocol to reach Kafka: plaintext, ssl, sasl_plaintext or sasl_ssl.",
         "NAME",
     ),
-    Option("kafka_ca_file", read_file, _is(None), "Certificates of those who may sign Kafka's (PEM).", "FILE"),
+    Option("kafka_ca_file", read_file, _is(None), "Authorities that may sign Kafka's certificate (PEM).", "FILE"),
     Option("kafka_cert_file", read_file, _is(None), "Certificate to show to Kafka (PEM).", "FILE"),
     Option("kafka_key_file", read_file, _is(None), "Key of that certificate (PEM).", "FILE"),
     Option(

@@ -1,7 +1,7 @@
 """The WSGI shell of an API process: request ids, pulls and pushes before Flask, answers for errors, the access log.
 
-Plain functions serve what every pull and push asks for: GET and HEAD of /v2/, manifests and blobs, uploads, PUT of a
-manifest. Flask would take three quarters of the time of such a GET, and a fifth of what a request of an upload takes.
+Plain functions serve the requests of every pull and push: GET and HEAD of /v2/, manifests and blobs, uploads, PUT of a
+manifest. Flask would take three quarters of the time of such a GET, and a fifth of the time of an upload's request.
 """
 
 import time
@@ -147,7 +147,7 @@ class Application:
             return _unavailable("the storage does not take or give bytes, try again", request_id)
         except MemoryError as problem:
             logs.error_with_trace(request_id, problem)
-            return _unavailable("this process has not enough memory at the moment, try again", request_id)
+            return _unavailable("this process does not have enough memory at the moment, try again", request_id)
         except Exception as problem:  # noqa: BLE001 - the outermost handler: logged with its trace, answered with its id
             logs.error_with_trace(request_id, problem)
             return error_answer(error(Code.UNKNOWN, "internal error", {"request_id": request_id}))

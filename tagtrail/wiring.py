@@ -159,7 +159,7 @@ def start_beside(rooms: Rooms) -> threading.Event:
 
 
 def _open_store(store: Store, stop: threading.Event) -> None:
-    """Open the store before it is needed, because that settles what a dead worker left open on the board."""
+    """Open the store before it is needed, because that settles the cells that a dead worker left open on the board."""
     while not stop.is_set():
         try:
             store.head()

@@ -1,4 +1,4 @@
-"""The board as an API process has it: told of changes by the store, asked by whoever keeps answers."""
+"""The board as an API process has it: the store tells it of changes, and the cache of answers asks it."""
 
 import os
 from collections.abc import Collection
@@ -12,9 +12,9 @@ from eventstore.types import AppendRejected, Command, Expand, NewEvent
 class Board:
     """One process's part of its server's board, opened after any fork.
 
-    `path` names the memory, as the server has it open. Streams whose names begin with one of `ignored` are those on
-    which no answer that is kept depends. Those that begin with one of `apart` are keys of their own: an answer about
-    their event's key does not depend on them, and who keeps one about them names the stream as its key.
+    `path` names the memory, as the server has it open. No kept answer depends on streams whose
+    names begin with one of `ignored`. Those that begin with one of `apart` are keys of their own: an answer about
+    their event's key does not depend on them, and an answer about them is kept under the stream as its key.
     """
 
     at_once = True
@@ -34,7 +34,7 @@ class Board:
         return self._writer
 
     def cells_changed(self, command: Command) -> Collection[int]:
-        """The cells of the keys whose answers the command may change. Raises AppendRejected if that cannot be known."""
+        """The cells of the keys whose answers the command may change. Raises AppendRejected if it may be any."""
         keys = (self._key_of(event) for event in command.events)
         return {cell_of(key) for key in keys if key is not None}
 

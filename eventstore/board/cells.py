@@ -126,13 +126,13 @@ class Cells:
             self._words[start + cell] += 1
 
     def end(self, place: int, cells: Iterable[int]) -> None:
-        """Say that the outcome of what was begun is known."""
+        """Say that the outcome of the appends that were begun is known."""
         start = self._starts[place] + CELLS
         for cell in cells:
             self._words[start + cell] += 1
 
     def settle(self, place: int) -> None:
-        """Say that the outcome of all that was ever begun at this place is known."""
+        """Say that the outcome of all appends that were ever begun at this place is known."""
         words, start = self._words, self._starts[place]
         for first in range(start, start + CELLS, 256):
             if words[first : first + 256] != words[first + CELLS : first + CELLS + 256]:

@@ -1,4 +1,4 @@
-"""A process's place on the board, where the combiner's thread says what it changes (rule: places have epochs)."""
+"""A process's place on the board, where the combiner's thread notes its changes (rule: places have epochs)."""
 
 import fcntl
 import os

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import psycopg
 
 CHANNEL = "es_event"
-# For so long nothing must have come before it is worth listening.
+# It is worth listening only after nothing has come for so long.
 QUIET_S = 1.0
-# Should a notification be lost, as with a proxy that shares connections, what it would have told is found so late.
+# If a notification is lost, as with a proxy that shares connections, its change is found after this time.
 LOOK_S = 5.0
 # `stop` is looked at so often.
 _SLICE_S = 0.5

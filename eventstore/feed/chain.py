@@ -1,4 +1,4 @@
-"""The log's own sequence, made of what Kafka gives (rule: records name the one before).
+"""The log's own sequence, made from Kafka's records (rule: records name the one before).
 
 Duplicates are left out and the events of holes are read from the store.
 """
@@ -15,7 +15,7 @@ ReadStore = Callable[[int, int], tuple[list[Recorded], int]]
 
 @dataclass(slots=True)
 class Run:
-    """The events that follow a position without a gap, and counts of what had to be repaired.
+    """The events that follow a position without a gap, and counts of the repairs.
 
     Everything up to `position` is in `events`, those at `missed` from the store; `next_offset` is where the topic goes
     on. `complete` is False if a hole was larger than a batch, or the run was cut: give the same records again then.
@@ -47,8 +47,8 @@ class Run:
 def follow(last: int, records: Sequence[FeedRecord], epoch: int, head: int, read_store: ReadStore) -> Run:
     """The events that the records of one partition add for a reader at position `last`.
 
-    A record of another epoch, or beyond the head of the log, tells of a log that is no more: it is left out, and what
-    stands there now comes from the store.
+    A record of another epoch, or beyond the head of the log, tells of a log that is no more: it is left out, and the
+    present events of its positions come from the store.
     """
     run = Run(last)
     for record in records:

@@ -17,15 +17,15 @@ from eventstore.feed.records import FeedRecord, NotOurs, record_of
 from eventstore.feed.settings import EVENTS, KafkaSettings
 
 POLL_S = 0.2
-# While its user rests, Kafka is asked so often; not before the client has asked for new partitions for a while, or it
-# would have to learn where they are when the first events come.
+# While the reader's user rests, Kafka is asked so often. New partitions are asked for without a rest for a while at
+# first, or the client would still have to learn where they are when the first events come.
 RESTING_S = 5.0
 WARM_S = 5.0
 # The identity of the topic is asked for so often, and so often while the reader's user rests. Each question takes a
 # connection of its own.
 IDENTITY_S = 5.0
 IDENTITY_RESTING_S = 30.0
-# After a rest it is not asked sooner than this, for what woke the reader must not wait for the answer.
+# After a rest it is not asked sooner than this, because the events that woke the reader must not wait for the answer.
 IDENTITY_WAKING_S = 1.0
 RETRY_S = 0.2
 RETRY_MAX_S = 2.0
@@ -58,7 +58,7 @@ class FeedEnded(Exception):
 class FeedReader:
     """The records of some partitions, in batches; silent while Kafka is away, and then goes on by itself.
 
-    Whoever reads must not believe that nothing is missing: a topic may come back empty, or cut.
+    The caller must not believe that nothing is missing: a topic may come back empty, or cut.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -76,7 +76,7 @@ class FeedReader:
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> "FeedReader":
-        """Begin to read what is assigned."""
+        """Begin to read the assigned partitions."""
         self._thread.start()
         return self
 
@@ -95,7 +95,7 @@ class FeedReader:
         self._awake.set()
 
     def get(self, timeout_s: float) -> Batch | None:
-        """The next batch, None if there is none in time. Raises FeedEnded if what reads has failed for good."""
+        """The next batch, None if there is none in time. Raises FeedEnded if reading has failed for good."""
         if self._failure is not None:
             raise FeedEnded(f"reading the feed failed: {self._failure!r}") from self._failure
         try:
@@ -118,7 +118,7 @@ class FeedReader:
         try:
             self._read_until_stopped()
         except Exception as problem:
-            # Told to whoever asks for the next batch: a thread that is silently gone would look like a quiet feed.
+            # The next call for a batch raises it: a thread that is silently gone would look like a quiet feed.
             self._failure = problem
             raise
 
@@ -168,7 +168,7 @@ class FeedReader:
                 rest_from = time.monotonic() + WARM_S
             rests = time.monotonic() > rest_from and not self._awake.is_set()
             if rests and self._awake.wait(RESTING_S):
-                # Put off by little: one that is woken again and again must come to ask too.
+                # Put off by a little only: a reader that is woken again and again must come to ask too.
                 identify_at = max(identify_at, time.monotonic() + IDENTITY_WAKING_S)
             try:
                 polled = consumer.poll(timeout_ms=int(POLL_S * 1000))

@@ -1,8 +1,8 @@
 """The keeper runs a log's tasks of upkeep, each with its own period, and notes the state of each.
 
-One keeper is active, by a lease. Every task is safe to run twice, so two that both believe to have the lease do no
-harm. A task works in slices and is broken off after a while in favour of the others. One that fails is tried again
-later, and holds up no other.
+One keeper is active, by a lease. Every task is safe to run twice, so it does no harm if two keepers both believe that
+they have the lease. A task works in slices and is broken off after a while in favour of the others. One that fails is
+tried again later, and holds up no other.
 """
 
 import logging
@@ -107,8 +107,8 @@ class Keeper:
         return done
 
     def _wrong_clock(self) -> str | None:
-        """The reason for which no task may work now. By a clock that is ahead, what is in use looks old; a time that a
-        clock far behind leaves in the database looks old to the next keeper.
+        """The reason for which no task may work now. By a clock that is far ahead, things in use look old; a time that
+        a clock far behind leaves in the database looks old to the next keeper.
         """
         if self._clock is None:
             return None

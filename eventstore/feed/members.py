@@ -1,10 +1,11 @@
 """Live processes and what each of them holds: heartbeats and leases in Postgres, by the database's clock.
 
-Leases spread the work; they are no proof. A process that was stopped may believe in a lease that another one has by
-now, so what it writes is guarded by the positions that it found.
+Leases spread the work; they are no proof. A process that stood still may believe in a lease that another one has by
+now, so its writes are guarded by the positions that it found.
 
-A process serves only while it is registered, for a time that by its own clock ends before others take it for dead. So
-whoever puts a feature to use asks all that serve (eventstore/features.py); who comes later, and lacks one, is told.
+A process serves only while it is registered, for a time that by its own clock ends before others take it for dead. So a
+process that puts a feature to use asks all that serve (eventstore/features.py), and a process that comes later and
+lacks one is told so.
 """
 
 import contextlib
@@ -70,7 +71,7 @@ def only(lease: str) -> Wants:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process as others see it: read models (`shapes`) that it asks for or feeds, what it handles, what it knows."""
+    """A process as others see it: read models (`shapes`) that it asks for or feeds, and its features and schema."""
 
     kind: str
     shapes: frozenset[str] = frozenset()
@@ -119,7 +120,7 @@ class Membership:
 
     @property
     def refusal(self) -> str | None:
-        """Why this process must not serve, None if it may: it is registered, and nothing forbids it."""
+        """The reason why this process must not serve; None if it is registered and nothing forbids it."""
         return None if time.monotonic() < self._registered_until else self._refusal
 
     def wait_tried(self, seconds: float) -> None:

@@ -1,1 +1,1 @@
-"""Builds are filled from the log, compared, swapped, verified and removed when they are over."""
+"""Builds are filled from the log, compared, swapped, verified, and removed when nobody needs them any more."""

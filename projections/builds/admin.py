@@ -18,7 +18,7 @@ from projections.statements import statement
 # count of all would cost most when things are worst.
 COUNTED_EVENTS_MAX = 1000
 
-# The time of the first event that a build has not folded tells since when it is behind.
+# The first event that a build has not folded tells by its time how long the build has been behind.
 _BEHIND = statement(
     """
 SELECT c.build, c.partition, c.position,
@@ -80,9 +80,9 @@ class BuildStatus:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """The progress of the relay; `problem` is what keeps it from going on.
+    """The progress of the relay; `problem` is the reason why it does not go on.
 
-    `known` says whether a relay was alive during the last ten minutes; one that ended in order is not known any more.
+    `known` is True if a relay was alive during the last ten minutes; one that ended in order is not known any more.
     """
 
     position: int
@@ -95,7 +95,7 @@ class RelayStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The position of the log's last event, its epoch, every build, what is parked, and the relay."""
+    """The position of the log's last event, its epoch, every build, the parked keys, and the relay."""
 
     head: int
     epoch: int

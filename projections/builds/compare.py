@@ -21,7 +21,7 @@ _PYTHON_EVENTS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The difference between a table and what is expected, at a position of the log.
+    """The difference between a table and the expected one, at a position of the log.
 
     `buckets` of 256 differ; in them rows are `missing`, `unexpected` or `differing`. `samples` are a few of them:
     (what is wrong, columns as expected or found). `keys` are the repositories concerned.
@@ -91,7 +91,7 @@ SELECT CASE WHEN {found_key} IS NULL THEN 'missing' WHEN {expected_key} IS NULL 
  WHERE NOT ({same}) AND NOT coalesce(f.repository, x.repository) = ANY(%(without)s)
 """
 _MASK = sql.Literal(BUCKETS - 1)
-# Of a table that is wholly wrong all rows differ, and they need not fit into memory.
+# If a table is wholly wrong, all rows differ, and they may not fit into memory.
 _STREAMED = {"stream_results": True, "max_row_buffer": 1000}
 
 
@@ -192,7 +192,7 @@ SELECT d.repository FROM (
 
 
 def differs_from_python(connection: sa.Connection, made: Build, keys: Iterable[str]) -> set[str]:
-    """The keys whose rows in the build differ from what the Python fold makes of their events from nothing."""
+    """The keys whose rows in the build differ from those that the Python fold makes of their events from nothing."""
     wanted = sorted(keys)
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         positions = positions_of(connection, made.id)

@@ -1,7 +1,7 @@
 """Fills new builds from the whole log by the set fold, for several models at once, so that the log is read once.
 
-Each range of the log is folded for every model in one short transaction that notes its progress, so that a fill that
-was broken off is resumed. The log is cut into stripes, one for each connection that folds.
+Each range of the log is folded for every model in one short transaction that notes its progress, so that a
+broken-off fill can be resumed. The log is cut into stripes, one for each connection that folds.
 """
 
 import secrets
@@ -141,7 +141,7 @@ def _finished(database_url: str, made: Build) -> Build:
     with engine_for(database_url).begin() as connection:
         finished = build_tables.finish(connection, made, FOLLOWING)
         # A table that was just filled has no statistics, and its first readers would pay for that. A small sample
-        # does until autovacuum takes a larger one.
+        # is enough until autovacuum takes a larger one.
         connection.exec_driver_sql("SET LOCAL default_statistics_target = 10")
         connection.exec_driver_sql(f"ANALYZE {made.table}")
         return finished

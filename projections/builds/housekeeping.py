@@ -34,7 +34,7 @@ UPDATE readmodel.build AS b
            ELSE coalesce(b.keep_until, clock_timestamp() + %(keep)s * interval '1 second') END
  WHERE NOT b.model = ANY(%(ours)s) AND b.state = 'live'
 """
-# A shape that is over goes with all its builds, whatever they were kept for.
+# A shape that nobody asks for goes with all its builds, for whatever reason they were kept.
 _OVER = """
 SELECT live.model, array_agg(b.id) FROM readmodel.build AS live JOIN readmodel.build AS b ON b.model = live.model
  WHERE live.state = 'live' AND live.keep_until < clock_timestamp() GROUP BY live.model
@@ -109,7 +109,7 @@ class Housekeeping:
         _log.warning("read model %s was filled from the log: %d rows", model.name, done.rows)
 
     def _try(self, what: str, work: Callable[[], None]) -> None:
-        """Do it, unless it has failed lately. So one model that cannot be filled does not hold up the others."""
+        """Fill the models, unless that has failed lately. So a model that cannot be filled holds up no other."""
         if not self._pauses.over(what):
             return
         try:

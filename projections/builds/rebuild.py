@@ -2,7 +2,7 @@
 
 1. The set fold fills the next build range by range, each in a short transaction that notes its progress. A fill that
    was broken off is resumed.
-2. The Python fold catches up with what was appended meanwhile.
+2. The Python fold catches up with the events that were appended meanwhile.
 3. Both builds are compared at one position. Rows that differ are folded a third time, by Python from nothing, to tell
    which build is right. If the live build has hardly begun, some repositories are folded by Python instead.
 4. One transaction points the views at the new build. The old one stays fed for a while (rule: views of one build).
@@ -65,7 +65,7 @@ class Rebuilt:
 def rebuild(database_url: str, model: Model, *, progress: Progress | None = None, keep_s: float = KEEP_S) -> Rebuilt:
     """Replace the live build of a model by one that is folded from the whole log.
 
-    It may be broken off at any moment and called again; it then resumes, also what `fold` began. Raises
+    It may be broken off at any moment and called again; it then resumes its own work, and that of `fold`. Raises
     RebuildRefused if another rebuild of the model runs, or if the two folds disagree.
     """
     with engine_for(database_url).connect() as connection, _alone(connection, model):
@@ -155,7 +155,7 @@ def _compared(database_url: str, connection: sa.Connection, made: Build) -> Diff
 
 
 def _judge(connection: sa.Connection, made: Build, keys: Iterable[str]) -> None:
-    """Fold these keys by Python from nothing: if that is not what the SQL fold made, nothing is swapped."""
+    """Fold these keys by Python from nothing: if the SQL fold made other rows, nothing is swapped."""
     try:
         wrong = compare.differs_from_python(connection, made, keys)
     except FoldFailed as problem:

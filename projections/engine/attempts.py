@@ -49,7 +49,7 @@ class Attempts:
         try:
             moved = work(failures.count >= TRIES)
         except MACHINE_FAULTS:
-            # The caller closes the connection, which undoes what was begun.
+            # The caller closes the connection, which undoes the transaction.
             raise
         except Exception as problem:
             connection.rollback()

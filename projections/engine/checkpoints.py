@@ -1,7 +1,8 @@
 """Moves builds on: their rows and their checkpoint change in one transaction, whichever feed gives the events.
 
-The checkpoint's rows are locked before anything is read (rule: checkpoint first). The position that stands there then
-judges what a feed gives, not what a process remembers: of two projectors the later one finds the work done.
+The checkpoint's rows are locked before anything is read (rule: checkpoint first). Events of a feed are then judged by
+the position that stands there, and not by what a process remembers: of two projectors the later one finds the work
+done.
 """
 
 import logging
@@ -160,7 +161,7 @@ def apply(
 
 
 def is_poison(problem: Exception) -> bool:
-    """True if an event is to blame: its fold failed, or the database does not take what the fold made of it.
+    """True if an event is to blame: its fold failed, or the database does not take the rows that the fold made of it.
 
     All other failures come from the machine, the database or the program, and no repository is parked for them.
     """
@@ -183,7 +184,7 @@ def _fold_by_key(connection: sa.Connection, build: Build, events: Sequence[Recor
 
 
 def _failure(connection: sa.Connection, build: Build, events: Sequence[Recorded]) -> Exception | None:
-    """Fold the events in a transaction of their own. Answers the failure, after it was undone, or None."""
+    """Fold the events in a transaction of their own. Answers the failure, after its changes were undone, or None."""
     try:
         with connection.begin_nested():
             fold_into(connection, build.model, build.table, events)

@@ -20,7 +20,8 @@ from projections.statements import all_of, columns, statement
 CHUNK_REFERENCES = 10_000
 # The most that one transaction folds; one event may have more.
 TRANSACTION_REFERENCES = 50_000
-# Contents are asked for in parts that grow by this factor up to so many: of very large ones few are of use at a time.
+# Contents are asked for in parts that grow by this factor up to so many. If they are very large, only few are of use at
+# a time.
 _ASKED_FIRST, _ASKED_MORE, _ASKED_MAX = 16, 4, 500
 
 # Each partition is read by its own index, from its own position (rule: costs of what is asked for). Only types that we
@@ -108,7 +109,7 @@ def read_batch(
     positions: Mapping[int, int],
     limit: int | None = None,
 ) -> tuple[list[Recorded], int]:
-    """Read a range as far as one transaction should fold it; answers the position up to which these are all."""
+    """Read a range as far as one transaction should fold it; answers the position up to which it is complete."""
     events = read_range(connection, model, after, upto, positions, limit)
     if limit is not None and len(events) == limit:
         upto = events[-1].position
@@ -140,7 +141,7 @@ def fitting(connection: sa.Connection, model: Model, events: Sequence[Recorded])
 
 
 def fold_into(connection: sa.Connection, model: Model, table: sa.Table, events: Sequence[Recorded]) -> None:
-    """Fold the events over the rows that stand in `table` and write what changed, in key order.
+    """Fold the events over the rows in `table` and write the changed ones, in key order.
 
     The facts that the log keeps beside events are brought a bounded part at a time.
     """

@@ -1,6 +1,6 @@
 """The projector's loop where Kafka feeds it (rule: Kafka is never the truth).
 
-The store gives what Kafka does not bring.
+The store gives the events that Kafka does not bring.
 """
 
 import logging
@@ -65,7 +65,7 @@ def wants(models: Sequence[Model]) -> Wants:
 
 @dataclass(slots=True)
 class _Watched:
-    """The position of a build in a partition, and since when it was neither moved by Kafka nor level with the log."""
+    """The position of a build in a partition, and the last time at which Kafka moved it or it was level."""
 
     position: int
     since: float
@@ -94,7 +94,7 @@ class KafkaFeed:
         self._active_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Fold what the feed brings into all builds of the partitions that are leased.
+        """Fold the events that the feed brings into all builds, for the partitions that are leased.
 
         Looks often while anything moves. Once all is level for a while, it waits for a notification of the database,
         which comes before the event does through Kafka.
@@ -179,7 +179,8 @@ class KafkaFeed:
     def _take(self, batch: Batch, stop: threading.Event) -> None:
         """Fold a batch into all builds.
 
-        What one of them is not done with in its turn is dropped: it is a hole then, and the store has its events.
+        Records that a build has not folded by the end of its turn are dropped. They are a hole then, and the store has
+        their events.
         """
         for build in self._builds:
             mine = {each: batch.records[each] for each in self._owned.get(build.model.id, ()) if each in batch.records}
@@ -277,7 +278,7 @@ class KafkaFeed:
         return self._attempts.failing(build) or now - watched.since > STALLED_S
 
     def _bring_along(self, build: Build, partitions: Sequence[int], stop: threading.Event) -> None:
-        """Give a build its turn: fold what the store has for the partitions until they are level, or time is up."""
+        """Give a build its turn: fold the store's events of the partitions until they are level, or time is up."""
         until, read = time.monotonic() + CATCH_UP_S, 0
 
         def step(isolate: bool) -> bool:
@@ -292,7 +293,7 @@ class KafkaFeed:
             _log.warning("the feed of %s is behind: %d events were read from the store", build.id, read)
 
     def _catch_up(self, build: Build, partitions: Sequence[int], *, isolate: bool) -> tuple[int, bool]:
-        """Fold a batch of what the store has for the partitions; answers the number of events, and True if more."""
+        """Fold a batch of the store's events of the partitions; answers their number, and True if there are more."""
         with self._connection.begin():
             locked = lock(self._connection, build, partitions)
             if locked is None:

@@ -85,13 +85,13 @@ def _rate(_: click.Context, __: click.Parameter, given: str | None) -> int | Non
 
 @blobs.command()
 @click.option("--repo", "repository", metavar="R", callback=_repository, help="Only blobs that this repository links.")
-@click.option("--rate", metavar="SIZE", callback=_rate, help="Read at most so many bytes a second.")
+@click.option("--rate", metavar="SIZE", callback=_rate, help="Read at most this many bytes a second.")
 @output_option
 @setting_options("data", "database")
 def check(
     repository: RepositoryName | None, rate: int | None, output: str, config_file: str | None, **values: Any
 ) -> None:
-    """Hash every stored blob and move damaged files to quarantine/. The exit status is 1 if there is one.
+    """Hash every stored blob and move damaged files to quarantine/. The exit status is 1 if any is found.
 
     Reads and writes go on meanwhile. A damaged blob is answered 404 from then on, so the next push of an image with
     this blob uploads it again. Ctrl-C does no harm.

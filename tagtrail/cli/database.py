@@ -36,8 +36,8 @@ def db() -> None:
     help="A role that may create roles and databases.",
 )
 @click.option("--database-name", default="tagtrail", show_default=True, metavar="NAME", help="Database to make.")
-@click.option("--owner-password", envvar="TAGTRAIL_OWNER_PASSWORD", show_envvar=True, help="Else one is made up.")
-@click.option("--app-password", envvar="TAGTRAIL_APP_PASSWORD", show_envvar=True, help="Else one is made up.")
+@click.option("--owner-password", envvar="TAGTRAIL_OWNER_PASSWORD", show_envvar=True, help="Without it one is made.")
+@click.option("--app-password", envvar="TAGTRAIL_APP_PASSWORD", show_envvar=True, help="Without it one is made.")
 @click.option("--new-passwords", is_flag=True, help="Replace the passwords of roles that are there already.")
 def init(
     admin_url: str,
@@ -87,7 +87,7 @@ def init(
     help="The database, as the owner's role (`tagtrail db init` printed it).",
 )
 def migrate(owner_url: str) -> None:
-    """Bring the schema to what this program needs. Run this before you start a new version."""
+    """Bring the schema to the revision that this program needs. Run this before you start a new version."""
     from eventstore.migrating import migrate as bring_up
 
     try:

@@ -23,7 +23,7 @@ def events() -> None:
 @events.command()
 @click.option("--repo", metavar="NAME", help="Only events of this repository.")
 @click.option("--from", "start", type=click.IntRange(1), metavar="POS", help="Begin at this position.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is appended, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
 @click.option(
     "-n", "last", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Without --from: last N."
 )

@@ -58,7 +58,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command. Ctrl-C, and a closed pipe, end it quietly."""
-    # A command says itself what its database could not do. Servers, which have a log, hear of it there as well.
+    # A command itself reports what its database could not do. For servers, which have a log, the log has it as well.
     logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     try:
         status = cli.main(standalone_mode=False)

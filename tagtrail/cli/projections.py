@@ -56,7 +56,7 @@ keep_option = click.option(
     default="1h",
     show_default=True,
     callback=_seconds,
-    help="How long the build that was live before is fed and can be gone back to.",
+    help="Time for which the build that was live before is still fed, so that you can swap back to it.",
 )
 
 
@@ -188,7 +188,7 @@ def _advancing(bar: "Progress", task: "TaskID") -> Callable[[int, int], None]:
 def swap_back(name: str, keep_s: float, config_file: str | None, **values: Any) -> None:
     """Make the build that was live before the last rebuild live again.
 
-    It is kept for as long as `rebuild --keep` said, an hour unless told otherwise.
+    It is kept for the time of `rebuild --keep`, by default an hour.
     """
     database = _folded_by_us(values, config_file)
     with _problems():

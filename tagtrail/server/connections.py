@@ -1,7 +1,7 @@
-"""Cuts off clients that take what they asked for, or send what they announced, too slowly or not at all.
+"""Cuts off clients that take an answer, or send a body, too slowly or not at all.
 
-A thread in each worker looks at its connections every few seconds. The kernel tells enough of them, whatever is being
-answered: how many bytes the client has taken and sent, and whether more wait for it.
+A thread in each worker looks at its connections every few seconds. For every kind of answer the kernel tells
+how many bytes the client has taken and sent, and whether more wait for it.
 """
 
 import sys
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Client:
-    """The time at which a client was last fast enough, and the bytes that it had taken by then.
+    """The time at which a client was last fast enough, and the number of bytes that it had taken by then.
 
     `waited` is the number that it will have taken once it has all that waited for it at the last look.
     """

@@ -1,4 +1,4 @@
-"""Finds the connections from an address, once for all who ask meanwhile.
+"""Finds the connections from an address, with one listing for all threads that ask meanwhile.
 
 Each open file has to be asked for its other end, which takes tens of milliseconds of the interpreter if thousands are
 open. Refused uploads ask, and many of them may come at the same time.

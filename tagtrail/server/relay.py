@@ -16,7 +16,7 @@ def main() -> None:
     end_with_parent(supervisor_pid())
     kafka = settings.kafka_settings
     if kafka is None:
-        raise WrongOption("no Kafka is named: the relay has nowhere to go")
+        raise WrongOption("no Kafka is named, so the relay has nothing to publish to")
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())

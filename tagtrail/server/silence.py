@@ -2,7 +2,7 @@
 
 Nothing that the server gives to the application names a request's connection. A waiting read knows its client's
 address only, and the same address may have other connections: those that are kept open between requests must live on.
-But it is known when each of them last sent an answer, and what it received. A read that waits too long belongs
+But we know when each of them last sent an answer, and how many bytes it received. A read that waits too long belongs
 to a connection that has sent no answer for as long. If its address has no more such connections than such reads, it is
 certain which they are. Otherwise it is certain once they are older than connections between requests may become.
 
