@@ -32,7 +32,7 @@ APP_ROLE = "tagtrail_app"
 TEMPLATE = "migrated"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-# What a server of tests can do without; durability stays on, because the store refuses to run without it.
+# A server of tests can do without these; durability stays on, because the store refuses to run without it.
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0777",

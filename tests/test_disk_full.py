@@ -52,7 +52,7 @@ def fill(folder: Path) -> Path:
             return filler
 
 
-def test_uploads_on_a_full_disk_are_503_and_go_on_with_room(database: Database, tmp_path: Path) -> None:
+def test_uploads_on_a_full_disk_are_503_and_go_on_with_space(database: Database, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64) as disk, registry_over(database, disk) as registry:
         layer = os.urandom(MIB)
         registry.push("u/app", "t", layer)
@@ -155,7 +155,7 @@ def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
             ready = registry.get("/readyz")
             assert ready.status_code == 503
             assert "No space left on device" in ready.get_json()["problems"][0], ready.json
-        # An event may still find space in that page. What was refused changed nothing, what was not is done.
+        # An event may still find space in that page. A refused write changed nothing, any other is done.
         path = f"/v2/u/app/manifests/{kept.pop()}"
         stands = {202: 404, 503: 200}[registry.delete(path).status_code]
         assert registry.get(path).status_code == stands

@@ -25,7 +25,7 @@ class Memory:
         kinds |= {pid: name for name, pid in server.children().items()}
         kinds |= dict.fromkeys(server.workers(), "worker")
         for pid in (server.process.pid, *server.descendants()):
-            # What is none of ours by name is a process of Postgres.
+            # A process that has none of our names is one of Postgres.
             kind = kinds.get(pid, "postgres")
             self.most[kind] = max(self.most[kind], pss(pid))
         self.samples += 1

@@ -161,7 +161,7 @@ WRITES_OF_DIGESTS = [
 ]
 DEEP = b'{"schemaVersion":2,"config":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 MANIFESTS: list[tuple[bytes, str, int, str]] = [
-    # What only other clients would read so, and what no client could.
+    # Texts that only other clients would read so, and texts that no client could read.
     (changed(manifests=[]), OCI_MANIFEST, 400, "MANIFEST_INVALID"),
     (changed(manifests=[]), OCI_INDEX, 400, "MANIFEST_INVALID"),
     (IMAGE, OCI_INDEX, 400, "MANIFEST_INVALID"),

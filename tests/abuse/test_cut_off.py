@@ -45,7 +45,7 @@ def cuts(server: RunningServer, reason: str) -> float:
 
 
 def read_until_it_ends(reader: socket.socket) -> int:
-    """The bytes that still come. What waited for a client that is cut off is thrown away."""
+    """The bytes that still come. Bytes that waited for a client that is cut off are thrown away."""
     received = 0
     try:
         while block := reader.recv(1 << 20):

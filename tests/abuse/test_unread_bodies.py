@@ -33,13 +33,13 @@ OPTIONS = {
 }
 NONE = f"/v2/a/blobs/uploads/{'a' * 40}"
 DIGEST = f"sha256:{'a' * 64}"
-# What is sent at once, then no more than this much behind the answer: a client that fills what the sockets hold.
+# A client sends so much at once, and then never more than so much behind the answer: it fills the sockets' buffers.
 BLOCK = b"x" * (64 * KIB)
 SIZES = [1, KIB, 64 * KIB, 256 * KIB, MIB, MIB + 1, 8 * MIB]
 KEPT_MAX = MIB
 SEED = 20261127
 UPLOADS = 10_000
-# How many of a hundred uploads have each size.
+# The number of uploads of each size in a hundred.
 SHARES = {KIB: 20, 16 * KIB: 18, 64 * KIB: 18, 256 * KIB: 18, MIB: 12, 4 * MIB: 8, 11 * MIB: 4, 64 * MIB: 2}
 
 # Method, path and status, by what is asked.

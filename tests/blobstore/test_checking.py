@@ -54,7 +54,7 @@ def test_a_file_that_was_healed_after_it_was_read_is_not_moved(store: DiskBlobSt
     assert not any((data / "quarantine").iterdir())
 
 
-def test_it_waits_for_a_commit_that_is_renaming(store: DiskBlobStore, data: Path) -> None:
+def test_a_check_waits_for_a_commit_that_is_renaming(store: DiskBlobStore, data: Path) -> None:
     name = put(store, CONTENT)
     damage(data)
     done = threading.Event()

@@ -44,7 +44,9 @@ def test_skopeo_copies_within_the_registry(
     assert read_blobs(tmp_path / "back") == layout.blobs()
 
 
-def test_skopeo_inspects(skopeo: Program, registry: Registry, repository: str, tmp_path: Path) -> None:
+def test_skopeo_inspects_the_image_that_it_pushed(
+    skopeo: Program, registry: Registry, repository: str, tmp_path: Path
+) -> None:
     layout = write_layout(tmp_path / "out", repository)
     _push(skopeo, layout, f"{registry.host}/{repository}:v1")
     shown = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{registry.host}/{repository}:v1").text)

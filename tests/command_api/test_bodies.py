@@ -167,7 +167,7 @@ def test_a_chunked_body_that_breaks_off_ends() -> None:
         ({"CONTENT_LENGTH": "0", "HTTP_TRANSFER_ENCODING": "chunked"}, True),
     ],
 )
-def test_whether_there_is_a_body(given: dict[str, str], expected: bool) -> None:
+def test_a_request_has_a_body_if_its_length_or_encoding_says_so(given: dict[str, str], expected: bool) -> None:
     assert has_body({"SERVER_PROTOCOL": "HTTP/1.1", **given}) is expected
 
 

@@ -110,7 +110,7 @@ def test_the_last_type_of_a_kind_wins(registry: Registry, body: bytes) -> None:
     assert registry.manifest("u/app", "v1", body, OCI_INDEX).status_code == 400
 
 
-def test_the_size_limit(registry: Registry, body: bytes) -> None:
+def test_a_manifest_above_the_size_limit_is_refused_and_one_below_is_taken(registry: Registry, body: bytes) -> None:
     """413 beyond it, with and without an announced length; 4 MB and more below it."""
     large = image(CONFIG, LAYER, annotations={f"k{n}": "x" * 10_000 for n in range(400)})
     assert registry.manifest("u/app", "large", large).status_code == 201
@@ -135,7 +135,9 @@ CONDITIONS: list[tuple[dict[str, str], bool, int]] = [
 
 
 @pytest.mark.parametrize(("headers", "exists", "status"), CONDITIONS)
-def test_conditional_pushes(registry: Registry, headers: dict[str, str], exists: bool, status: int) -> None:
+def test_a_conditional_push_succeeds_only_if_its_condition_holds(
+    registry: Registry, headers: dict[str, str], exists: bool, status: int
+) -> None:
     """Judged by what the tag names at the moment of the append."""
     old = registry.push("u/app", "v1" if exists else "v0", b"old")
     registry.blob("u/app", CONFIG)

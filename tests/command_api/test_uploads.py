@@ -222,8 +222,9 @@ def test_a_small_blob_of_other_bytes_is_nowhere_until_it_is_pushed_again(registr
 def test_a_session_whose_bytes_are_gone_is_gone_for_every_verb(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a closing PUT that renamed its bytes and could not append, or was killed between the two. Who resumes by
-    a GET must not be told to go on with what no PATCH or PUT finds. It can be ended, and uploaded anew.
+    """After a closing PUT that renamed its bytes and could not append, or was killed between the two. A client that
+    resumes by a GET must not be told to go on with a session that no PATCH or PUT finds. It can be ended, and uploaded
+    anew.
     """
     location = start(registry)
     chunk(registry, location, DATA)

@@ -69,7 +69,7 @@ def test_an_image_manifest_gives_its_facts() -> None:
         (index(manifests=[{"mediaType": OCI_INDEX, "digest": D, "size": 1}]), OCI_INDEX, OCI_INDEX),
     ],
 )
-def test_accepted(document: dict[str, Any], content_type: str, media_type: str) -> None:
+def test_a_valid_manifest_is_accepted(document: dict[str, Any], content_type: str, media_type: str) -> None:
     """All of these are pushed by real clients."""
     assert parse_manifest(json.dumps(document).encode(), content_type).media_type == media_type
 
@@ -132,7 +132,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("document", "content_type"), REFUSED)
-def test_refused(document: Any, content_type: str) -> None:
+def test_an_invalid_manifest_is_refused(document: Any, content_type: str) -> None:
     """Each would be read differently by different clients, or break a reader."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     with pytest.raises(InvalidManifest):

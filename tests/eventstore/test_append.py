@@ -91,7 +91,9 @@ def test_a_version_that_does_not_fit_is_refused(store: Store, mode: Mode) -> Non
         (Unreferenced("target"), False),
     ],
 )
-def test_conditions(store: Store, condition: Condition, holds: bool) -> None:
+def test_a_condition_that_fails_refuses_the_command_and_is_named(
+    store: Store, condition: Condition, holds: bool
+) -> None:
     """Each is judged under the lock; those that fail are named by their place."""
     store.append(command(event("a", ref="live", refers_to=("target",))))
     outcome = store.append(command(event("c"), needs=(RefIs((("nothing", None),)), condition)))

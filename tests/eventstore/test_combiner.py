@@ -83,7 +83,7 @@ def test_lost_answers_of_many_writers_lead_to_one_append_each(losing: Store) -> 
     assert losing.head() == 64
 
 
-def test_who_gives_up_is_not_appended_behind_his_back(database: Database) -> None:
+def test_a_command_that_was_given_up_is_not_appended_behind_its_callers_back(database: Database) -> None:
     """While another holds the lock: one command is under way, those behind it are withdrawn unsent."""
     with closing(Store(database.app_url, append_timeout_s=1.0)) as store:
         store.append(command())

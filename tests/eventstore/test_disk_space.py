@@ -5,7 +5,7 @@ import psycopg
 from eventstore.disk_space import KEPT_S, DiskSpace
 
 
-def test_only_a_lack_of_room_is_kept_and_only_until_a_write_or_a_while() -> None:
+def test_only_a_lack_of_space_is_kept_and_only_until_a_write_or_a_while() -> None:
     now = 0.0
     disk = DiskSpace(lambda: now)
     disk.failed(psycopg.errors.DeadlockDetected("deadlock"))

@@ -92,7 +92,7 @@ def test_who_refers_to_a_target_is_known_and_replaced(store: Store) -> None:
     assert store.referring_streams("x", 10) == []
 
 
-def test_the_log_says_what_it_is(store: Store) -> None:
+def test_the_log_tells_its_partitions_epoch_and_schema(store: Store) -> None:
     """Partitions, epoch, schema, and whether the database takes writes."""
     info = store.log_info()
     assert (info.partitions, info.epoch, info.read_only) == (16, 1, False)

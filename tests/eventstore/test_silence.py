@@ -22,9 +22,9 @@ from tests.proxy import Fault, Proxy, proxied
 from tests.waiting import eventually
 
 LIMIT_S = 1.0
-# How much later than its own limit the server may say so; then it is given up.
+# The server may say so this much later than its own limit; then it is given up.
 MARGIN_S = 1.0
-# What a busy machine may add to a time limit. Together they are less than a store's own limits of 5 s, so that one
+# A busy machine may add this much to a time limit. Together they are less than a store's own limits of 5 s, so that one
 # whose limits were ignored is seen.
 SLACK_S = 3.0
 

@@ -42,7 +42,9 @@ def connection(database: Database) -> Iterator[BoundedConnection]:
         ("SELECT WHERE false", ()),
     ],
 )
-def test_it_brings_what_a_cursor_brings(connection: BoundedConnection, query: str, parameters: Parameters) -> None:
+def test_a_statement_brings_what_a_cursor_brings(
+    connection: BoundedConnection, query: str, parameters: Parameters
+) -> None:
     """Every kind of value that the store uses, there and back, also the second time."""
     statement = Statement(query)
     expected = connection.execute(query, parameters).fetchall()
@@ -72,14 +74,14 @@ def test_parameters_that_do_not_fit_are_refused_before_anything_is_sent(connecti
     assert connection.ask(Statement("SELECT 1")) == [(1,)]
 
 
-def test_it_is_prepared_once_a_connection(connection: BoundedConnection) -> None:
+def test_a_statement_is_prepared_once_a_connection(connection: BoundedConnection) -> None:
     """However often it is asked."""
     statement = Statement("SELECT %s::integer + 1")
     assert [connection.ask(statement, (number,)) for number in range(3)] == [[(1,)], [(2,)], [(3,)]]
     assert connection.execute(_PREPARED).fetchall() == [(statement.name.decode(),)]
 
 
-def test_it_survives_a_view_whose_columns_change(database: Database, connection: BoundedConnection) -> None:
+def test_a_statement_survives_a_view_whose_columns_change(database: Database, connection: BoundedConnection) -> None:
     """Postgres refuses the old plan: "cached plan must not change result type". A new one takes its place."""
     statement = Statement("SELECT * FROM readmodel.shown")
     with psycopg.connect(database.app_url, autocommit=True) as other:
@@ -91,7 +93,7 @@ def test_it_survives_a_view_whose_columns_change(database: Database, connection:
     assert connection.execute(_PREPARED).fetchall() == [(statement.name.decode(),)]
 
 
-def test_it_survives_what_forgets_all_prepared_statements(connection: BoundedConnection) -> None:
+def test_a_statement_survives_a_command_that_forgets_all_prepared_statements(connection: BoundedConnection) -> None:
     """As a proxy does that hands connections from one to another."""
     statement = Statement("SELECT 1")
     assert connection.ask(statement) == [(1,)]
@@ -99,7 +101,7 @@ def test_it_survives_what_forgets_all_prepared_statements(connection: BoundedCon
     assert connection.ask(statement) == [(1,)]
 
 
-def test_what_is_refused_for_another_reason_is_not_tried_again_within_a_transaction(
+def test_a_statement_refused_for_another_reason_is_not_tried_again_within_a_transaction(
     connection: BoundedConnection,
 ) -> None:
     """There nothing could be asked again; the error is the first one."""

@@ -45,7 +45,7 @@ class Recovery:
 
 
 class Site:
-    """A served data folder at one address. Whoever is killed, `recover` has it served again."""
+    """A served data folder at one address. After any kill, `recover` has it served again."""
 
     def __init__(self, folder: Path, ledger: Ledger, *arguments: str) -> None:
         self.data = folder / "data"

@@ -32,9 +32,9 @@ from tests.waiting import eventually
 CLIENTS = 8
 SEED = 20261126
 LIMIT_S = 2.0
-# How much later than its own limit the server may say so; then it is given up.
+# The server may say so this much later than its own limit; then it is given up.
 MARGIN_S = 1.0
-# What a busy machine may add to a request that reached its limit.
+# A busy machine may add this much to a request that reached its limit.
 SLACK_S = 2.0
 RECOVERY_S = 15.0
 
@@ -115,7 +115,7 @@ def assert_away(registry: RunningServer, seconds: float) -> None:
             began = time.monotonic()
             answer = requests.request(method, registry.url + path, timeout=30)
             took = time.monotonic() - began
-            # What was asked just before the end may be answered after it.
+            # A request sent just before the end may be answered after it.
             if began + took < until:
                 assert answer.status_code == 503, (path, answer.status_code, answer.text)
                 if path == "/readyz":
@@ -161,7 +161,7 @@ def goes_on(pushers: list[Pusher]) -> None:
 
 @pytest.mark.parametrize("away", [OwnPostgres.stopped, OwnPostgres.ended], ids=["stopped", "ended"])
 @pytest.mark.parametrize("seconds", [3.0, pytest.param(10.0, marks=pytest.mark.slow)])
-def test_a_database_that_is_away_for_a_while(
+def test_a_database_that_is_away_for_a_while_loses_nothing(
     postgres: OwnPostgres,
     registry: RunningServer,
     away: Callable[[OwnPostgres], AbstractContextManager[None]],
@@ -184,7 +184,7 @@ def test_a_database_that_is_away_for_a_while(
 
 
 @pytest.mark.parametrize(("clients", "seconds"), [(8, 5.0), pytest.param(16, 300.0, marks=pytest.mark.slow)])
-def test_connections_that_are_cut_at_random(
+def test_connections_that_are_cut_at_random_lose_nothing(
     postgres: OwnPostgres, registry: RunningServer, clients: int, seconds: float
 ) -> None:
     """All backends of the registry are ended, again and again, whatever they are doing."""
@@ -203,6 +203,7 @@ def test_connections_that_are_cut_at_random(
         goes_on(pushers)
     print(f"{cut} connections cut in {seconds:g} s, {told(pushers)}")
     assert cut > 0
-    # What is asked again on another connection may take its whole time limit, and then succeed: reads, then an append.
+    # A question that is asked again on another connection may take its whole time limit and then succeed: reads, then
+    # an append.
     assert max(each.longest_s for each in pushers) < 2 * LIMIT_S + MARGIN_S + SLACK_S
     assert_whole(registry, pushers)

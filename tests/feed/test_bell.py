@@ -47,7 +47,7 @@ def waiting(made: Bell, stop: threading.Event, timeout_s: float = FOR_EVER_S) ->
     return thread
 
 
-def test_an_append_rings(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
+def test_an_append_rings_the_bell(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
     """Also one that comes between the last look and the sleep."""
     made, stop = Bell(listener), threading.Event()
     made.wait(stop, FOR_EVER_S)  # it begins to listen, so that the caller looks once more
@@ -73,7 +73,7 @@ def test_what_appends_nothing_rings_no_bell(listener: psycopg.Connection, writer
     assert listener.execute("SELECT pg_listening_channels()").fetchall() == []
 
 
-def test_it_waits_with_more_open_files_than_select_takes(database: Database, writer: psycopg.Connection) -> None:
+def test_a_bell_waits_with_more_open_files_than_select_takes(database: Database, writer: psycopg.Connection) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))

@@ -57,7 +57,7 @@ def broken_fold(how: str) -> Iterator[None]:
             case TagMoved(repository, "boom", digest):
                 if how == "raises":
                     raise KeyError("nobody thought of this")
-                # What the database refuses: no text of it holds a NUL.
+                # The database refuses this: no text of it holds a NUL.
                 row = tags.TagRow(repository, "boom", digest + "\x00", happened.recorded_at, happened.position)
                 rows[repository, "boom"] = row
             case _:

@@ -46,7 +46,7 @@ VALUES = {
     "digest": "sha256:" + 64 * "0",
 }
 ALL = dict.fromkeys(range(DEFAULT_PARTITIONS), 0)
-# What of an index stands above its leaves, and leaves that are begun.
+# The blocks of an index above its leaves, and leaves that are only partly read.
 BLOCKS_MORE = 40
 
 _FILL = """

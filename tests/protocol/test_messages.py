@@ -32,7 +32,7 @@ def test_the_status_comes_from_the_first_problem() -> None:
     assert ("Content-Type", "application/json") in answer.headers
 
 
-def test_a_status_may_be_given() -> None:
+def test_an_error_has_the_status_that_was_given_for_it() -> None:
     """416 for BLOB_UPLOAD_INVALID, 412 for DENIED."""
     assert error(Code.DENIED, "no", status=412).status == 412
 
@@ -50,7 +50,7 @@ def test_a_status_may_be_given() -> None:
         ("n=1&n=2", 1, None),
     ],
 )
-def test_pages(query: str, limit: int, last: str | None) -> None:
+def test_a_page_begins_after_last_and_has_n_entries_at_most(query: str, limit: int, last: str | None) -> None:
     """A larger n clamps, last alone pages too."""
     page = parse_page(request(query), 100)
     assert (page.limit, page.last) == (limit, last)
@@ -75,12 +75,12 @@ def test_the_link_is_relative_and_encoded() -> None:
     ("header", "modified"),
     [('"d"', False), ("d", False), ('W/"d"', False), ('"x", "d"', False), ("*", False), ('"x"', True), (None, True)],
 )
-def test_if_none_match(header: str | None, modified: bool) -> None:
+def test_if_none_match_is_answered_304_for_the_entity_that_the_client_has(header: str | None, modified: bool) -> None:
     """Quoted or bare."""
     assert not_modified(header, "d") is not modified
 
 
-def test_etags_of_nothing() -> None:
+def test_a_missing_or_empty_header_names_no_entity() -> None:
     """An absent header names no tag."""
     assert etags(None) == frozenset()
 
@@ -116,7 +116,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
         (f" 00-{TRACE}-{SPAN}-01", None),
     ],
 )
-def test_the_trace_of_a_request(traceparent: str | None, trace: str | None) -> None:
+def test_the_trace_of_a_request_is_that_of_a_valid_traceparent(traceparent: str | None, trace: str | None) -> None:
     """As in the examples of W3C Trace Context, sections 3.2 and 4.3: what is malformed counts as missing."""
     sent = {} if traceparent is None else {"HTTP_TRACEPARENT": traceparent}
     assert request(**sent).trace_id == trace

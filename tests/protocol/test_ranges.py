@@ -73,7 +73,7 @@ def parts(*ends: tuple[int, int]) -> tuple[ByteRange, ...]:
         ("", WHOLE),
     ],
 )
-def test_ranges_of_a_blob_of_2048_bytes(header: str | None, found: tuple[ByteRange, ...] | None) -> None:
+def test_a_header_gives_the_parts_that_it_asks_for(header: str | None, found: tuple[ByteRange, ...] | None) -> None:
     """Ascending, merged where they overlap or touch; a set that is broken anywhere gets the whole."""
     assert parse_ranges(header, SIZE) == found
 
@@ -89,7 +89,7 @@ def test_ranges_of_a_blob_of_2048_bytes(header: str | None, found: tuple[ByteRan
         "bytes=5000-,2048-2048,-0,9-5",
     ],
 )
-def test_unsatisfiable_ranges(header: str) -> None:
+def test_ranges_that_name_no_byte_are_refused(header: str) -> None:
     """416 where no range names a byte, never the whole blob."""
     with pytest.raises(Unsatisfiable):
         parse_ranges(header, SIZE)
@@ -154,13 +154,13 @@ def test_a_chunk_range_counts_both_ends() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "a-b", "5-4", "bytes 0-4/5", "-5", "5-", "0-4/5", "1" * 30 + "-2", "-1--2"])
-def test_wrong_chunk_ranges(header: str) -> None:
+def test_a_wrong_chunk_range_is_refused(header: str) -> None:
     """The session answers 416."""
     with pytest.raises(InvalidChunkRange):
         parse_chunk_range(header)
 
 
 @pytest.mark.parametrize(("offset", "header"), [(0, "0-0"), (1, "0-0"), (2, "0-1"), (100, "0-99")])
-def test_the_range_of_a_session(offset: int, header: str) -> None:
+def test_a_session_says_how_far_it_stands_in_its_range(offset: int, header: str) -> None:
     """Never absent, since docker scans two numbers from it."""
     assert uploaded_range(offset) == header

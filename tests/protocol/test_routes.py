@@ -31,12 +31,12 @@ D = "sha256:" + "a" * 64
         ("/v2/../x/tags/list", Route(Kind.TAGS, "../x")),
     ],
 )
-def test_known_paths(path: str, route: Route) -> None:
+def test_a_known_path_gives_its_route_by_the_rightmost_match(path: str, route: Route) -> None:
     """Names are not judged here."""
     assert parse_path(path) == route
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v2x", "/v2/a", "/v2/a/b", "/v2/a/tags", "/v2/a/tags/list/", ""])
-def test_unknown_paths(path: str) -> None:
+def test_an_unknown_path_gives_no_route(path: str) -> None:
     """They answer 404."""
     assert parse_path(path) is None

@@ -55,7 +55,7 @@ def stored(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
         ("bytes=" + ",".join(f"{each}-{each}" for each in range(0, 2 * RANGES_MAX + 2, 2)), 200, None),
     ],
 )
-def test_one_range(stored: Registry, header: str, status: int, content_range: str | None) -> None:
+def test_one_range_is_206_with_its_bytes(stored: Registry, header: str, status: int, content_range: str | None) -> None:
     """The bytes that the header names; an unreasonable set gets the whole."""
     answer = stored.get(PATH, headers={"Range": header})
     assert (answer.status_code, answer.headers.get("Content-Range")) == (status, content_range)
@@ -66,7 +66,7 @@ def test_one_range(stored: Registry, header: str, status: int, content_range: st
         assert answer.headers["Content-Type"] == "application/octet-stream"
 
 
-def test_several_ranges(stored: Registry) -> None:
+def test_several_ranges_are_one_multipart_answer(stored: Registry) -> None:
     """RFC 9110 section 15.3.7.2: no Content-Range of the whole answer; its common headers are those of any blob."""
     answer = stored.get(PATH, headers={"Range": "bytes=1000-1099,0-9,5-19,-1"})
     assert answer.status_code == 206

@@ -161,7 +161,7 @@ def test_extensions_are_told(registry: Registry) -> None:
 def test_whoever_asks_what_a_tag_names_is_served_that_without_a_question(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As docker does: HEAD of the tag, then GET of the digest. What was deleted since is not served."""
+    """As docker does: HEAD of the tag, then GET of the digest. A digest that was deleted since is not served."""
     digest = registry.push("u/app", "v1", DATA)
     assert registry.head("/v2/u/app/manifests/v1").headers["Docker-Content-Digest"] == digest
     with monkeypatch.context() as patch:

@@ -110,7 +110,7 @@ def test_a_small_blob_of_other_bytes_is_404_until_it_is_healed(
 
 
 def test_bytes_that_were_right_when_they_were_kept_stay_right(shelf: Callable[[int], Shelf]) -> None:
-    """Damage of the same size is not seen; what is served is what was pushed. What is cut short is seen."""
+    """Damage of the same size is not seen: the pushed bytes are served. A file that is cut short is seen."""
     one = shelf(100)
     assert one.ask() == (200, one.data)
     one.file.write_bytes(one.data[::-1])

@@ -8,7 +8,7 @@ from tests.clients.wire import Answer
 from tests.races.clients import Api, put_manifest
 from tests.races.model import Manifest, Model, Repository, Session
 
-# How a PUT may be conditional on what the tag names: header, whose digest, and whether it holds.
+# The conditions of a PUT on the manifest that the tag names: header, whose digest, and True if it holds.
 CONDITIONS = (
     "none",
     "match-named",

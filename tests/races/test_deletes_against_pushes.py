@@ -105,7 +105,7 @@ def counts(server: RunningServer, repository: str) -> Counter[str]:
         return Counter(each.type for each in events_of(log, repository))
 
 
-def test_a_manifest_against_its_layer(race: Race, server: RunningServer) -> None:
+def test_no_manifest_is_accepted_whose_layer_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
     """201 or 404 for the manifest, and as many ManifestPushed as there were 201s."""
     answers = race.run(push_image, delete_layer)
     print(answers)
@@ -116,7 +116,7 @@ def test_a_manifest_against_its_layer(race: Race, server: RunningServer) -> None
     assert (found["BlobUnlinked"], found["BlobLinked"]) == (race.rounds, race.rounds + 1)
 
 
-def test_an_index_against_its_child(race: Race, server: RunningServer) -> None:
+def test_no_index_is_accepted_whose_child_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
     """201 or 404 for the index; the child's deletion takes the child's tag with it each time."""
     answers = race.run(push_index, delete_child)
     print(answers)
@@ -127,7 +127,7 @@ def test_an_index_against_its_child(race: Race, server: RunningServer) -> None:
     assert (found["ManifestDeleted"], found["TagDeleted"]) == (race.rounds, race.rounds)
 
 
-def test_a_manifest_against_its_tag(race: Race, server: RunningServer) -> None:
+def test_a_push_and_the_deletion_of_its_tag_both_succeed(race: Race, server: RunningServer) -> None:
     """Every push is accepted; as many TagDeleted as the deleter was told."""
     answers = race.run(push_image, delete_tag)
     print(answers)
@@ -139,7 +139,7 @@ def test_a_manifest_against_its_tag(race: Race, server: RunningServer) -> None:
     assert found["TagDeleted"] == answers.deleted[202]
 
 
-def test_a_tag_against_its_manifest(race: Race, server: RunningServer) -> None:
+def test_no_tag_names_a_manifest_that_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
     """Pushes move a tag to a manifest that is deleted again and again: no tag is left behind by a deletion."""
     answers = race.run(push_image, delete_child)
     print(answers)
@@ -148,7 +148,7 @@ def test_a_tag_against_its_manifest(race: Race, server: RunningServer) -> None:
     assert counts(server, race.repository)["ManifestDeleted"] == race.rounds
 
 
-def test_a_mount_against_the_last_link(race: Race, server: RunningServer) -> None:
+def test_no_blob_is_mounted_whose_last_link_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
     """A blob is mounted only while some repository links it: 201 with a link, else a session."""
     target = f"{race.repository}-mounts"
 

@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         """With its tags."""
         self.player.delete_manifest(self.api(number), name, manifest.digest)
 
-    # What happens to a registry
+    # Things that happen to a registry
 
     @rule(hours=st.sampled_from([5, 13, 25]), number=apis)
     def time_passes(self, hours: int, number: int) -> None:
@@ -201,7 +201,7 @@ class Machine(RuleBasedStateMachine):
         """All that is read next is rows, and no tail."""
         wait_folded(self.database.app_url, self.apis[0].head_position())
 
-    # What must be true
+    # Things that must be true
 
     @invariant()
     def every_answer_is_right(self) -> None:

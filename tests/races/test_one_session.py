@@ -114,7 +114,7 @@ def watching(host: str, location: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.parametrize("sessions", [4, pytest.param(200, marks=pytest.mark.slow)])
-def test_chunks_of_two_clients(server: RunningServer, sessions: int, announced: bool) -> None:
+def test_chunks_of_two_clients_never_mix(server: RunningServer, sessions: int, announced: bool) -> None:
     """Each chunk is whole in its place or refused with where to go on; the blob is what was acknowledged."""
     print(f"seed {SEED}")
     refused = 0
@@ -166,7 +166,7 @@ def assert_as_logged(answers: dict[str, Answer], types: list[str], offsets: list
 
 
 @pytest.mark.parametrize("sessions", [60, pytest.param(3000, marks=pytest.mark.slow)])
-def test_everything_at_once_in_one_session(server: RunningServer, sessions: int) -> None:
+def test_everything_at_once_in_one_session_mixes_no_bytes(server: RunningServer, sessions: int) -> None:
     """The session ends in one way; who is told that it succeeded is right, the others are refused by 404 or 416."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)

@@ -40,7 +40,7 @@ def move(host: str, repository: str, body: bytes, times: int) -> list[int]:
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_one_image_under_many_tags_into_a_new_repository(server: RunningServer, rounds: int) -> None:
+def test_one_image_under_many_tags_into_a_new_repository_succeeds(server: RunningServer, rounds: int) -> None:
     """64 clients at once: all 201, 64 tags, one repository, one copy and one BlobCommitted of each blob."""
     for _ in range(rounds):
         repository = f"races/{secrets.token_hex(6)}"
@@ -67,7 +67,7 @@ def test_one_image_under_many_tags_into_a_new_repository(server: RunningServer, 
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_many_writers_of_one_tag(server: RunningServer, rounds: int) -> None:
+def test_every_move_of_many_writers_of_one_tag_is_kept(server: RunningServer, rounds: int) -> None:
     """32 writers move it 20 times each: 640 moves, each naming the value before it; the last one is what it names."""
     writers, moves = 32, 20
     for _ in range(rounds):
@@ -89,7 +89,7 @@ def test_many_writers_of_one_tag(server: RunningServer, rounds: int) -> None:
 
 @pytest.mark.parametrize("upload", [put_blob, put_whole_blob])
 @pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.slow)])
-def test_parallel_uploads_of_one_blob(
+def test_parallel_uploads_of_one_blob_succeed_and_leave_one_copy(
     server: RunningServer, rounds: int, upload: Callable[[Connection, str, bytes], int]
 ) -> None:
     """10 at once, into two repositories: all 201, one file, BlobCommitted once, each repository linked once."""

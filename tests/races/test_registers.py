@@ -1,7 +1,7 @@
 """One thing that is changed all the time by one worker after the other, and read by all of them all the time.
 
-Each answer must be what stood at some moment of the request: not older than the last change that was acknowledged
-before it began. What was read in the middle of a change, and kept, would be older.
+Each answer must be a state of some moment of the request: not older than the last change that was acknowledged before
+it began. An answer that was read in the middle of a change, and kept, would be older.
 
 The long form: make test-long PART=registers.
 """

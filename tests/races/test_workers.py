@@ -121,7 +121,9 @@ def test_what_one_worker_acknowledged_the_others_answer(projector: str, commands
 
 @pytest.mark.xdist_group("kafka")
 @pytest.mark.parametrize("commands", [60, pytest.param(3000, marks=pytest.mark.slow)])
-def test_the_same_over_kafka(database: Database, kafka: KafkaSettings, commands: int) -> None:
+def test_what_one_worker_acknowledged_the_others_answer_over_kafka(
+    database: Database, kafka: KafkaSettings, commands: int
+) -> None:
     """APIs by their own command; relay and projectors are killed and restarted at random meanwhile."""
     with running_fleet(database, kafka) as fleet:
         hosts = [fleet.api() for _ in range(WORKERS)]

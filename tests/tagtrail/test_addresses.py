@@ -102,7 +102,7 @@ def judged(hosts: Hosts, host: str) -> int:
     return 200
 
 
-def test_which_names_are_ours() -> None:
+def test_a_name_is_ours_if_it_means_loopback_or_was_given() -> None:
     """Names of loopback by their spelling; where others reach the server, all that are well formed."""
     guarded = hosts_of(resolve({"allow_host": "Registry.Example"}, {}).settings)
     open_to_all = hosts_of(resolve({"listen": "0.0.0.0:5000", "insecure_open": True}, {}).settings)
@@ -181,7 +181,7 @@ def test_pages_of_the_given_origins_may_call(database: Database, tmp_path: Path)
         assert "Access-Control-Allow-Origin" not in registry.get("/v2/").headers
 
 
-def test_all_pages_may_call(database: Database, tmp_path: Path) -> None:
+def test_the_pages_of_all_origins_may_call_if_that_is_said(database: Database, tmp_path: Path) -> None:
     with registry_over(database, tmp_path, cors_origins="*") as registry:
         answer = registry.get("/v2/_catalog", headers={"Origin": ORIGIN})
         assert answer.headers["Access-Control-Allow-Origin"] == "*"

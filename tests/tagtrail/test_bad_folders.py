@@ -24,14 +24,14 @@ def refusal(data: Path, *before: str) -> str:
     return ran.err
 
 
-def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_ends_the_start_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     assert "give --data another one" in refusal(tmp_path / "data")
     assert "give --data another one" in refusal(tmp_path / "data" / "below")
 
 
 @pytest.mark.parametrize("part", ["lock", "blobs", "uploads", "postgres", "server.json", "metrics"])
-def test_something_else_in_place_of_a_part_of_it(tmp_path: Path, part: str) -> None:
+def test_something_else_in_place_of_a_part_of_it_ends_the_start_with_a_message(tmp_path: Path, part: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
     made = data / part
@@ -44,7 +44,7 @@ def test_something_else_in_place_of_a_part_of_it(tmp_path: Path, part: str) -> N
     assert "give --data" in said
 
 
-def test_a_read_only_folder(tmp_path: Path) -> None:
+def test_a_read_only_folder_ends_the_start_with_a_message(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         (disk / "data").mkdir()
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
@@ -53,7 +53,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [".", "blobs", "uploads"])
-def test_a_folder_of_another_owner(tmp_path: Path, part: str) -> None:
+def test_a_folder_of_another_owner_ends_the_start_with_a_message(tmp_path: Path, part: str) -> None:
     """For a user whom the owner shuts out: root without its right to pass over that."""
     if os.getuid() != 0 or shutil.which(NO_OVERRIDE[0]) is None:
         missing("root, who may give folders away, and setpriv")
@@ -66,11 +66,11 @@ def test_a_folder_of_another_owner(tmp_path: Path, part: str) -> None:
     assert "give --data" in said
 
 
-def test_a_full_disk_at_start(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_start_with_a_message(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         fill(disk)
         assert "No space left on device" in refusal(disk / "data")
 
 
-def test_a_folder_in_which_nobody_can_make_a_file() -> None:
+def test_a_folder_in_which_nobody_can_make_a_file_ends_the_start_with_a_message() -> None:
     assert "give --data another one" in refusal(Path("/proc/sys"))

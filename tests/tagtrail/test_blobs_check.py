@@ -185,7 +185,7 @@ def test_the_rate_is_kept_and_ctrl_c_ends_it(own_server: RunningServer) -> None:
     assert b"Traceback" not in err
 
 
-def test_it_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer) -> None:
+def test_a_check_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer) -> None:
     """Checks run over and over while one blob is damaged and pushed again: after each push it is there and right."""
     repository = f"check/{uuid.uuid4().hex[:12]}"
     data = os.urandom(200_000)

@@ -102,7 +102,7 @@ def pushed(server: RunningServer) -> Pushed:
     return Pushed(server, repository, sha256(layer), digests[0], digests[1])
 
 
-def test_it_tells_its_version_and_lists_its_commands() -> None:
+def test_the_program_tells_its_version_and_lists_its_commands() -> None:
     assert run("--version").out == f"tagtrail, version {version('tagtrail')}\n"
     shown = run("--help").out
     for command in (

@@ -171,7 +171,7 @@ def test_an_address_that_others_reach_needs_a_word_of_consent(address: str) -> N
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:5000", "127.8.8.8:5000", "[::1]:5000", "localhost:5000"])
-def test_loopback_needs_none(address: str) -> None:
+def test_an_address_on_loopback_needs_no_word_of_consent(address: str) -> None:
     assert resolve({"listen": address}, {}).settings.loopback
 
 

@@ -145,7 +145,7 @@ def test_a_client_that_asks_is_answered_before_the_server_reads() -> None:
     ],
     ids=["too much", "too long", "too slow"],
 )
-def test_reading_ends_somewhere(client: Client, read_least: float, read_most: float) -> None:
+def test_the_rest_of_a_body_is_read_up_to_a_limit(client: Client, read_least: float, read_most: float) -> None:
     size = client.left
     answer, _ = drain(client).after(Answer(), body_of(client, size), ADDRESS)
     finish(answer)

@@ -142,7 +142,7 @@ def test_who_asks_at_the_same_time_shares_a_listing_that_began_later(
     assert set(listing.files_of(PEER, one)) >= ends
     assert set(listing.files_of(PEER, another)) >= ends
     assert len(began_at) == 1
-    # Who comes while a listing is made may have opened a connection that it lacks.
+    # A request that comes while a listing is made may have opened a connection that the listing lacks.
     later = {each.fileno() for each in place.connection()}
     assert set(listing.files_of(PEER, began_at[0])) >= ends | later
     assert len(began_at) == 2

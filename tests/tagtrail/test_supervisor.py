@@ -378,7 +378,7 @@ def test_an_upload_that_is_idle_for_a_day_expires(folder: Path, more: tuple[str,
         assert again.stop() == 0
 
 
-def test_it_says_where_it_listens_and_how_to_push(victim: RunningServer) -> None:
+def test_serve_says_where_it_listens_and_how_to_push(victim: RunningServer) -> None:
     said = victim.log.read_text()
     port = victim.host.rpartition(":")[2]
     assert f"tagtrail listens on {victim.host}" in said

@@ -99,7 +99,7 @@ def unpack(release: Release, folder: Path) -> Program:
     tree.mkdir(parents=True)
     archive = subprocess.run(["git", "archive", release.commit], cwd=ROOT, capture_output=True, check=True)
     subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
-    # What an installation would leave: the program asks for its version there.
+    # An installation would leave this: the program asks for its version there.
     version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
     installed = tree / f"tagtrail-{version}.dist-info"
     installed.mkdir()

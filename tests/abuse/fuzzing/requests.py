@@ -240,7 +240,7 @@ class Requests:
         return self._made(self._method("GET", "POST"), "/" + _quoted(path).lstrip("/"))
 
     def _base(self) -> Sent:
-        # What it counts for /metrics takes milliseconds: seldom.
+        # The counts for /metrics take milliseconds, so this is rare.
         path = self._chance.choices(("/v2/", "/v2", "/healthz", "/readyz", "/metrics"), (20, 5, 5, 5, 1))[0]
         return self._made(self._method("GET", "HEAD"), path)
 

@@ -21,7 +21,7 @@ QUIET_S = 0.1
 PIPELINE_MAX = 24
 # Connections between two times.
 STOCK_EVERY = 100
-# What granian (hyper) answers by itself to what it cannot read: a bare status, then it closes.
+# granian (hyper) itself answers requests that it cannot read: with a bare status, then it closes.
 NOT_OURS = (400, 413, 414, 417, 431, 501)
 
 
@@ -171,7 +171,7 @@ class Client(threading.Thread):
         if self._chance.random() < 0.2:
             wire.reset()
             raise Closed
-        # What the server took the bytes for is not known; only those cut or flipped can ask by HEAD.
+        # Nobody knows which request the server read; only bytes that were cut or flipped can ask by HEAD.
         method = "HEAD" if data.startswith(b"HEAD ") else "GET"
         wire.finish()
         while True:
