@@ -18,6 +18,10 @@ def blueprint(context: Context) -> Blueprint:
     """The routes of /api/v1 that read."""
     made = Blueprint("query", __name__, url_prefix="/api/v1")
 
+    @made.get("/history")
+    def changes() -> Response:
+        return _history(context, None)
+
     @made.get("/repositories/<path:name>/history")
     def history(name: str) -> Response:
         return _history(context, name)
@@ -29,23 +33,25 @@ def blueprint(context: Context) -> Blueprint:
     return made
 
 
-def _history(context: Context, name: str) -> Response:
+def _history(context: Context, name: str | None) -> Response:
     try:
-        repository = parse_repository_name(name)
+        repository = None if name is None else parse_repository_name(name)
     except InvalidName as problem:
         raise error(Code.NAME_INVALID, str(problem)) from problem
-    asked = _parameters(schemas.HistoryParameters())
-    rows, more = audit.history(context.reader, repository, tag=asked["tag"], before=asked["before"], limit=asked["n"])
-    if not rows and asked["before"] is None and asked["tag"] is None:
+    asked = _parameters(schemas.ChangesParameters() if repository is None else schemas.HistoryParameters())
+    limit, before, what = asked.pop("n"), asked.pop("before"), tuple(asked.pop("what") or ())
+    wanted = audit.Wanted(repository=repository, what=what, **asked)
+    page = audit.history(context.reader, wanted, before=before, limit=limit)
+    if repository is not None and not page.rows and before is None and wanted == audit.Wanted(repository):
         raise error(Code.NAME_UNKNOWN, "no such repository", {"name": repository})
     following = None
-    if more and rows:
-        query = {"n": asked["n"], "before": rows[-1].position}
-        if asked["tag"] is not None:
-            query["tag"] = asked["tag"]
-        following = f"/api/v1/repositories/{repository}/history?{urlencode(query)}"
-    answer = {"repository": repository, "tag": asked["tag"], "entries": rows, "next": following}
-    return jsonify(schemas.History().dump(answer))
+    if page.before is not None:
+        query = urlencode({"n": limit, **request.args.to_dict(), "before": page.before})
+        following = f"{request.path}?{query}"
+    entries: dict[str, Any] = {"entries": page.rows, "next": following}
+    if repository is None:
+        return jsonify(schemas.Changes().dump(entries))
+    return jsonify(schemas.History().dump({"repository": repository, "tag": wanted.tag, **entries}))
 
 
 def _references(context: Context, text: str) -> Response:

@@ -1,22 +1,61 @@
 """Parameters and answers of /api/v1. These schemas are the only description of their shape."""
 
-from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+
+from projections.models.audit import KINDS
+from protocol.moments import parse_moment
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
 
 
-class HistoryParameters(Schema):
-    """The parameters of a repository's history."""
+class Moment(fields.Field[datetime]):
+    """A date or a time; UTC unless it says otherwise."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> datetime:
+        try:
+            return parse_moment(value)
+        except ValueError as problem:
+            raise ValidationError(str(problem)) from problem
+
+
+class Kinds(fields.Field[list[str]]):
+    """Kinds of changes, separated by commas."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> list[str]:
+        kinds = value.split(",")
+        if not set(kinds) <= set(KINDS):
+            raise ValidationError(f"must be some of {', '.join(KINDS)}")
+        return sorted(set(kinds))
+
+
+class ChangesParameters(Schema):
+    """The parameters of the history of all repositories: conditions, all of which a change meets, and the page.
+
+    `since` is the first moment, `until` the one after the last.
+    """
 
     class Meta:
         """An unknown parameter is refused, because a misspelt filter would answer everything."""
 
         unknown = RAISE
 
-    tag = fields.String(load_default=None, validate=validate.Regexp(r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z"))
+    actor = fields.String(load_default=None, validate=validate.Regexp(r"\A[^\x00]{1,255}\Z"))
+    what = Kinds(load_default=None)
+    since = Moment(load_default=None)
+    until = Moment(load_default=None)
     before = fields.Integer(load_default=None, strict=False, validate=validate.Range(min=1, max=2**62))
     n = fields.Integer(load_default=PAGE_DEFAULT, validate=validate.Range(min=1, max=PAGE_MAX))
+
+
+class HistoryParameters(ChangesParameters):
+    """The parameters of a repository's history."""
+
+    tag = fields.String(load_default=None, validate=validate.Regexp(r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z"))
 
 
 class HistoryEntry(Schema):
@@ -32,8 +71,24 @@ class HistoryEntry(Schema):
     request_id = fields.String()
 
 
+class Change(HistoryEntry):
+    """One change of some repository."""
+
+    repository = fields.String(required=True)
+
+
+class Changes(Schema):
+    """A page of the history of all repositories, newest first.
+
+    `next` is the address of the next page, null on the last one. A page may have no entry and have a next one.
+    """
+
+    entries = fields.List(fields.Nested(Change))
+    next = fields.String(allow_none=True)
+
+
 class History(Schema):
-    """A page of history, newest first; `next` is the address of the next page, null on the last one."""
+    """A page of a repository's history, as `Changes`."""
 
     repository = fields.String(required=True)
     tag = fields.String(allow_none=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.console import Console
 
+from protocol.moments import parse_moment
 from tagtrail.config import Resolved, Settings, WrongOption, resolve
 from tagtrail.options import OPTIONS
 from tagtrail.server.lock import is_held, settings_file
@@ -79,6 +80,14 @@ def database_of(values: Mapping[str, Any], config_file: str | None) -> str:
         f"no server runs on {settings.data}: start it with `tagtrail serve --data {settings.data}`, "
         "or name a --database"
     )
+
+
+def moment(_: click.Context, __: click.Parameter, given: str | None) -> datetime | None:
+    """The callback of an option that takes a date or a time."""
+    try:
+        return None if given is None else parse_moment(given)
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from problem
 
 
 def console() -> Console:

@@ -1,7 +1,7 @@
 """`tagtrail db`: prepares and maintains a database of your own."""
 
 import secrets
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -14,7 +14,7 @@ from eventstore.store import utc_now
 from eventstore.types import StoreError
 from eventstore.upkeep import Upkeep
 from eventstore.window import REVISION
-from tagtrail.cli.common import Problem, database_of, setting_options
+from tagtrail.cli.common import Problem, database_of, moment, setting_options
 from tagtrail.config import mask_url
 
 OWNER = "tagtrail_owner"
@@ -111,20 +111,12 @@ def _as_role(admin_url: str, role: str, password: str, database: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{host}", path=f"/{database}"))
 
 
-def _moment(_: click.Context, __: click.Parameter, given: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(given)
-    except ValueError as problem:
-        raise click.BadParameter("must be a date or a time, for example 2026-01-31 or 2026-01-31T12:00Z") from problem
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 @db.command("erase-addresses")
 @click.option(
     "--before",
     required=True,
     metavar="TIME",
-    callback=_moment,
+    callback=moment,
     help="Date or time; UTC unless it says otherwise.",
 )
 @setting_options("database", "data")

@@ -1,8 +1,9 @@
-"""`tagtrail history`: every change of a repository or a tag."""
+"""`tagtrail history`: the changes of a repository, of a tag, or of the whole registry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import click
@@ -11,8 +12,9 @@ from rich.table import Table
 from domain.names import InvalidName, parse_repository_name, parse_tag
 from eventstore.types import StoreError
 from projections.models import audit
+from projections.models.audit import AuditRow, Wanted
 from projections.reader import Reader
-from tagtrail.cli.common import Problem, console, database_of, output_option, print_json, setting_options
+from tagtrail.cli.common import Problem, console, database_of, moment, output_option, print_json, setting_options
 
 _DIGEST_SHOWN = 19
 
@@ -30,36 +32,81 @@ def reading(values: dict[str, Any], config_file: str | None) -> Iterator[Reader]
 
 
 @click.command()
-@click.argument("target", metavar="REPO[:TAG]")
+@click.argument("target", metavar="[REPO[:TAG]]", required=False)
+@click.option("--actor", metavar="NAME", help="Only changes by this user.")
+@click.option("--what", multiple=True, type=click.Choice(audit.KINDS), help="Only this kind; may be given again.")
+@click.option(
+    "--since", callback=moment, metavar="TIME", help="Only from this date or time on; UTC unless it says otherwise."
+)
+@click.option("--until", callback=moment, metavar="TIME", help="Only before this date or time.")
 @click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most N changes.")
-@click.option("--before", type=click.IntRange(1), metavar="POS", help="Only changes before this position.")
+@click.option("--before", type=click.IntRange(1, 2**62), metavar="POS", help="Only changes before this position.")
 @output_option
 @setting_options("data", "database")
-def history(target: str, limit: int, before: int | None, output: str, config_file: str | None, **values: Any) -> None:
-    """Print every change of a repository or of one tag, newest first."""
-    repository, colon, tag = target.partition(":")
+def history(
+    target: str | None,
+    actor: str | None,
+    what: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    before: int | None,
+    output: str,
+    config_file: str | None,
+    **values: Any,
+) -> None:
+    """Print the changes of a repository, of one tag, or of the whole registry, newest first."""
+    repository, tag = _target(target)
+    if actor is not None and not actor.isprintable():
+        raise click.BadParameter("must be a name", param_hint="--actor")
+    wanted = Wanted(repository, tag, actor, what, since, until)
+    with reading(values, config_file) as reader:
+        rows, following = _found(reader, wanted, before, limit)
+    if not rows:
+        filtered = wanted != Wanted(repository, tag) or target is None
+        raise Problem("there is no such change" if filtered else f"nothing is known of {target}")
+    if output == "json":
+        for row in rows:
+            print_json(asdict(row))
+        return
+    console().print(_table(rows, repository is None))
+    if following is not None:
+        click.echo(f"older ones: the same with --before {following}")
+
+
+def _target(text: str | None) -> tuple[str | None, str | None]:
+    """Repository and tag. Raises UsageError for what is no name."""
+    if text is None:
+        return None, None
+    repository, colon, tag = text.partition(":")
     try:
         parse_repository_name(repository)
         if colon:
             parse_tag(tag)
     except InvalidName as problem:
-        raise click.UsageError(f"{target!r}: {problem}") from problem
-    with reading(values, config_file) as reader:
-        rows, more = audit.history(reader, repository, tag=tag or None, before=before, limit=limit)
-    if not rows:
-        raise Problem(f"nothing is known of {target}")
-    if output == "json":
-        for row in rows:
-            print_json(asdict(row))
-        return
-    table = Table("position", "time", "actor", "what", "tag", "from", "to")
+        raise click.UsageError(f"{text!r}: {problem}") from problem
+    return repository, tag or None
+
+
+def _found(reader: Reader, wanted: Wanted, before: int | None, limit: int) -> tuple[list[AuditRow], int | None]:
+    """So many changes, however many pages they are spread over, and where the older ones begin."""
+    rows: list[AuditRow] = []
+    while True:
+        page = audit.history(reader, wanted, before=before, limit=limit - len(rows))
+        rows += page.rows
+        before = page.before
+        if before is None or len(rows) == limit:
+            return rows, before
+
+
+def _table(rows: list[AuditRow], with_repository: bool) -> Table:
+    where = ("repository",) if with_repository else ()
+    table = Table("position", "time", "actor", "what", *where, "tag", "from", "to")
     for row in rows:
-        moment = row.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
-        cells = (str(row.position), moment, row.actor, row.what, row.tag or "")
-        table.add_row(*cells, _short(row.from_digest), _short(row.to_digest))
-    console().print(table)
-    if more:
-        click.echo(f"older ones: tagtrail history {target} --before {rows[-1].position}")
+        time = row.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
+        cells = (str(row.position), time, row.actor, row.what, *((row.repository,) if with_repository else ()))
+        table.add_row(*cells, row.tag or "", _short(row.from_digest), _short(row.to_digest))
+    return table
 
 
 def _short(digest: str | None) -> str:

@@ -118,7 +118,7 @@ TAMPERED = {
     "referrers": "INSERT INTO readmodel.referrers_s3 VALUES ('r', 'd', 's', 'm', 1, NULL, '{}')",
     "links": "DELETE FROM readmodel.links_s1",
     "blob_references": "DELETE FROM readmodel.blob_references_s1 WHERE role = 'layer'",
-    "audit": "UPDATE readmodel.audit_s1 SET actor = 'someone'",
+    "audit": "UPDATE readmodel.audit_s2 SET actor = 'someone'",
 }
 
 

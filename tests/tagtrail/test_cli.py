@@ -153,6 +153,8 @@ def test_every_command_has_help(command: list[str]) -> None:
         (["events", "tail", "-o", "xml"], "'table', 'json'"),
         (["history", "Not A Name"], "Not A Name"),
         (["history", "app:.bad"], "app:.bad"),
+        (["history", "app", "--what", "tags"], "tags"),
+        (["history", "app", "--since", "yesterday"], "2026-01-31"),
         (["blobs", "refs", "sha256:12"], "sha256"),
         (["db", "init"], "--admin-url"),
         (["db", "init", "--admin-url", "localhost"], "postgresql://postgres:PASSWORD@HOST"),
@@ -393,6 +395,21 @@ def test_history_of_a_tag_tells_from_which_to_which_digest_newest_first(pushed: 
     assert pushed.second[:19] in table
     older = pushed.ask("history", f"{pushed.repository}:1", "-n", "1")
     assert f"--before {moves[0]['position']}" in older.out
+
+
+def test_history_is_narrowed_by_actor_kind_and_time(pushed: Pushed) -> None:
+    place = f"{pushed.repository}:1"
+    moves = pushed.ask("history", place, "-o", "json").lines()
+    assert pushed.ask("history", place, "--what", "tag-moved", "-o", "json").lines() == moves[:1]
+    both = ("--what", "tag-moved", "--what", "tag-created")
+    assert pushed.ask("history", place, *both, "--actor", moves[0]["actor"], "-o", "json").lines() == moves
+    assert pushed.ask("history", place, "--until", moves[0]["recorded_at"], "-o", "json").lines() == moves[1:]
+    since = pushed.ask("history", "--since", moves[0]["recorded_at"], *both, "-n", "10000", "-o", "json").lines()
+    assert moves[0] in since
+    assert moves[1] not in since
+    assert pushed.repository in pushed.ask("history", "--what", "tag-moved", "-n", "10000").out
+    nobody = pushed.ask("history", pushed.repository, "--actor", "nobody")
+    assert (nobody.status, "there is no such change" in nobody.err) == (1, True)
 
 
 def test_history_of_what_never_was_is_a_problem(pushed: Pushed) -> None:
