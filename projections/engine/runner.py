@@ -29,6 +29,9 @@ POLL_MAX_S = 0.1
 # A projector that is level waits so long for more events: a pass over all builds costs the same for one event as for
 # hundreds, and reads do not wait for it.
 GATHER_S = 0.2
+# If more events than these came while it waited, there is load that goes on: it waits longer, and takes fewer passes.
+GATHER_EVENTS = 50
+GATHER_BUSY_S = 1.0
 RETRY_S = 0.2
 RETRY_MAX_S = 10.0
 REFRESH_S = 0.5
@@ -111,6 +114,8 @@ class _Follower:
         self._positions: dict[str, int] = {}
         self._refresh_at = self._recheck_at = 0.0
         self._epoch = self._head = -1
+        # The end of the log when all builds were last level with it, None before.
+        self._level_at: int | None = None
         self._changed_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
@@ -126,7 +131,8 @@ class _Follower:
             if moved:
                 pause = POLL_S
                 if level:
-                    stop.wait(GATHER_S)
+                    stop.wait(gather_s(0 if self._level_at is None else self._head - self._level_at))
+                    self._level_at = self._head
             elif level and time.monotonic() - self._changed_at > QUIET_S:
                 self._bell.wait(stop)
             else:
@@ -165,6 +171,11 @@ class _Follower:
 
                 moved |= self._attempts.run(self._connection, build, step)
         return moved
+
+
+def gather_s(events: int) -> float:
+    """How long a level projector waits for more events, if so many came since it was level before, in seconds."""
+    return GATHER_S if events <= GATHER_EVENTS else GATHER_BUSY_S
 
 
 def advance(

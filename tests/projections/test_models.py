@@ -222,6 +222,11 @@ def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database:
     assert admin.status(full).models[0].lag == 1
 
 
+def test_a_projector_waits_longer_for_company_while_much_comes() -> None:
+    """One push is folded soon; the passes of a busy projector take a second of events each."""
+    assert [runner.gather_s(events) for events in (0, 27, 50, 51, 2000)] == [0.2, 0.2, 0.2, 1.0, 1.0]
+
+
 def test_an_unknown_model_is_named() -> None:
     """With those that there are."""
     with pytest.raises(UnknownModel, match="tags"):
