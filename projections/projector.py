@@ -1,9 +1,9 @@
 """The projector: the runner folds what is appended, and a thread beside it fills and removes builds."""
 
-import threading
 from collections.abc import Iterable
 
 from eventstore.feed.settings import KafkaSettings
+from eventstore.feed.waking import Stop
 from projections.all_models import MODELS
 from projections.builds.housekeeping import Housekeeping
 from projections.engine import runner
@@ -13,7 +13,7 @@ from projections.model import Model
 
 def project(
     database_url: str,
-    stop: threading.Event,
+    stop: Stop,
     *,
     models: Iterable[Model] = MODELS,
     kafka: KafkaSettings | None = None,

@@ -147,14 +147,17 @@ class Registrar:
 
     def _renew(self, connection: psycopg.Connection) -> None:
         asked_ns = now_ns()
-        row = connection.execute(
-            "SELECT log.es_renew_board(0::smallint, %s, %s)", (self._cells.name, self._lease_s)
-        ).fetchone()
-        if row is None or not row[0]:
+        # In one statement, because an idle server does little else. The first part may take the lock of the log, which
+        # comes before that of the board's row (rule: one lock).
+        epoch, renewed = connection.execute(
+            "SELECT log.es_note_cluster(0::smallint), log.es_renew_board(0::smallint, %s, %s)",
+            (self._cells.name, self._lease_s),
+        ).fetchone() or (self._epoch, False)
+        if not renewed:
             _log.warning("the registration of the change board was lost; answers are not kept until there is one again")
             self._cells.lend_until(0)
             self._register(connection)
-        elif self._log_epoch(connection) != self._epoch:
+        elif epoch != self._epoch:
             _log.warning("the database was restored or moved; answers that were kept are forgotten")
             self._register(connection)
         else:

@@ -6,19 +6,17 @@ it is told.
 """
 
 import select
-import threading
 import time
-from collections.abc import Callable
 
 import psycopg
+
+from eventstore.feed.waking import Stop, Waker
 
 CHANNEL = "es_event"
 # It is worth listening only after nothing has come for so long.
 QUIET_S = 1.0
 # If a notification is lost, as with a proxy that shares connections, its change is found after this time.
 LOOK_S = 5.0
-# `stop` is looked at so often.
-_SLICE_S = 0.5
 RING = f"NOTIFY {CHANNEL}"
 
 
@@ -29,13 +27,12 @@ class Bell:
         self._connection = connection
         self._listens = False
         self._rang = False
+        self._waker = Waker()
         # Notices that come with the answers of other statements count too.
         connection.add_notify_handler(self._note)
 
-    def wait(
-        self, stop: threading.Event, timeout_s: float = LOOK_S, *, also: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Return when it rings, after the timeout, or soon after `stop` was set or `also` is true.
+    def wait(self, stop: Stop, timeout_s: float = LOOK_S) -> None:
+        """Return when it rings, when somebody calls `wake`, after the timeout, or when `stop` is set.
 
         Returns at once if it did not listen yet.
         """
@@ -45,11 +42,16 @@ class Bell:
             return
         until = time.monotonic() + timeout_s
         arrives = select.poll()
-        arrives.register(self._connection.fileno(), select.POLLIN)
-        while not (self._rang or stop.is_set() or also()) and (left := until - time.monotonic()) > 0:
-            if arrives.poll(1000 * min(left, _SLICE_S)):
+        for each in (self._connection, self._waker, stop):
+            arrives.register(each.fileno(), select.POLLIN)
+        while not (self._rang or stop.is_set()) and (left := until - time.monotonic()) > 0:
+            if arrives.poll(1000 * left):
                 self._take()
         self._rang = False
+
+    def wake(self) -> None:
+        """End the wait that is under way, else the next one; any thread may do so."""
+        self._waker.wake()
 
     def leave(self) -> None:
         """Listen no more: there is something to do."""
@@ -60,6 +62,7 @@ class Bell:
 
     def _take(self) -> None:
         """Take what has arrived. A connection that was lost is noticed by its next statement, which says why."""
+        self._rang = self._waker.clear()
         try:
             self._connection.pgconn.consume_input()
             while self._connection.pgconn.notifies() is not None:

@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer, TopicPartition
@@ -19,7 +19,7 @@ from eventstore.feed.settings import EVENTS, KafkaSettings
 POLL_S = 0.2
 # While the reader's user rests, Kafka is asked so often. New partitions are asked for without a rest for a while at
 # first, or the client would still have to learn where they are when the first events come.
-RESTING_S = 5.0
+RESTING_S = 15.0
 WARM_S = 5.0
 # The identity of the topic is asked for so often, and so often while the reader's user rests. Each question takes a
 # connection of its own.
@@ -61,8 +61,10 @@ class FeedReader:
     The caller must not believe that nothing is missing: a topic may come back empty, or cut.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, arrived: Callable[[], None] = lambda: None) -> None:
+        """`arrived` is called by another thread when a batch is there, or none will come any more."""
         self._settings = settings
+        self._arrived = arrived
         self._topic = settings.topic(EVENTS)
         self._batches: queue.Queue[Batch] = queue.Queue(BATCHES_MAX)
         self._wanted: dict[int, Place] = {}
@@ -120,6 +122,7 @@ class FeedReader:
         except Exception as problem:
             # The next call for a batch raises it: a thread that is silently gone would look like a quiet feed.
             self._failure = problem
+            self._arrived()
             raise
 
     def _read_until_stopped(self) -> None:
@@ -225,6 +228,7 @@ class FeedReader:
         while not self._stop.is_set():
             try:
                 self._batches.put(batch, timeout=POLL_S)
+                self._arrived()
                 return
             except queue.Full:
                 continue

@@ -26,10 +26,12 @@ from eventstore.partition import PARTITIONS
 from eventstore.window import REVISION
 
 LEASE_S = 6.0
-BEAT_S = 1.0
+BEAT_S = 2.0
+# A process that lacks a lease which it wants looks for it so often.
+WANTING_S = 1.0
 STATEMENT_TIMEOUT_S = 3.0
 # A failed beat is tried again so soon: a database that is back is asked at once. A beat that renews leases has at least
-# 3.5 s of them left (see _FRESH). If it runs into the time limit of statements, there is time for another one.
+# 3.5 s of them left. If it runs into the time limit of statements, there is time for another one.
 RETRY_S = 0.2
 # Registered for so long after a beat began; the rest of LIVES_FOR_S is for requests under way, and clocks that drift.
 REGISTERED_S = LIVES_FOR_S - 20.0
@@ -38,8 +40,8 @@ _NO_MORE = "this process could not renew its registration with the database"
 # Processes that have not beaten for so long are forgotten; looked for that often.
 _FORGET_S = 600.0
 _FORGET_EVERY_S = 60.0
-# Leases of which more than this share of their time is left are not renewed yet: each second beat renews them.
-_FRESH = 0.7
+# By our clock a lease ends earlier than by the database's, by this share of its time, however clocks drift.
+_EARLY = 1 / 12
 
 _BEAT = "SELECT log.es_beat(%s, %s, %s, %s, %s, %s, %s)"
 _ALIVE = """
@@ -104,6 +106,7 @@ class Membership:
         self._valid_until = 0.0
         self._registered_until = 0.0
         self._refusal = _NOT_YET
+        self._changed: Callable[[], None] = lambda: None
         self._tried = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
@@ -117,6 +120,10 @@ class Membership:
     def held(self) -> frozenset[str]:
         """The leases that nobody else has yet; none if the database was silent for too long."""
         return self._held if time.monotonic() < self._valid_until else frozenset()
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call this from now on, by the thread of the heart, when the database has given other leases than before."""
+        self._changed = changed
 
     @property
     def refusal(self) -> str | None:
@@ -155,13 +162,14 @@ class Membership:
             self._shared = None
             (self._partitions,) = connection.execute(PARTITIONS).fetchone() or (0,)
             while not self._stop.is_set():
-                self._beat(connection)
-                self._stop.wait(self._beat_s)
+                wanting = not self._beat(connection)
+                self._stop.wait(min(WANTING_S, self._beat_s) if wanting else self._beat_s)
             with contextlib.suppress(psycopg.Error):
                 connection.execute(_GIVE_BACK, (self.id, []))
                 connection.execute(_LEAVE, (self.id,))
 
-    def _beat(self, connection: psycopg.Connection) -> None:
+    def _beat(self, connection: psycopg.Connection) -> bool:
+        """Register again, and take or renew leases; False if any that is wanted is not ours."""
         began = time.monotonic()
         member = self._member
         (forbids,) = connection.execute(
@@ -176,24 +184,27 @@ class Membership:
             self._forget_at = began + _FORGET_EVERY_S
             connection.execute(_FORGET, (_FORGET_S,))
         if forbids:
-            self._held, self._shared = frozenset(), None
+            self._hold(frozenset(), began)
+            self._shared = None
             connection.execute(_GIVE_BACK, (self.id, []))
-            return
+            return True
         if self._wants is None:
-            return
+            return True
         alive = [(row[0], frozenset(row[1])) for row in connection.execute(_ALIVE, (member.kind, self._lease_s))]
         names = sorted(self._wants(alive, self.id, self._partitions))
         if names != self._shared:
             connection.execute(_GIVE_BACK, (self.id, names))
             self._shared = names
-        elif self._held == frozenset(names) and self._valid_until - began > _FRESH * self._lease_s:
-            # Each beat looks for processes that join or leave, but a lease need not be renewed by each.
-            return
         wanted = {"me": self.id, "ttl": self._lease_s, "names": names}
         taken = connection.execute(_TAKE, wanted).fetchall() if names else ()
-        self._held = frozenset(row[0] for row in taken)
-        # Ours ends before that of the database does, whatever the answer took.
-        self._valid_until = began + self._lease_s - self._beat_s / 2
+        self._hold(frozenset(row[0] for row in taken), began + self._lease_s * (1 - _EARLY))
+        return self._held == frozenset(names)
+
+    def _hold(self, leases: frozenset[str], until: float) -> None:
+        before = self.held
+        self._held, self._valid_until = leases, until
+        if leases != before:
+            self._changed()
 
     def _note(self, began: float, forbids: Sequence[str]) -> None:
         """Keep the answer of a beat that began then; logged when it changes."""

@@ -30,6 +30,7 @@ from eventstore.feed.metrics import RELAY_FAILURES, RELAYED
 from eventstore.feed.records import Outgoing, outgoing, watermark
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
 from eventstore.feed.topics import Topics, WrongTopic
+from eventstore.feed.waking import Stop
 from eventstore.types import Recorded
 
 LEASE = "relay/0"
@@ -43,6 +44,8 @@ ACKNOWLEDGED_TIMEOUT_S = 8.0
 DISCARD_TIMEOUT_S = 60.0
 PROBLEM_CHARACTERS = 500
 END_S = 1.5
+# On systems where a waiting thread holds up signals, they come so late at most.
+SIGNALS_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 NOTE_TIMEOUT_S = 5.0
 
@@ -76,7 +79,7 @@ class Replaced(Exception):
     """Another relay has moved the checkpoint."""
 
 
-def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
+def run(database_url: str, settings: KafkaSettings, stop: Stop) -> None:
     """Relay until stopped, or stand by while another relay does. Goes on by itself after failures."""
     members = Membership(database_url, Member("relay", features=HANDLED["relay"]), only(LEASE)).start()
     retry_s = RETRY_S
@@ -101,7 +104,7 @@ def run(database_url: str, settings: KafkaSettings, stop: threading.Event) -> No
         members.close()
 
 
-def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event) -> None:
+def run_until(database_url: str, settings: KafkaSettings, stop: Stop) -> None:
     """Relay until stopped, and end then even if a call to Kafka hangs: unacknowledged records are sent again later."""
     failures: list[Exception] = []
 
@@ -111,11 +114,12 @@ def run_until(database_url: str, settings: KafkaSettings, stop: threading.Event)
         except Exception as problem:
             failures.append(problem)
             raise
+        finally:
+            stop.set()
 
     worker = threading.Thread(target=work, name="relay", daemon=True)
     worker.start()
-    # A wait without a time limit would hold up signals.
-    while worker.is_alive() and not stop.wait(0.2):
+    while not stop.wait(SIGNALS_S):
         pass
     worker.join(END_S)
     if failures:
@@ -132,7 +136,7 @@ def _note_problem(database_url: str, problem: Exception) -> None:
         _log.warning("the problem could not be noted: %s", error)
 
 
-def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop: threading.Event) -> None:
+def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop: Stop) -> None:
     with connect(database_url, name="tagtrail-relay", statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
         # After a crash the checkpoint may be an earlier one, which does no harm.
         connection.execute("SET synchronous_commit = off")
@@ -238,7 +242,7 @@ class _Publisher:
         self._marked = [0] * partitions
         self._mark_at = 0.0
 
-    def run(self, members: Membership, stop: threading.Event) -> None:
+    def run(self, members: Membership, stop: Stop) -> None:
         """Publish what is appended, until stopped or the lease is lost. Raises Replaced, KafkaError."""
         pause, published_at = POLL_S, time.monotonic()
         bell = Bell(self._connection)

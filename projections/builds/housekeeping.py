@@ -18,7 +18,7 @@ from projections.engine.build_tables import LIVE, build, checkpoint
 from projections.engine.setup import STATEMENT_TIMEOUT_S, engine_for
 from projections.model import FoldFailed, Model
 
-EVERY_S = 30.0
+EVERY_S = 60.0
 # The pause is long because a fill that failed has read the whole log in vain.
 RETRY_S = 10.0
 RETRY_MAX_S = 600.0

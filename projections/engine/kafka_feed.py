@@ -18,6 +18,7 @@ from eventstore.feed.members import Membership, Wants
 from eventstore.feed.metrics import DISCARDED, DUPLICATES, EVENTS_CONSUMED, HOLES
 from eventstore.feed.records import FeedRecord
 from eventstore.feed.settings import KafkaSettings
+from eventstore.feed.waking import Stop
 from eventstore.partition import PARTITIONS
 from eventstore.types import Recorded
 from projections.engine import build_tables
@@ -82,7 +83,6 @@ class KafkaFeed:
         self._members = members
         self._batch = batch
         self._attempts = Attempts()
-        self._reader = FeedReader(kafka)
         self._partitions = int(connection.exec_driver_sql(PARTITIONS).scalar_one())
         connection.commit()
         self._builds: list[Build] = []
@@ -90,10 +90,11 @@ class KafkaFeed:
         self._watched: dict[tuple[str, int], _Watched] = {}
         self._look_at = 0.0
         self._bell = Bell(driver_of(connection))
-        self._leases: frozenset[str] = frozenset()
+        self._reader = FeedReader(kafka, self._bell.wake)
+        members.on_change(self._bell.wake)
         self._active_at = time.monotonic()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Fold the events that the feed brings into all builds, for the partitions that are leased.
 
         Looks often while anything moves. Once all is level for a while, it waits for a notification of the database,
@@ -116,9 +117,9 @@ class KafkaFeed:
         finally:
             self._reader.close()
 
-    def _rest(self, stop: threading.Event) -> None:
+    def _rest(self, stop: Stop) -> None:
         self._reader.rest()
-        self._bell.wait(stop, also=lambda: self._reader.waiting or self._held != self._leases)
+        self._bell.wait(stop)
         # Partitions that were level so far begin to wait for Kafka only now.
         self._watched.clear()
 
@@ -144,7 +145,7 @@ class KafkaFeed:
         """Learn which builds there are, and which partitions are ours now."""
         self._builds = build_tables.listed(self._connection, self._models)
         self._connection.commit()
-        held = self._leases = self._held
+        held = self._held
         owned = {
             model.id: frozenset(each for each in range(self._partitions) if lease_name(model, each) in held)
             for model in self._models

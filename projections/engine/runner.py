@@ -1,7 +1,6 @@
 """The runner keeps every build of its read models up with the log, fed by the store itself or by Kafka."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,6 +14,7 @@ from eventstore.feed.members import BEAT_S as SHARING_BEAT_S
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.metrics import EVENTS_CONSUMED
 from eventstore.feed.settings import KafkaSettings
+from eventstore.feed.waking import Stop
 from projections.engine import build_tables
 from projections.engine.attempts import Attempts
 from projections.engine.build_tables import Build
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 def run(
     database_url: str,
-    stop: threading.Event,
+    stop: Stop,
     models: Iterable[Model],
     *,
     kafka: KafkaSettings | None = None,
@@ -118,7 +118,7 @@ class _Follower:
         self._level_at: int | None = None
         self._changed_at = time.monotonic()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Feed the builds until stopped. Look often while there is something to do, else wait for a notification."""
         pause = POLL_S
         while not stop.is_set():

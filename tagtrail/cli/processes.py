@@ -1,13 +1,13 @@
 """`tagtrail relay`, `tagtrail projector` and `tagtrail keeper`: single processes of a server, on any machine."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from eventstore.feed.waking import Stop
 from projections.all_models import MODELS, UnknownModel, models_named
 from projections.model import Model
 from tagtrail import logs, metrics
@@ -100,10 +100,10 @@ def _models(only: str | None) -> tuple[Model, ...]:
 
 
 @contextmanager
-def _running(settings: Settings, name: str, metrics_listen: str | None) -> Iterator[threading.Event]:
+def _running(settings: Settings, name: str, metrics_listen: str | None) -> Iterator[Stop]:
     """Set up logs and metrics, and give the event that SIGTERM and Ctrl-C set."""
     logs.configure(settings, name)
-    stop = threading.Event()
+    stop = Stop()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
     if metrics_listen is None:

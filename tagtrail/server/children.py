@@ -1,5 +1,6 @@
 """The supervisor's children. Each has a process group of its own and is restarted with a back-off."""
 
+import math
 import os
 import signal
 import subprocess
@@ -83,36 +84,45 @@ class Child:
         self._stop_signal = stop_signal
         self._watchdog = watchdog
         self._backoff_s = BACKOFF_S
-        self._retry_at = 0.0
+        self._retry_at: float | None = None
         self._started_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start it now."""
-        self.process = self._start()
+        self.process, self._retry_at = self._start(), None
         self._started_at = time.monotonic()
         self._watchdog.tell(self.process.pid, self._stop_signal)
         return self.process
 
     def check(self) -> bool:
-        """Restart it if it died and its back-off is over; True if it was started."""
-        if self.process is None:
-            if time.monotonic() < self._retry_at:
-                return False
-            self.start()
-            return True
-        if not self.ended():
+        """Restart it if it died and its back-off is over; True if it was started.
+
+        Until then the rest of its group may end in order, as workers do that sign off from the database.
+        """
+        if self._retry_at is None:
+            if self.ended():
+                self._note_death()
             return False
+        if time.monotonic() < self._retry_at:
+            return False
+        # The rest of its group must not live beside its successor.
+        self.kill()
+        self.start()
+        return True
+
+    def _note_death(self) -> None:
         if time.monotonic() - self._started_at > STABLE_S:
             self._backoff_s = BACKOFF_S
-        # The rest of its group must not live beside its successor.
-        code = self.kill()
         logs.get_logger().error(
-            "a process died and is started again", name=self.name, code=code, wait_s=self._backoff_s
+            "a process died and is started again", name=self.name, code=self._code(), wait_s=self._backoff_s
         )
         self._retry_at = time.monotonic() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
-        return False
+
+    def due_s(self) -> float:
+        """The seconds until `check` has something to do even if no process ends."""
+        return math.inf if self._retry_at is None else max(0.0, self._retry_at - time.monotonic())
 
     def terminate(self) -> None:
         """Ask it to end in order, even if somebody has stopped it by a signal."""
@@ -123,23 +133,31 @@ class Child:
 
     def ended(self) -> bool:
         """True if it has ended. It stays a zombie until `kill`, so that its number still names its group."""
-        if self.process is None or self.process.returncode is not None:
-            return True
-        done = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return done is not None
+        return self._code() is not None
 
-    def kill(self) -> int | None:
-        """End the rest of its group and answer its exit status. Postgres gets a moment to end by itself."""
+    def _code(self) -> int | None:
+        """The exit status, less than zero for the signal that ended it; None while it runs."""
+        if self.process is None:
+            return 0
+        if self.process.returncode is not None:
+            return self.process.returncode
+        done = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if done is None:
+            return None
+        return done.si_status if done.si_code == os.CLD_EXITED else -done.si_status
+
+    def kill(self) -> None:
+        """End it and the rest of its group. Postgres gets a moment to end by itself."""
         process, self.process = self.process, None
         if process is None:
-            return None
+            return
         if self._stop_signal == signal.SIGINT and process.returncode is None:
             os.kill(process.pid, signal.SIGQUIT)
             _wait(process, _QUICK_S)
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
         self._watchdog.forget(process.pid)
-        return process.wait()
+        process.wait()
 
 
 def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:

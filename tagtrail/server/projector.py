@@ -4,8 +4,8 @@ The keeper is a thread here because a process of its own would take another 40 M
 """
 
 import signal
-import threading
 
+from eventstore.feed.waking import Stop
 from projections.projector import project
 from tagtrail import logs
 from tagtrail.config import current_settings
@@ -18,7 +18,7 @@ def main() -> None:
     settings = current_settings()
     logs.configure(settings, "projector")
     end_with_parent(supervisor_pid())
-    stop = threading.Event()
+    stop = Stop()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
     with keeping(settings, stop, board_path()):

@@ -1,9 +1,9 @@
 """The relay process. It carries the log to Kafka until told to stop."""
 
 import signal
-import threading
 
 from eventstore.feed import relay
+from eventstore.feed.waking import Stop
 from tagtrail import logs
 from tagtrail.config import WrongOption, current_settings
 from tagtrail.server.processes import end_with_parent, supervisor_pid
@@ -17,7 +17,7 @@ def main() -> None:
     kafka = settings.kafka_settings
     if kafka is None:
         raise WrongOption("no Kafka is named, so the relay has nothing to publish to")
-    stop = threading.Event()
+    stop = Stop()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
     relay.run_until(settings.database_url, kafka, stop)

@@ -1,6 +1,7 @@
 """`tagtrail serve`: one process that starts, watches and ends all others."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from domain.features import HANDLED
 from eventstore import roles, schema
 from eventstore.board import cells, registrar
 from eventstore.board.registrar import Registrar
+from eventstore.feed.waking import Waker
 from eventstore.types import SchemaOutdated, StoreError, StoreUnavailable
 from projections.engine.setup import ensure_tables
 from tagtrail import logs
@@ -32,7 +34,8 @@ from tagtrail.server.lock import DataFolderLock, settings_file
 from tagtrail.server.processes import BOARD_VARIABLE, PARENT_VARIABLE
 
 METRICS_FOLDER = "metrics"
-POLL_S = 0.2
+# It is woken by signals, also when a child ends. Should one be lost, it looks by itself.
+LOOK_S = 5.0
 STOP_S = 8.0
 DATABASE_STOP_S = 1.5
 READY_TIMEOUT_S = 30.0
@@ -53,6 +56,7 @@ class Supervisor:
         self._stopping = 0
         self._keep = -1
         self._board: Registrar | None = None
+        self._waker = Waker()
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises CannotServe and errors of the start."""
@@ -69,8 +73,7 @@ class Supervisor:
             lock.release()
 
     def _serve(self, watchdog: Watchdog) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, self._on_signal)
+        self._take_signals()
         handed = settings_file(self._settings.data)
         try:
             with _usable(self._settings.data):
@@ -83,8 +86,9 @@ class Supervisor:
             if self._wait_ready(watchdog):
                 self._say(_greeting(served))
             while not self._stopping:
+                self._waker.clear()
                 self._check(watchdog)
-                time.sleep(POLL_S)
+                self._sleep()
         except (EmbeddedPostgresFailed, CannotServe):
             # If the user asked for the end during the start, its failure is not reported.
             if not self._stopping:
@@ -100,6 +104,21 @@ class Supervisor:
         for child in self._children:
             child.check()
         watchdog.check()
+
+    def _take_signals(self) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, self._on_signal)
+        # Without a handler nobody is woken when a child ends.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waker.wakes, warn_on_full_buffer=False)
+
+    def _sleep(self) -> None:
+        """Wait for a signal, or until a child is to be started again. A signal since the last `clear` counts too."""
+        if not self._stopping:
+            due = min((each.due_s() for each in self._children), default=LOOK_S)
+            arrives = select.poll()
+            arrives.register(self._waker.fileno(), select.POLLIN)
+            arrives.poll(1000 * min(due, LOOK_S))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping += 1

@@ -11,6 +11,7 @@ from eventstore.feed import relay
 from eventstore.feed.chain import follow
 from eventstore.feed.consumer import FeedReader, Place
 from eventstore.feed.settings import KafkaSettings
+from eventstore.feed.waking import Stop
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.store import Store
 from eventstore.types import Recorded
@@ -26,9 +27,9 @@ PUBLISHED_TIMEOUT_S = 60.0
 
 
 @contextmanager
-def thread(target: Any, *arguments: Any, **options: Any) -> Iterator[threading.Event]:
+def thread(target: Any, *arguments: Any, **options: Any) -> Iterator[Stop]:
     """Run `target(*arguments, stop)` beside the test; what it raises ends the test."""
-    stop = threading.Event()
+    stop = Stop()
     problems: list[BaseException] = []
 
     def run() -> None:
@@ -52,7 +53,7 @@ def thread(target: Any, *arguments: Any, **options: Any) -> Iterator[threading.E
 def relaying(database_url: str, settings: KafkaSettings) -> Any:
     """A relay."""
 
-    def run(stop: threading.Event) -> None:
+    def run(stop: Stop) -> None:
         relay.run(database_url, settings, stop)
 
     return thread(run)
@@ -61,7 +62,7 @@ def relaying(database_url: str, settings: KafkaSettings) -> Any:
 def projecting(database_url: str, settings: KafkaSettings | None = None, models: Sequence[Model] = MODELS) -> Any:
     """A projector that Kafka feeds, or the log without it."""
 
-    def run(stop: threading.Event) -> None:
+    def run(stop: Stop) -> None:
         project(database_url, stop, models=models, kafka=settings)
 
     return thread(run)

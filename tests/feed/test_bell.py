@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from eventstore.feed.bell import CHANNEL, Bell
+from eventstore.feed.waking import Stop
 from projections.engine import runner
 from projections.projector import project
 from tests.api import Registry
@@ -40,7 +41,7 @@ def writer(database: Database) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def waiting(made: Bell, stop: threading.Event, timeout_s: float = FOR_EVER_S) -> threading.Thread:
+def waiting(made: Bell, stop: Stop, timeout_s: float = FOR_EVER_S) -> threading.Thread:
     """A thread that waits with it."""
     thread = threading.Thread(target=made.wait, args=(stop, timeout_s))
     thread.start()
@@ -49,7 +50,7 @@ def waiting(made: Bell, stop: threading.Event, timeout_s: float = FOR_EVER_S) ->
 
 def test_an_append_rings_the_bell(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
     """Also one that comes between the last look and the sleep."""
-    made, stop = Bell(listener), threading.Event()
+    made, stop = Bell(listener), Stop()
     made.wait(stop, FOR_EVER_S)  # it begins to listen, so that the caller looks once more
     append_batch(writer, [command(event("a"))])
     made.wait(stop, FOR_EVER_S)
@@ -63,7 +64,7 @@ def test_what_appends_nothing_rings_no_bell(listener: psycopg.Connection, writer
     """A command that is repeated; and who has something to do does not listen."""
     given = command(event("a"))
     append_batch(writer, [given])
-    made, stop = Bell(listener), threading.Event()
+    made, stop = Bell(listener), Stop()
     made.wait(stop)
     append_batch(writer, [given])
     began = time.monotonic()
@@ -82,31 +83,41 @@ def test_a_bell_waits_with_more_open_files_than_select_takes(database: Database,
             pass
         listener = stack.enter_context(psycopg.connect(database.app_url, autocommit=True))
         assert listener.fileno() > FD_SETSIZE
-        made, stop = Bell(listener), threading.Event()
+        made, stop = Bell(listener), Stop()
         made.wait(stop, FOR_EVER_S)
         append_batch(writer, [command(event("a"))])
         made.wait(stop, FOR_EVER_S)
 
 
-def test_a_wait_ends_for_another_reason_too(listener: psycopg.Connection) -> None:
-    made, stop = Bell(listener), threading.Event()
+def test_another_thread_ends_the_wait_that_is_under_way_or_the_next_one(listener: psycopg.Connection) -> None:
+    made, stop = Bell(listener), Stop()
     made.wait(stop)
-    made.wait(stop, FOR_EVER_S, also=lambda: True)
+    thread = waiting(made, stop)
+    made.wake()
+    thread.join(JOIN_MAX_S)
+    assert not thread.is_alive()
+    made.wake()
+    made.wake()
+    made.wait(stop, FOR_EVER_S)
+    began = time.monotonic()
+    made.wait(stop, 0.2)
+    assert time.monotonic() - began >= 0.2
 
 
-def test_a_stop_ends_the_wait_soon(listener: psycopg.Connection) -> None:
-    """Within a second, though nothing rings."""
-    made, stop = Bell(listener), threading.Event()
+def test_a_stop_ends_the_wait(listener: psycopg.Connection) -> None:
+    """Though nothing rings, and also if it comes before the wait."""
+    made, stop = Bell(listener), Stop()
     made.wait(stop)
     thread = waiting(made, stop)
     stop.set()
     thread.join(JOIN_MAX_S)
     assert not thread.is_alive()
+    made.wait(stop, FOR_EVER_S)
 
 
 def test_a_lost_connection_ends_the_wait(listener: psycopg.Connection, database: Database) -> None:
     """The next statement says what is wrong with it."""
-    made, stop = Bell(listener), threading.Event()
+    made, stop = Bell(listener), Stop()
     made.wait(stop)
     thread = waiting(made, stop)
     with psycopg.connect(database.admin_url, autocommit=True) as admin_connection:
@@ -131,7 +142,7 @@ def test_an_idle_projector_sleeps_and_is_woken(
         look(follower)
 
     monkeypatch.setattr(runner._Follower, "_look", counted)
-    stop = threading.Event()
+    stop = Stop()
     thread = threading.Thread(target=project, args=(database.app_url, stop))
     thread.start()
     try:

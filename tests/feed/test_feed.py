@@ -23,6 +23,7 @@ from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.records import record_of
 from eventstore.feed.schemas import schemas
 from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.waking import Stop
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.types import Recorded
 from projections.builds import admin
@@ -162,7 +163,7 @@ def test_two_relays_at_once_leave_nothing_out_and_consumers_see_each_event_once(
 ) -> None:
     """Both believe that they have the lease: what both write, consumers take once."""
     monkeypatch.setattr(relay, "Membership", lambda *_, **__: _Careless())
-    stop = threading.Event()
+    stop = Stop()
     workers = [threading.Thread(target=relay.run, args=(database.app_url, kafka, stop)) for _ in range(2)]
     for each in workers:
         each.start()

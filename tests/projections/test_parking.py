@@ -1,7 +1,6 @@
 """An event that a fold cannot take: its key is parked, loudly, and goes on in order after a fix."""
 
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventstore.feed.waking import Stop
 from projections.builds import admin, housekeeping
 from projections.builds.verify import verify
 from projections.engine import folding, parking
@@ -111,7 +111,7 @@ def out_of_order(where: str, fault: Exception) -> Iterator[None]:
 
 def ended_by(url: str) -> BaseException | None:
     """The error that ends a projector by itself, before the deadline."""
-    stop = threading.Event()
+    stop = Stop()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(project, url, stop)
         try:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from eventstore.feed.bell import Bell
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.settings import KafkaSettings
+from eventstore.feed.waking import Stop
 from eventstore.partition import DEFAULT_PARTITIONS
 from projections.engine import checkpoints, kafka_feed
 from projections.engine.build_tables import Build
@@ -110,12 +111,13 @@ def test_a_change_of_leases_ends_the_rest_of_a_projector(
     """Partitions that it has now are fed at once, though nothing is appended."""
     monkeypatch.setattr(Bell.wait, "__defaults__", (FOR_EVER_S,))
     feed._share()
-    stop = threading.Event()
+    stop = Stop()
     feed._rest(stop)  # it begins to listen
     resting = threading.Thread(target=feed._rest, args=(stop,))
     resting.start()
     try:
         members.given = frozenset()
+        members._changed()
         resting.join(JOIN_MAX_S)
         assert not resting.is_alive()
     finally:
