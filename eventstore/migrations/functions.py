@@ -70,13 +70,20 @@ def install(connection: Connection, app_role: str) -> None:
 
 
 def checksum() -> str:
-    """The checksum of what `install` does. The newest revision names it, because programs compare revisions."""
-    whole = "\0".join((*_texts(), *PUBLIC_FUNCTIONS))
+    """The checksum of what `install` does. The newest revision names it, because programs compare revisions.
+
+    Comments on lines of their own do not count, so their words may change without a revision.
+    """
+    whole = "\0".join((*map(_without_comments, _texts()), *PUBLIC_FUNCTIONS))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def _texts() -> list[str]:
     return [files("eventstore").joinpath("sql", f"{name}.sql").read_text("utf-8") for name in SQL_FILES]
+
+
+def _without_comments(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("--"))
 
 
 def _run(connection: Connection, sql: str) -> None:

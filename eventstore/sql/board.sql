@@ -2,12 +2,13 @@
 -- registers its board, for a time. Each process of that server which appends has a place on the board, and each
 -- connection of such a process has an epoch of that place.
 --
--- Why the margin: a reader counts the lease from before its renewal was asked for, by a clock that no one sets, so it ends
--- there before it ends here unless the two clocks drift apart by more than this within one lease.
+-- The margin is there because of two clocks. A reader counts the lease from before its renewal was asked for, by a clock
+-- that nobody sets. So the lease ends there before it ends here, unless the two clocks drift apart by more than the margin
+-- within one lease.
 CREATE OR REPLACE FUNCTION log.es_board_margin() RETURNS interval LANGUAGE sql IMMUTABLE AS $$ SELECT interval '2 seconds' $$;
 
--- Whether the board is the registered one; false where none is: nobody's lease runs then, because only a row that stands
--- can be renewed. Raises where another one stands. The caller holds the append lock.
+-- True if the board is the registered one, false if none is registered. Then nobody's lease runs, because only a row that
+-- is there can be renewed. Raises if another board is registered. The caller holds the append lock.
 CREATE OR REPLACE FUNCTION log.es_registered(in_log smallint, by_board text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -19,7 +20,7 @@ BEGIN
     ELSIF by_board = standing.board THEN
         RETURN true;
     END IF;
-    -- Judged anew on the row as it is when the deletion gets hold of it: its owner may be renewing it this moment.
+    -- The deletion judges the row again once it has locked it: the owner may be renewing it at this moment.
     DELETE FROM log.es_board AS b
      WHERE b.log_id = in_log AND b.until + log.es_board_margin() < clock_timestamp();
     IF NOT FOUND THEN
@@ -33,7 +34,7 @@ END $$;
 CREATE OR REPLACE FUNCTION log.es_admit(in_log smallint, by_board text, by_place smallint, by_epoch bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    -- Nearly always, so by one statement.
+    -- This is nearly always so, and one statement tells it.
     PERFORM FROM log.es_board AS b
       WHERE b.log_id = in_log AND b.board = by_board
         AND (SELECT w.epoch FROM log.es_writer AS w
@@ -50,8 +51,8 @@ BEGIN
     END IF;
 END $$;
 
--- Registers a board for `seconds`; answers null, or else for how many seconds another one stands in the way. The same
--- owner's earlier board is replaced: whoever calls has made sure that no process reads it any more.
+-- Registers a board for `seconds`; answers null, or else the number of seconds for which another one is in the way. An
+-- earlier board of the same owner is replaced: the caller has made sure that no process reads it any more.
 CREATE OR REPLACE FUNCTION log.es_register_board(in_log smallint, new_board text, new_owner text, seconds double precision)
 RETURNS double precision
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
@@ -80,7 +81,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Removes the board of an owner, none of whose processes reads it any more; who registers next need not wait.
+-- Removes the board of an owner, none of whose processes reads it any more, so that the next registration need not wait.
 CREATE OR REPLACE FUNCTION log.es_remove_board(in_log smallint, of_owner text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,5 +1,5 @@
 -- Stores content before the append that names it; storing it again changes nothing. True if it was new. New content is
--- listed until a sweep has looked whether an event names it: so a sweep never looks at the same content twice.
+-- listed until a sweep has looked whether an event names it. So no sweep looks at the same content twice.
 CREATE OR REPLACE FUNCTION log.es_put_content(in_digest text, in_body bytea, in_facts text, moment timestamptz)
 RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN
@@ -13,11 +13,11 @@ BEGIN
     RETURN true;
 END $$;
 
--- Looks at up to `most` of the new content that was stored before `before`, longest ago first: deletes what no event
--- names, and takes all of it off the list, because what an event names stays named. Answers how many were looked at and
--- deleted; there may be more as long as any were. They are looked at without the lock, so that appends wait only for the
--- deletion of the few found, which looks again. A manifest of megabytes lies in thousands of rows that Postgres deletes
--- one by one, so it ends behind the content with which what is deleted takes 4 MiB.
+-- Looks at up to `most` new contents that were stored before `before`, oldest first. It deletes those that no event names,
+-- and takes all of them off the list, because named content stays named. Answers the numbers of contents that were looked
+-- at and deleted; there may be more as long as any were looked at. It looks without the lock. So appends wait only for the
+-- deletion of the few that were found, which looks at them again. A manifest of megabytes lies in thousands of rows that
+-- Postgres deletes one by one, so a call ends once it has found 4 MiB to delete.
 CREATE OR REPLACE FUNCTION log.es_sweep_new_content(
     before timestamptz, most integer, OUT looked_at integer, OUT swept integer
 )
@@ -29,7 +29,7 @@ DECLARE
     sizes bigint[];
     orphans text[];
 BEGIN
-    -- Subqueries, because LIMIT keeps the planner from making a join of one. What an event names has no size here.
+    -- Subqueries, because LIMIT keeps the planner from making a join of one. Content that an event names gets no size here.
     SELECT array_agg(s.digest ORDER BY s.place), array_agg(s.stored_at ORDER BY s.place),
            array_agg(s.size ORDER BY s.place)
       INTO digests, moments, sizes
@@ -55,14 +55,14 @@ BEGIN
      WHERE l.stored_at = n.stored_at AND l.digest = n.digest;
 END $$;
 
--- The same, as processes of the release before ask for it.
+-- The same in the form that processes of the release before call.
 CREATE OR REPLACE FUNCTION log.es_sweep_content(before timestamptz, most integer) RETURNS integer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
     SELECT s.swept FROM es_sweep_new_content(before, most) AS s
 $$;
 
--- Lists as new what no event names of the next `most` contents behind the digest `beyond`; answers the last of them, null
--- if there are no more. For what was stored before there was a list.
+-- Looks at the next `most` contents behind the digest `beyond`, and lists as new those that no event names. Answers the
+-- last digest, null if there are no more. This is for content that was stored before there was a list.
 CREATE OR REPLACE FUNCTION log.es_list_content(beyond text, most integer) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$

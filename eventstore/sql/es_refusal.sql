@@ -1,7 +1,7 @@
--- Answers why a command is refused, judged before its own events; null if it is not (rule: conditions under the lock).
+-- Answers the reason why a command is refused, judged before its own events, or null (rule: conditions under the lock).
 -- Plans are cached while the tables are small and must serve large ones too (rule: plans of a grown log). So there are
--- subqueries and no joins (LIMIT keeps the planner from making a join of one). Where a table has two indexes that would
--- do on a few rows, EXECUTE plans for the size of the day.
+-- subqueries and no joins (LIMIT keeps the planner from making a join of one). Where a table has two indexes that are
+-- equally good on a few rows, EXECUTE makes a plan for the size that the table has now.
 CREATE OR REPLACE FUNCTION log.es_refusal(in_log smallint, command jsonb) RETURNS json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

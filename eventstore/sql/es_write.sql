@@ -1,4 +1,4 @@
--- Writes the events of a command that nothing speaks against, numbered from head + 1, and what is kept beside them.
+-- Writes the events of a command that is not refused, numbered from head + 1, and the rows beside them.
 -- Each event sees those before it: a stream named twice gets two versions, Expand misses a tag that just moved away.
 -- The row of a stream that events in succession name is written once, with the last of them.
 CREATE OR REPLACE FUNCTION log.es_write(in_log smallint, command jsonb, head bigint, moment timestamptz) RETURNS json
@@ -14,7 +14,7 @@ DECLARE
     upcoming jsonb;
     names text[];
     name text;
-    -- Of the stream under way: its row is yet to be written with what `held` events say.
+    -- True while the row of the stream under way is still to be written.
     held boolean := false;
     stood_at integer;
     now_at integer;
@@ -30,7 +30,7 @@ DECLARE
     moved_from text[] := '{}';
 BEGIN
     IF command ? 'carried' THEN
-        -- Small content, for which a transaction of its own would cost more. It is not listed as new: an event names it.
+        -- Small content, which would cost more in a transaction of its own. It is not listed as new: an event names it.
         INSERT INTO log.es_content (digest, stored_at, body, facts)
         SELECT c->>0, moment, decode(c->>1, 'base64'), (c->>2)::jsonb
           FROM jsonb_array_elements(command->'carried') AS c
@@ -74,7 +74,7 @@ BEGIN
                         ' FROM log.es_ref AS q WHERE q.log_id = $1 AND q.from_stream = $2 OFFSET 0) AS r'
                    INTO standing USING in_log, name;
                 IF standing = targets THEN
-                    -- Most pushes repeat one: the event says that its references are as they were, and none is touched.
+                    -- Most pushes repeat an earlier one, with the same references. Then none is touched.
                     targets := NULL;
                 END IF;
             END IF;
@@ -94,7 +94,7 @@ BEGIN
                 INSERT INTO log.es_ref (log_id, target, from_stream) SELECT in_log, t, name FROM unnest(targets) AS t
                     ON CONFLICT DO NOTHING;
             END IF;
-            -- Of equal names the last one stays: of a stream that is named twice, the ref that it had at first.
+            -- Of equal names the last one counts: for a stream that is named twice, the ref that it had at first.
             moved := name || moved;
             moved_from := now_ref || moved_from;
             IF event ? 'ref' THEN
@@ -105,7 +105,7 @@ BEGIN
                 now_state := nullif(event->>'state', 'null')::json;
             END IF;
             upcoming := command->'events'->number;
-            -- What is to be ensured may be dropped.
+            -- An event that is to be ensured may be dropped.
             held := coalesce(upcoming->>'stream' = name, false) AND NOT (upcoming ? 'ensure' OR event ? 'target');
             CONTINUE WHEN held;
             IF stood_at IS NULL THEN
@@ -137,7 +137,7 @@ BEGIN
     EXECUTE 'DELETE FROM log.es_ref AS r WHERE r.log_id = $1 AND r.target = ANY ($3) AND r.from_stream = $2'
       USING in_log, of_stream, gone;
     IF cardinality(idle) > 0 THEN
-        -- Perhaps nothing refers to such a set any more: the next sweep looks.
+        -- Perhaps no stream refers to such a set any more, so the next sweep looks.
         UPDATE log.es_set AS s SET idle_since = moment WHERE s.digest = ANY (idle);
     END IF;
 END $$;

@@ -1,7 +1,8 @@
--- Which features are in use, and who lives. Whoever registers holds this lock with others, whoever puts a feature to use
--- holds it alone: so a process is either there before the feature is used, and is asked, or comes later, and is told.
--- Says that a process lives and what it handles; answers what forbids it to serve, one sentence each. Such a process does
--- not count as living.
+-- Features in use, and live processes. A process that registers shares this lock with others; putting a feature to use
+-- holds it alone. So a process either registered before the feature is used, and is asked, or comes later, and is told.
+--
+-- es_beat notes that a process lives, and its features. It answers the reasons that forbid the process to serve, one
+-- sentence each. Such a process does not count as living.
 CREATE OR REPLACE FUNCTION log.es_beat(
     in_id text, in_kind text, in_host text, in_pid integer, in_shapes text[], in_features text[], in_knows text
 ) RETURNS text[]
@@ -21,7 +22,7 @@ BEGIN
     RETURN '{}';
 END $$;
 
--- What forbids a process of this kind, with these features and this newest revision, to serve.
+-- Answers the reasons that forbid a process of this kind, with these features and this newest revision, to serve.
 CREATE OR REPLACE FUNCTION log.es_forbids(in_kind text, in_features text[], in_knows text) RETURNS SETOF text
 LANGUAGE sql STABLE AS $$
     SELECT format('the database stands at schema %s, which needs a program that knows schema %s; this one knows %s: '
@@ -34,8 +35,8 @@ LANGUAGE sql STABLE AS $$
     HAVING count(*) > 0
 $$;
 
--- Puts a feature to use for good, unless a process that lives and is concerned does not have it; answers who that is.
--- Programs from before there were features stop serving with the first one, and those that know less than `in_from` too.
+-- Puts a feature to use for good, unless a live process of the kinds concerned lacks it; answers those processes.
+-- Programs from before there were features stop serving with the first one, and so do those that know less than `in_from`.
 CREATE OR REPLACE FUNCTION log.es_use_feature(in_name text, in_kinds text[], in_from text, lives_for interval)
 RETURNS text[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$

@@ -1,5 +1,5 @@
--- es_stream and es_ref as the events alone say they must be (rule: refs beside streams). `verify` compares them, and
--- a rebuild writes them.
+-- es_stream and es_ref as they must be by the events alone (rule: refs beside streams). `verify` compares them, and a
+-- rebuild writes them.
 CREATE OR REPLACE VIEW log.es_stream_rebuilt AS
 SELECT e.log_id, e.stream,
        (array_agg(e.key ORDER BY e.position))[1] AS key,

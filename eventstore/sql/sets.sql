@@ -1,6 +1,7 @@
--- Long lists of what an event refers to and needs: stored in slices before the append, as content is, and named by it. An
--- event refers to a set by the target 'set-<digest>'. A set to which perhaps no stream refers is listed by `idle_since`: from
--- its beginning, and again when a reference to it goes (see es_write). So a sweep looks at no other.
+-- A set is a long list of the streams that an event refers to and needs. It is stored in slices before the append, as
+-- content is, and the append names it. An event refers to a set by the target 'set-<digest>'. `idle_since` lists the sets
+-- to which perhaps no stream refers: from their beginning, and again when a reference goes (see es_write). So a sweep
+-- looks at no others.
 CREATE OR REPLACE FUNCTION log.es_begin_set(in_digest text, moment timestamptz) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 DECLARE
@@ -8,24 +9,24 @@ DECLARE
 BEGIN
     LOOP
         INSERT INTO es_set (digest, idle_since) VALUES (in_digest, moment) ON CONFLICT (digest) DO NOTHING;
-        -- One that has stood idle is wanted again: no sweep shall take it before it is named.
+        -- A set that was listed as idle is wanted again: no sweep may take it before it is named.
         UPDATE es_set AS s SET idle_since = moment
          WHERE s.digest = in_digest AND s.idle_since < moment - interval '1 hour';
         SELECT s.id, s.complete INTO found_set FROM es_set AS s WHERE s.digest = in_digest;
-        -- If not, it was let go of this moment.
+        -- If no row was found, a sweep has let go of the set at this moment.
         EXIT WHEN FOUND;
     END LOOP;
     RETURN CASE WHEN found_set.complete THEN NULL ELSE found_set.id END;
 END $$;
 
--- Adds members; writing one again changes nothing. Not flushed: the flush of the append that names the set covers it.
+-- Adds members; writing one again changes nothing. They are not flushed, because the append that names the set flushes.
 CREATE OR REPLACE FUNCTION log.es_put_members(
     of_set bigint, targets text[], referred boolean[], refs text[], or_targets text[], or_refs text[], needs integer[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    -- One that is let go of at this moment takes no more: nobody would delete them.
+    -- A set that a sweep lets go of at this moment takes no more members: nobody would delete them.
     PERFORM FROM es_set AS s WHERE s.id = of_set AND s.digest IS NOT NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RETURN;
@@ -35,7 +36,7 @@ BEGIN
         ON CONFLICT DO NOTHING;
 END $$;
 
--- The set may be named from now on; false if it has not so many members, or was swept meanwhile.
+-- Lets the set be named from now on; false if it does not have so many members, or was swept meanwhile.
 CREATE OR REPLACE FUNCTION log.es_finish_set(of_set bigint, members bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN
@@ -45,9 +46,10 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Which needs of a set do not hold, and the position of the log up to which that was judged, and of which log: what comes
--- later is judged by es_set_holds. The position is read first, by a statement of its own, so nothing up to it is overlooked.
--- It is null if the set is not there whole, as after a sweep: by one statement, so that no part of a set is taken for it.
+-- Answers the needs of a set that do not hold, the position of the log up to which they were judged, and the mark of that
+-- log. es_set_holds judges later events. The position is read first, by a statement of its own, so that no event up to it
+-- is overlooked. It is null if the set is not there whole, as after a sweep; one statement looks at the whole set, so that
+-- no part of a set is taken for it.
 CREATE OR REPLACE FUNCTION log.es_judge_set(
     in_log smallint, of_digest text, OUT seen bigint, OUT failed integer[], OUT judged_in text
 )
@@ -67,7 +69,7 @@ BEGIN
     END IF;
 END $$;
 
--- One of the two streams that would do has the ref that it must have.
+-- True if one of the two streams that would do has the ref that it must have.
 CREATE OR REPLACE FUNCTION log.es_member_holds(
     in_log smallint, target text, wanted text, or_target text, or_wanted text
 ) RETURNS boolean
@@ -78,9 +80,10 @@ LANGUAGE sql STABLE AS $$
                IS NOT DISTINCT FROM or_wanted
 $$;
 
--- Whether everything that a set needs stands, given that it did at position `seen` of the log with the mark `judged_in`:
--- only what changed since is looked at. Nothing holds that was judged in another log, before a restore; the release before
--- does not say in which (null or empty). All streams of the set are of one key. The caller holds the append lock.
+-- True if everything that a set needs stands, given that it did at position `seen` of the log with the mark `judged_in`.
+-- Only later events are looked at. A judgement of another log, from before a restore, does not hold. The release before
+-- does not say which log it judged (null or empty). All streams of the set are of one key. The caller holds the append
+-- lock.
 CREATE OR REPLACE FUNCTION log.es_set_holds(
     in_log smallint, of_digest text, of_key text, seen bigint, judged_in text
 ) RETURNS boolean
@@ -105,10 +108,10 @@ BEGIN
     RETURN NOT broken;
 END $$;
 
--- One step of sweeping sets: deletes up to `most` members of one that was let go of; or else looks at the one that was
--- listed as idle for longest, since before `before`. It is let go of if no stream refers to it, and else taken off the list.
--- Appends wait only for the moment in which it is let go of: its digest is free for another then. Answers how many sets
--- are gone, and whether there may be more to do.
+-- Does one step of sweeping sets. If a set was let go of, up to `most` of its members are deleted. Otherwise the step looks
+-- at the set that has been listed as idle for longest, since before `before`: if no stream refers to it, it is let go of,
+-- otherwise it leaves the list. Appends wait only for the moment in which a set is let go of; then its digest is free for
+-- another set. Answers the number of sets that are gone, and true if there may be more to do.
 CREATE OR REPLACE FUNCTION log.es_sweep_sets(
     in_log smallint, before timestamptz, most integer, OUT removed integer, OUT more boolean
 )
@@ -138,7 +141,7 @@ BEGIN
         more := false;
         RETURN;
     END IF;
-    -- Whoever has listed it anew meanwhile is right: it is looked at again later.
+    -- If somebody has listed it anew meanwhile, it stays on the list, and a later sweep looks at it again.
     UPDATE es_set AS s SET idle_since = NULL
      WHERE s.id = own AND s.idle_since = listed_at
        AND EXISTS (SELECT FROM es_ref AS r WHERE r.log_id = in_log AND r.target = 'set-' || s.digest);

@@ -9,7 +9,7 @@ BEGIN
     SELECT coalesce(max(e.position), 0) INTO high FROM es_event AS e WHERE e.log_id = in_log;
     WHILE low < high LOOP
         middle := (low + high + 1) / 2;
-        -- The order, which only the primary key has, keeps a plan made for an empty log off the other indexes.
+        -- Only the primary key has this order. So a plan that was made for an empty log uses no other index.
         IF (SELECT e.recorded_at FROM es_event AS e WHERE e.log_id = in_log AND e.position <= middle
              ORDER BY e.position DESC LIMIT 1) <= moment THEN
             low := middle;
@@ -20,9 +20,9 @@ BEGIN
     RETURN low;
 END $$;
 
--- Erases up to `most` of the addresses and user agents recorded at or before a moment, the oldest first; answers of how
--- many commands. Found by position, because times only rise with positions: the index has no gaps to step over but what
--- was erased since the table was last vacuumed.
+-- Erases up to `most` of the addresses and user agents recorded at or before a moment, the oldest first; answers the number
+-- of their commands. They are found by position, because times rise with positions. So the index has no gaps to step over
+-- except for rows that were erased since the table was last vacuumed.
 CREATE OR REPLACE FUNCTION log.es_erase_clients(in_log smallint, before timestamptz, most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$

@@ -1,5 +1,5 @@
--- Lets only programs that know at least this revision serve from now on; what was demanded before is never lowered.
--- Programs from before there were windows serve if log.alembic_version names their one revision: it names this instead.
+-- Lets only programs that know at least this revision serve from now on; an earlier demand is never lowered. Programs from
+-- before there were windows serve if log.alembic_version names their one revision, so it names this revision instead.
 CREATE OR REPLACE FUNCTION log.es_raise_serves_from(revision text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN

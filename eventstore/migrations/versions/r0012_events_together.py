@@ -2,7 +2,7 @@
 
 revision = "0012"
 down_revision = "0011"
-functions = "5eebba20779874af"
+functions = "9ad4de062d3d9e44"
 serves_from = "0005"
 
 
