@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 
+from eventstore.reader import Reader
 from eventstore.types import Command, FeatureNotInUse
 from eventstore.window import FIRST_WITH_FEATURES
 
@@ -90,3 +92,14 @@ class Features:
             else:
                 seen.used |= {feature.name}
         return lacking
+
+
+def in_use(reader: Reader) -> list[str]:
+    """The names of the features in use."""
+    return [row[0] for row in reader.rows("SELECT f.name FROM log.es_feature AS f")]
+
+
+def put_to_use(reader: Reader, feature: Feature) -> list[str]:
+    """Put the feature to use, unless live processes of the kinds concerned lack it: answers those."""
+    parameters = (feature.name, sorted(feature.kinds), feature.serves_from, timedelta(seconds=LIVES_FOR_S))
+    return list(reader.row("SELECT log.es_use_feature(%s, %s, %s, %s)", parameters)[0])

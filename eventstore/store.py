@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import LiteralString
 
 from psycopg import sql
@@ -20,7 +20,7 @@ from eventstore.codec import (
 from eventstore.combiner import Combiner, Connect
 from eventstore.connection import BoundedConnection, connect
 from eventstore.disk_space import DiskSpace
-from eventstore.features import LIVES_FOR_S, Feature, Features
+from eventstore.features import Features, in_use, put_to_use
 from eventstore.per_process import PerProcess
 from eventstore.reader import Reader
 from eventstore.sets import Sets
@@ -136,7 +136,7 @@ class Store:
         self._append_connect = append_connect or self._connect_to_append
         self._board = board
         self._disk = DiskSpace()
-        self.features = Features(self._features_in_use, self._use_feature)
+        self.features = Features(lambda: in_use(self._reader), lambda each: put_to_use(self._reader, each))
         self.sets = Sets(lambda: self._reader, clock)
         self._opened = PerProcess(self._open)
 
@@ -279,13 +279,6 @@ class Store:
         writer = None if self._board is None else self._board.writer
         combiner = Combiner(self._append_connect, self._disk, allow_clock_skew=self._allow_clock_skew, writer=writer)
         return _Opened(reader, combiner)
-
-    def _features_in_use(self) -> list[str]:
-        return [row[0] for row in self._reader.rows("SELECT f.name FROM log.es_feature AS f")]
-
-    def _use_feature(self, feature: Feature) -> list[str]:
-        parameters = (feature.name, sorted(feature.kinds), feature.serves_from, timedelta(seconds=LIVES_FOR_S))
-        return list(self._reader.row("SELECT log.es_use_feature(%s, %s, %s, %s)", parameters)[0])
 
     def _connect_to_append(self) -> BoundedConnection:
         connection = connect(
