@@ -9,7 +9,7 @@ from query_api import lists, pull
 from query_api.cache import Served
 from query_api.context import Context
 
-# What is served at these paths is always the same.
+# The answer at these paths is always the same.
 ALWAYS: Mapping[str, Served] = {"/v2/": pull.ServedBase()}
 
 

@@ -21,8 +21,8 @@ Whole = tuple[int, Headers, bytes]
 class AtOnce:
     """The answers of one process that need no waiting.
 
-    `always` has what is served, by path, for as long as `refusal` gives no reason why this process must not serve. What
-    is kept needs no such question: the board vouches for it.
+    `always` has the answers of some paths, for as long as `refusal` gives no reason why this process must not serve.
+    Kept answers need no such question: the board vouches for them.
     """
 
     def __init__(

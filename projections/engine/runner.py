@@ -174,7 +174,7 @@ class _Follower:
 
 
 def gather_s(events: int) -> float:
-    """How long a level projector waits for more events, if so many came since it was level before, in seconds."""
+    """The seconds that a level projector waits for more events, if so many came since it was level before."""
     return GATHER_S if events <= GATHER_EVENTS else GATHER_BUSY_S
 
 

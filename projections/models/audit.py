@@ -45,7 +45,7 @@ sa.Index(
     postgresql_where=table.c.tag.is_not(None),
 )
 sa.Index("audit_s2_actor", table.c.actor, table.c.position)
-# Whoever asks for all kinds asks for each: so time alone needs no index of its own.
+# A question about all kinds asks for each of them, so time alone needs no index of its own.
 sa.Index("audit_s2_what", table.c.what, table.c.position)
 KINDS = (
     *("repository-created", "tag-created", "tag-repeated", "tag-moved", "tag-deleted"),
@@ -161,8 +161,8 @@ class Page:
     before: int | None
 
 
-# Conditions that no index has are looked for in so many rows. What is not found among them is for the next page, so a
-# page costs no more, however rare what is asked for is.
+# Conditions that no index has are looked for in so many rows. Rows behind those are for the next page, so a page costs
+# no more, however few rows meet the conditions.
 SCANNED_MAX = 1_000
 _NO_END = 2**62
 _MICROSECOND = "interval '1 microsecond'"

@@ -47,7 +47,7 @@ _SETTINGS = {
     "synchronous_commit": "on",
     "shared_buffers": "96MB",
     "max_wal_size": "1GB",
-    # What is committed without a flush (heartbeats, checkpoints) may be lost by a crash, and costs nothing then. With
+    # Commits without a flush (heartbeats, checkpoints) may be lost by a crash, and that costs nothing. With
     # the default each heartbeat of an idle server would wake a process up to ten times.
     "wal_writer_delay": "2s",
     "jit": "off",
