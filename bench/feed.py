@@ -20,6 +20,7 @@ from werkzeug.test import EnvironBuilder
 
 from bench.feed_kafka import through_kafka
 from bench.population import load
+from eventstore.store import Store
 from projections.all_models import MODELS
 from projections.builds.fill import fill
 from projections.builds.verify import verify
@@ -120,7 +121,8 @@ def overlay(database: Database, events: int) -> None:
         ).fetchone()
         assert row is not None
         positions = connection.execute("SELECT build, partition, position FROM readmodel.checkpoint").fetchall()
-    reader, key = Reader(database.app_url), row[0]
+    store, key = Store(database.app_url), row[0]
+    reader = Reader(store.reader)
 
     def plain() -> None:
         reader.one(PAGE, {"key": key, "after": "", "limit": 100})
@@ -158,7 +160,7 @@ def overlay(database: Database, events: int) -> None:
                 "UPDATE readmodel.checkpoint SET position = %s WHERE build = %s AND partition = %s",
                 (position, build, partition),
             )
-    reader.close()
+    store.close()
 
 
 def answered(registry: Registry, environ: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.population import Population, Row, write
 from domain.facts import Facts
+from eventstore.store import Store
 from projections.builds.rebuild import rebuild
 from projections.engine.setup import ensure_tables
 from projections.models import catalog, referrers, tags
@@ -59,14 +60,14 @@ class Lists(Population):
             yield from self._push(repository, self._digest(), (), facts)
 
 
-def reader_over(server: Server, lists: Lists) -> Reader:
-    """The read models of the log, folded."""
+def store_over(server: Server, lists: Lists) -> Store:
+    """The log, and its read models, folded."""
     database = new_database(server)
     write(database, lists)
     ensure_tables(database.app_url)
     for model in (tags.model, catalog.model, referrers.model):
         rebuild(database.app_url, model)
-    return Reader(database.app_url)
+    return Store(database.app_url)
 
 
 def compare(what: str, few: tuple[str, Callable[[], object]], many: tuple[str, Callable[[], object]]) -> None:
@@ -85,9 +86,11 @@ def main() -> None:
     """All three lists."""
     with throwaway(shared_buffers="96MB", max_wal_size="1GB") as server:
         few = Lists(FEW_REPOSITORIES)
-        small = reader_over(server, few)
+        small_store = store_over(server, few)
+        small = Reader(small_store.reader)
         many = Lists(MANY_REPOSITORIES, tagged=(FEW_TAGS, MANY_TAGS), referred=(FEW_REFERRERS, MANY_REFERRERS))
-        large = reader_over(server, many)
+        large_store = store_over(server, many)
+        large = Reader(large_store.reader)
 
         def tags_page(number: int) -> Callable[[], object]:
             return lambda: tags.page(large, f"tags/{number}", f"t{number // 2:07d}", N)
@@ -110,8 +113,8 @@ def main() -> None:
             (f"{FEW_REFERRERS:,}", referrers_of(FEW_REFERRERS, few_of)),
             (f"{MANY_REFERRERS:,}", referrers_of(MANY_REFERRERS, many_of)),
         )
-        small.close()
-        large.close()
+        small_store.close()
+        large_store.close()
 
 
 if __name__ == "__main__":

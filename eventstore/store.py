@@ -268,9 +268,13 @@ class Store:
             opened.combiner.close(CLOSE_TIMEOUT_S)
             opened.reader.close()
 
+    def reader(self) -> Reader:
+        """The pool of connections of this process for questions, which its other parts may ask too."""
+        return self._opened.get().reader
+
     @property
     def _reader(self) -> Reader:
-        return self._opened.get().reader
+        return self.reader()
 
     def _open(self) -> _Opened:
         reader = Reader(

@@ -4,7 +4,7 @@ The tail has the events that the read model has not folded yet, so a write is vi
 Two statements, rows before checkpoint, would miss acknowledged writes: the projector may commit between them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -104,29 +104,27 @@ UNION ALL
 
 
 class Reader:
-    """The connections of one process to the read models.
+    """The questions of one process to the read models, by connections that others may share.
 
-    `tail=False` leaves the tail out of every answer: a hook for tests, which must not hide a projector that is dead.
+    `connected` answers the pool of this process. `tail=False` leaves the tail out of every answer: a hook for tests,
+    which must not hide a projector that is dead.
     """
 
-    def __init__(
-        self, database_url: str, *, pool_size: int = 8, statement_timeout_s: float = 10.0, tail: bool = True
-    ) -> None:
+    def __init__(self, connected: Callable[[], StoreReader], *, tail: bool = True) -> None:
         self._tail = tail
-        self._store = StoreReader(
-            database_url, pool_size=pool_size, timeout_s=statement_timeout_s, name="tagtrail-reader"
-        )
+        self._connected = connected
 
     def one(self, query: str | Statement, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """The one row of a question. Raises StoreUnavailable if the database does not answer in time."""
+        connected = self._connected()
         values = {**parameters, "tail": self._tail}
         if "key" in values:
-            values["partition"] = partition_of(values["key"], self._store.partitions)
-        return self._store.row(query, values)
+            values["partition"] = partition_of(values["key"], connected.partitions)
+        return connected.row(query, values)
 
     def rows(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows of a question about data that never change. Raises as `one` does."""
-        return self._store.rows(query, parameters)
+        return self._connected().rows(query, parameters)
 
     def tail_of(self, tail: list[list[Any]] | None) -> Iterator[Happened]:
         """The events of a tail column, in order."""
@@ -150,7 +148,3 @@ class Reader:
                 model.apply(rows, happened_from(position, key, datetime.fromisoformat(recorded_at), *rest))
             except FoldFailed:
                 failed.add(key)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._store.close()

@@ -404,7 +404,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("list_page_max", whole(1, 100_000), _is(10_000), "Most entries in one page of a list.", "N"),
     Option("append_timeout_s", duration(0.1, 600), _is(10.0), "Longest wait for an append to the log.", "TIME"),
     Option("read_timeout_s", duration(0.1, 600), _is(10.0), "Longest wait for a read from the database.", "TIME"),
-    Option("database_pool", whole(1, 256), _is(8), "Database connections of one worker for each kind of use.", "N"),
+    Option(
+        "database_pool",
+        whole(1, 256),
+        # Some for each worker, and not many more in all on a machine of many processors.
+        lambda resolved: max(2, min(8, 32 // int(resolved["workers"]))),
+        "Database connections by which one worker asks; by default 2 to 8, the fewer the more workers there are.",
+        "N",
+    ),
     Option(
         "single_node",
         read_switch,

@@ -62,17 +62,15 @@ class Rooms:
     def close(self) -> None:
         """Finish appends and close all connections."""
         self.store.close()
-        self.reader.close()
         if self.board is not None:
             self.board.close()
 
 
 def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None = None) -> Rooms:
     """Join the rooms. `tail=False` is the tests' hook (see Reader); `board_path` is the server's change board."""
-    database = settings.database_url
     board = open_board(board_path)
     store = make_store(settings, board)
-    reader = Reader(database, pool_size=settings.database_pool, statement_timeout_s=settings.read_timeout_s, tail=tail)
+    reader = Reader(store.reader, tail=tail)
     allowance = Allowance()
     blobs = DiskBlobStore(settings.data, allowance=allowance)
     proxies = TrustedProxies(settings.trusted_proxy)

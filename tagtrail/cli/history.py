@@ -10,25 +10,27 @@ import click
 from rich.table import Table
 
 from domain.names import InvalidName, parse_repository_name, parse_tag
+from eventstore.reader import Reader as StoreReader
 from eventstore.types import StoreError
 from projections.models import audit
 from projections.models.audit import AuditRow, Wanted
 from projections.reader import Reader
 from tagtrail.cli.common import Problem, console, database_of, moment, output_option, print_json, setting_options
 
+TIMEOUT_S = 10.0
 _DIGEST_SHOWN = 19
 
 
 @contextmanager
 def reading(values: dict[str, Any], config_file: str | None) -> Iterator[Reader]:
     """A reader of the running server's read models, or of those of the named database."""
-    reader = Reader(database_of(values, config_file), pool_size=1)
+    connections = StoreReader(database_of(values, config_file), pool_size=1, timeout_s=TIMEOUT_S, name="tagtrail-cli")
     try:
-        yield reader
+        yield Reader(lambda: connections)
     except StoreError as problem:
         raise Problem(str(problem)) from problem
     finally:
-        reader.close()
+        connections.close()
 
 
 @click.command()

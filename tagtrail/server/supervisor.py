@@ -190,7 +190,7 @@ class Supervisor:
     def _start_embedded(self, watchdog: Watchdog) -> str:
         from eventstore.migrating import migrate
 
-        connections = self._settings.workers * (2 * self._settings.database_pool + 2) + 32
+        connections = self._settings.workers * (self._settings.database_pool + 2) + 32
         postgres = EmbeddedPostgres(self._settings.data, connections)
         postgres.prepare()
         child = Child("postgres", postgres.start, signal.SIGINT, watchdog)

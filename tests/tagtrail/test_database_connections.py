@@ -1,0 +1,58 @@
+"""A server holds no more connections to its database than docs/operating.md tells to count."""
+
+import secrets
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import psycopg
+import pytest
+import requests
+
+from tagtrail.config import Settings, resolve
+from tests.servers import RunningServer
+
+# Those of projector and keeper with their hearts, of the board, and what a projector opens beside to fill read models.
+OTHERS = 10
+# The keeper asks and appends too, by a pool of its own, in one thread.
+KEEPER = 1
+CLIENTS = 32
+REQUESTS = 25
+_NAMES = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+def test_a_server_holds_no_more_connections_than_its_options_say(server: RunningServer) -> None:
+    """Each worker asks by one pool, whatever it asks for, and has one connection to append and one for its heart."""
+    settings = Settings.from_json((server.data / "server.json").read_text())
+
+    def ask() -> None:
+        with requests.Session() as session:
+            for _ in range(REQUESTS):
+                name = f"many/{secrets.token_hex(4)}"
+                assert session.get(f"{server.url}/v2/{name}/tags/list", timeout=60).status_code == 404
+                assert session.post(f"{server.url}/v2/{name}/blobs/uploads/", timeout=60).status_code == 202
+                assert session.head(f"{server.url}/v2/{name}/manifests/v1", timeout=60).status_code == 404
+
+    most: Counter[str] = Counter()
+    with (
+        psycopg.connect(server.database_url, autocommit=True) as connection,
+        ThreadPoolExecutor(CLIENTS) as pool,
+    ):
+        working = {pool.submit(ask) for _ in range(CLIENTS)}
+        left = working
+        while left:
+            most |= Counter(row[0] for row in connection.execute(_NAMES))
+            _, left = wait(left, 0.02)
+        for each in working:
+            each.result()
+    workers = settings.workers
+    assert 1 <= most["tagtrail-store"] <= workers * settings.database_pool + KEEPER
+    assert most["tagtrail-append"] <= workers + KEEPER
+    assert most["tagtrail-api-heart"] <= workers
+    assert most.total() <= workers * (settings.database_pool + 2) + OTHERS, most
+
+
+@pytest.mark.parametrize(("workers", "pool"), [(1, 8), (2, 8), (4, 8), (8, 4), (16, 2), (64, 2)])
+def test_the_pool_of_a_worker_is_smaller_where_there_are_many(workers: int, pool: int) -> None:
+    """Unless it is said."""
+    assert resolve({"workers": str(workers)}, {}).settings.database_pool == pool
+    assert resolve({"workers": str(workers), "database_pool": "5"}, {}).settings.database_pool == 5
