@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -121,6 +123,52 @@ def test_json_stays_exactly_as_given(store: Store) -> None:
     assert first.data == text
     assert second.data == text[:-1] + ',"tag":"1"}'
     assert store.stream_state("tag-r:1").state == text
+
+
+def test_keys_of_a_batch_are_kept_where_their_times_belong(connection: psycopg.Connection, database: Database) -> None:
+    """A batch may span the end of one partition of the ring and the beginning of the next; both are found again."""
+    turn = datetime.fromtimestamp(345_600 * 5_000, UTC)
+    commands = [
+        command(event("a"), now=turn - timedelta(seconds=1), address="127.0.0.1"),
+        command(event("a"), now=turn + timedelta(seconds=1), address="127.0.0.2"),
+        # Nothing is appended for it, so it has no address.
+        command(event("b", ENSURE, ref=None), now=turn + timedelta(seconds=1), address="127.0.0.3"),
+    ]
+    first = append_batch(connection, commands)
+    with psycopg.connect(database.admin_url) as admin:
+        parts = admin.execute("SELECT id, part, log.es_ring_part(recorded_at) FROM log.es_command_ring").fetchall()
+        addresses = admin.execute(
+            "SELECT first_position, last_position, address FROM log.es_client ORDER BY first_position"
+        ).fetchall()
+    assert {each.id for each in commands} == {name for name, _, _ in parts}
+    assert len({part for _, part, _ in parts}) == 2
+    assert all(part == belongs for _, part, belongs in parts)
+    assert addresses == [(1, 1, "127.0.0.1"), (2, 2, "127.0.0.2")]
+    assert [replace(each, repeated=True) for each in first if isinstance(each, Appended)] == append_batch(
+        connection, commands
+    )
+
+
+def test_successive_events_of_one_stream_leave_it_as_if_each_were_written(store: Store) -> None:
+    """Also where the second one is dropped, says nothing of ref or state, or comes behind another stream's."""
+    store.append(
+        command(event("a", ref="x", state="1"), event("a"), event("a", ENSURE, ref="x"), event("b"), event("a"))
+    )
+    assert (store.stream_state("a").version, store.stream_state("a").ref, store.stream_state("a").state) == (
+        3,
+        "x",
+        "1",
+    )
+    store.append(command(event("a", ref="y"), event("a", state=None), event("a", ENSURE, ref="z", state="2")))
+    assert (store.stream_state("a").version, store.stream_state("a").ref, store.stream_state("a").state) == (
+        6,
+        "z",
+        "2",
+    )
+    assert [(each.stream, each.version, each.prev_ref) for each in store.read_log(0, 10)] == [
+        *(("a", 1, None), ("a", 2, "x"), ("b", 1, None), ("a", 3, "x")),
+        *(("a", 4, "x"), ("a", 5, "y"), ("a", 6, "y")),
+    ]
 
 
 @pytest.mark.parametrize(
