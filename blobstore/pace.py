@@ -13,6 +13,8 @@ from collections.abc import Callable
 WHOLE_BYTES_MAX = 128 * 1024
 SMALL_BYTES = 8 * 1024
 STARTING_BYTES = 256 * 1024
+# Blocks of an answer of up to `FAST_BYTES`, which holds no more than that however large they are.
+HALF_BYTES = 512 * 1024
 FAST_BYTES = 1024 * 1024
 # The readers of a process that hold large blocks. Each holds six at most: 24 MiB of the first kind, 48 of the other.
 STARTING_TOKENS = 16
@@ -23,7 +25,6 @@ _PROOF_BYTES_PER_S = 32 * 1024 * 1024
 _SLOW_S = 0.25
 # One block more than wait between thread and connection: once so many were taken, all before them have been sent.
 _BEHIND = 5
-_LAST_BYTES = 1024
 
 
 class Tokens:
@@ -84,10 +85,24 @@ class Pace:
             self._slow_down(now)
         elif self._held is not self._allowance.fast and self._is_fast(now):
             self._hold(self._allowance.fast)
-        size = min(max(self._choose(left), self._least), left)
+        if self._size == SMALL_BYTES and self._held is not None:
+            self._note_small()
+        if self._least and self._held is not None and left <= FAST_BYTES:
+            self._size = HALF_BYTES
+        size = min(max(self._size, self._least), left)
         self._least = 0
         self._proved += size
         return size
+
+    def must_wait(self) -> bool:
+        """True if large blocks may not have gone out yet. Then an empty one is to be given, although no bytes are left.
+
+        The server has room for four behind a block that waits. It takes the fifth when that block has gone out, or
+        drops it with the whole answer.
+        """
+        if self._held is not None:
+            self._note_small()
+        return self._held is not None
 
     def end(self) -> None:
         """Give back what is held; may be called any number of times."""
@@ -107,14 +122,7 @@ class Pace:
     def _is_fast(self, now: float) -> bool:
         return self._proved >= _PROOF_BYTES and self._proved >= _PROOF_BYTES_PER_S * (now - self._proof_at)
 
-    def _choose(self, left: int) -> int:
-        if self._held is None:
-            return min(self._size, left)
-        if self._size == SMALL_BYTES:
-            self._behind += 1
-            if self._behind > _BEHIND:
-                self.end()
-            return min(self._size, left)
-        # The last blocks are tiny, so that the large ones have been sent when the last block is taken.
-        last = _BEHIND * _LAST_BYTES
-        return min(self._size, left - last) if left > last else min(_LAST_BYTES, left)
+    def _note_small(self) -> None:
+        self._behind += 1
+        if self._behind > _BEHIND:
+            self.end()

@@ -34,7 +34,11 @@ class FileBlocks:
         return self
 
     def __next__(self) -> bytes:
-        if self._descriptor is None or self._left == 0:
+        if self._descriptor is None:
+            raise StopIteration
+        if self._left == 0:
+            if self._pace.must_wait():
+                return b""
             self.close()
             raise StopIteration
         try:

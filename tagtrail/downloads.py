@@ -73,7 +73,8 @@ class MemoryBlocks:
     def __next__(self) -> bytes:
         left = len(self._body) - self._position
         if not left:
-            self.close()
+            if self._pace.must_wait():
+                return b""
             raise StopIteration
         start = self._position
         self._position += self._pace.next_size(left)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from blobstore.pace import FAST_BYTES, SMALL_BYTES, STARTING_BYTES, WHOLE_BYTES_MAX, Allowance, Pace
+from blobstore.pace import FAST_BYTES, HALF_BYTES, SMALL_BYTES, STARTING_BYTES, WHOLE_BYTES_MAX, Allowance, Pace
 
 MIB = 1024 * 1024
-LAST = [1024] * 5
+EMPTY_BLOCKS = 5
 
 
 class Reader:
@@ -42,11 +42,25 @@ def free(allowance: Allowance) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def test_a_reader_begins_with_large_blocks_and_ends_with_tiny_ones_by_which_they_have_gone_out() -> None:
+@pytest.mark.parametrize(
+    ("size", "blocks"),
+    [
+        (FAST_BYTES + 1, [STARTING_BYTES] * 4 + [1]),
+        (FAST_BYTES, [HALF_BYTES] * 2),
+        (200 * 1024, [200 * 1024]),
+    ],
+)
+def test_a_reader_begins_with_large_blocks_and_ends_with_empty_ones_by_which_they_have_gone_out(
+    size: int, blocks: list[int]
+) -> None:
     allowance = Allowance(1, 1)
-    reader = Reader(allowance, 600 * 1024)
-    assert reader.take(100) == [STARTING_BYTES, STARTING_BYTES, 600 * 1024 - 2 * STARTING_BYTES - sum(LAST), *LAST]
-    assert free(allowance) == (0, 1)
+    reader = Reader(allowance, size)
+    assert reader.take(100) == blocks
+    for _ in range(EMPTY_BLOCKS):
+        assert reader.pace.must_wait()
+        assert free(allowance) == (0, 1)
+    assert not reader.pace.must_wait()
+    assert free(allowance) == (1, 1)
     reader.pace.end()
     reader.pace.end()
     assert free(allowance) == (1, 1)
