@@ -30,6 +30,8 @@ REPOSITORY = "bench/stalled"
 ADDRESSES = 250
 GOAL_P99_MS = 50
 GOAL_KIB = 256
+# Memory is back when no more than this share is taken above what was taken before.
+GOAL_BACK = 0.1
 
 
 def address_of(number: int) -> str:
@@ -133,7 +135,12 @@ def main() -> None:
         assert load.exitcode == 0
         measure("once they have left", server.host, REPOSITORY, given.seconds)
         time.sleep(max(0.0, 60 - given.seconds))
-        print(f"memory a minute after they left: {memory(server) >> 20} MiB, {threads(server)} threads")
+        after = memory(server)
+        judged = "reached" if after <= (1 + GOAL_BACK) * before else "MISSED"
+        print(
+            f"memory a minute after they left: {after >> 20} MiB, {after / before - 1:+.0%} of what it was before, "
+            f"{threads(server)} threads (goal: at most {GOAL_BACK:+.0%}): {judged}"
+        )
 
 
 if __name__ == "__main__":

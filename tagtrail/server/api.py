@@ -10,6 +10,7 @@ from granian.log import LogLevels
 
 from tagtrail import logs
 from tagtrail.config import current_settings
+from tagtrail.server.allocator import freeze_for_workers
 from tagtrail.server.callers import IDLE_S
 from tagtrail.server.limits import capacity, warn_of_low_limits
 from tagtrail.server.processes import end_with_parent, supervisor_pid
@@ -39,6 +40,7 @@ def main() -> None:
     end_with_parent(supervisor_pid())
     # Loaded here, once: forked workers have it already and share its memory.
     importlib.import_module("tagtrail.wsgi")
+    freeze_for_workers()
     may_hold = capacity(settings)
     warn_of_low_limits(settings, may_hold)
     Granian(

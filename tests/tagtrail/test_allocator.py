@@ -1,4 +1,4 @@
-"""Memory that many connections held is given back to the system."""
+"""Memory that many connections held is given back to the system, and workers share what was loaded before them."""
 
 import subprocess
 import sys
@@ -29,6 +29,25 @@ give_back()
 print(held - freed, freed - resident())
 """
 BYTES = 64 * 1024 * 2000
+# Prints the kilobytes that a forked process copies when it collects garbage.
+FORKED = """
+import gc, os, re
+import tagtrail.wsgi
+from tagtrail.server.allocator import freeze_for_workers
+
+def copied():
+    with open("/proc/self/smaps_rollup", encoding="ascii") as rollup:
+        return int(re.search(r"Private_Dirty: +([0-9]+) kB", rollup.read())[1])
+
+freeze_for_workers()
+if os.fork() == 0:
+    before = copied()
+    gc.collect()
+    print(copied() - before, flush=True)
+    os._exit(0)
+os.wait()
+"""
+COPIED_MAX_KIB = 1024
 
 
 def test_what_is_free_goes_back_only_when_it_is_given_back() -> None:
@@ -37,3 +56,9 @@ def test_what_is_free_goes_back_only_when_it_is_given_back() -> None:
     before, after = (int(each) for each in done.stdout.split())
     assert before < BYTES / 10
     assert after > BYTES * 9 / 10
+
+
+def test_a_worker_that_collects_garbage_copies_nothing_that_was_loaded_before_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < COPIED_MAX_KIB
