@@ -20,20 +20,10 @@ BEGIN
         -- Keys from before the ring.
         SELECT k.id, k.result::jsonb FROM log.es_command AS k WHERE k.log_id = in_log AND k.id = ANY (keys)
     LOOP
-        -- The refs that streams had before stand in the events, and were kept by earlier revisions.
-        known := known || jsonb_build_object(kept.id, log.es_previous(in_log, kept.result) || kept.result);
+        known := known || jsonb_build_object(kept.id, kept.result);
     END LOOP;
     RETURN known;
 END $$;
-
--- The ref that each stream of a command's events had before them.
-CREATE OR REPLACE FUNCTION log.es_previous(in_log smallint, outcome jsonb) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_object('previous', coalesce(jsonb_object_agg(e.stream, e.prev_ref ORDER BY e.position DESC), '{}'))
-      FROM log.es_event AS e
-     WHERE e.log_id = in_log
-       AND e.position BETWEEN (outcome->>'first')::bigint AND (outcome->>'last')::bigint
-$$;
 
 -- Keeps the keys of commands that were appended, with what repeating one answers, and the addresses that they came from.
 CREATE OR REPLACE FUNCTION log.es_keep(
@@ -48,8 +38,8 @@ BEGIN
       FROM unnest(outcomes, moments, addresses, user_agents) AS k (outcome, moment, address, user_agent)
      WHERE (k.address IS NOT NULL OR k.user_agent IS NOT NULL)
        AND (k.outcome->>'last')::bigint >= (k.outcome->>'first')::bigint;
-    -- Each partition by its own statement: finding it by the ring costs more. Times only rise, so most often it is one.
-    CASE WHEN part <> log.es_ring_part(moments[cardinality(moments)]) THEN
+    -- Each partition by its own statement: finding it by the ring costs more. Most often it is one.
+    CASE WHEN EXISTS (SELECT FROM unnest(moments) AS m WHERE log.es_ring_part(m) <> part) THEN
         INSERT INTO log.es_command_ring (recorded_at, part, log_id, id, result)
         SELECT k.moment, log.es_ring_part(k.moment), in_log, k.key, k.outcome
           FROM unnest(moments, keys, outcomes) AS k (moment, key, outcome);

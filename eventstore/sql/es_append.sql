@@ -62,7 +62,7 @@ BEGIN
             CONTINUE;
         END IF;
         moment := greatest(head_time, (command->>'now')::timestamptz);
-        result := es_write(in_log, command, head, moment);
+        result := es_write_events(in_log, command, head, moment);
         results := results || json_build_object('appended', result);
         ids := ids || id;
         moments := moments || moment;

@@ -1,7 +1,7 @@
 -- Writes the events of a command that is not refused, numbered from head + 1, and the rows beside them.
 -- Each event sees those before it: a stream named twice gets two versions, Expand misses a tag that just moved away.
 -- The row of a stream that events in succession name is written once, with the last of them.
-CREATE OR REPLACE FUNCTION log.es_write(in_log smallint, command jsonb, head bigint, moment timestamptz) RETURNS json
+CREATE OR REPLACE FUNCTION log.es_write_events(in_log smallint, command jsonb, head bigint, moment timestamptz) RETURNS json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     by_whom text := command->>'actor';

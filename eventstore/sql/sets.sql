@@ -1,6 +1,6 @@
 -- A set is a long list of the streams that an event refers to and needs. It is stored in slices before the append, as
 -- content is, and the append names it. An event refers to a set by the target 'set-<digest>'. `idle_since` lists the sets
--- to which perhaps no stream refers: from their beginning, and again when a reference goes (see es_write). So a sweep
+-- to which perhaps no stream refers: from their beginning, and again when a reference goes (see es_write_events). So a sweep
 -- looks at no others.
 CREATE OR REPLACE FUNCTION log.es_begin_set(in_digest text, moment timestamptz) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$

@@ -86,7 +86,7 @@ def test_the_application_cannot_call_what_is_inside(database: Database) -> None:
     """The parts of es_append would run without its lock and checks."""
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         for call in (
-            "log.es_write(0::smallint, '{}', 0, now())",
+            "log.es_write_events(0::smallint, '{}', 0, now())",
             "log.es_refusal(0::smallint, '{}')",
             "log.es_empty_keys('es_command')",
         ):

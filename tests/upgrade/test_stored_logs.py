@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from domain.features import SESSION_IDS
 from eventstore import schema, verify
 from eventstore.migrating import migrate
+from eventstore.migrations import functions
 from eventstore.window import REVISION
 from projections.builds.verify import verify as verify_models
 from tests.api import Registry, registry_over
@@ -20,6 +22,7 @@ from tests.postgres import APP_ROLE, Database, Server, drop_database, empty_data
 from tests.upgrade.make_logs import LOGS, PROGRAMS
 from tests.upgrade.releases import makers_of_logs
 from tests.upgrade.traffic import Client, answers
+from tests.waiting import eventually
 
 STORED = [each.schema for each in makers_of_logs()]
 EVENTS = (
@@ -122,3 +125,42 @@ def test_a_stored_log_is_brought_up_and_answers_as_it_did(old: Database, revisio
         registry.project()
     assert verify.verify(old.app_url) == []
     assert [each.name for each in verify_models(old.app_url) if not each.equal] == []
+
+
+def append_one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
+    """The answer of es_append, called as programs of every revision do, to a command with one event."""
+    event = {"stream": f"repo-{name}", "key": name, "partition": 0, "type": "RepositoryCreated", "schema_version": 1}
+    event |= {"data": json.dumps({"repository": name}), "ref": "live"}
+    command: dict[str, Any] = {"id": name, "now": "2026-01-01T00:00:00+00:00", "actor": "anonymous", "request_id": "r"}
+    command |= {"address": "192.0.2.1", "events": [event]}
+    answer = connection.execute("SELECT log.es_append(0::smallint, %s::jsonb, false)", (json.dumps([command]),))
+    return dict((answer.fetchone() or ())[0][0])
+
+
+@pytest.mark.parametrize("revision", [each for each in STORED if each >= "0005"])
+def test_an_append_that_waits_for_the_migration_is_kept_whole(
+    old: Database, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on in the function that it began, and calls others as they are afterwards: its key and address stand."""
+    install = functions.install
+    found: list[dict[str, Any]] = []
+    with psycopg.connect(old.app_url, autocommit=True) as connection:
+        append_one(connection, "before")
+        waiting = threading.Thread(target=lambda: found.append(append_one(connection, "meanwhile")))
+
+        def install_while_one_waits(*arguments: Any) -> None:
+            install(*arguments)
+            waiting.start()
+            blocked = f"SELECT cardinality(pg_blocking_pids({connection.info.backend_pid})) > 0"
+            eventually(lambda: asked(old, blocked) == [(True,)], what="an append that waits")
+
+        monkeypatch.setattr(functions, "install", install_while_one_waits)
+        assert migrate(old.owner_url, app_role=APP_ROLE) == REVISION
+        waiting.join(60)
+        (told,) = found
+        assert set(told) == {"appended"}
+        again = append_one(connection, "meanwhile")
+        assert again == {"repeated": told["appended"]}
+    position = told["appended"]["first"]
+    addresses = f"SELECT address FROM log.es_client WHERE {position} BETWEEN first_position AND last_position"
+    assert asked(old, addresses) == [("192.0.2.1",)]

@@ -2,7 +2,7 @@
 
 revision = "0012"
 down_revision = "0011"
-functions = "9ad4de062d3d9e44"
+functions = "89b9273109cd892c"
 serves_from = "0005"
 
 
