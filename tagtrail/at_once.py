@@ -1,7 +1,8 @@
 """Answers to requests that need nothing but memory, made where waiting for anything would hold up all other requests.
 
 That is `/v2/`, and what is kept of manifests and small blobs while the change board vouches for it. Everything else is
-left to the application, which looks again from the start; so is an answer that is an error or has parts.
+left to the application, which looks again from the start; so is an answer that is an error or has parts, and whatever
+goes wrong here: the application logs it and answers with an error of the protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,6 @@ from typing import Any
 
 from blobstore.pace import WHOLE_BYTES_MAX
 from command_api.bodies import has_body
-from protocol.errors import WireError
 from protocol.messages import Headers
 from query_api.cache import AnswerCache, Served
 from tagtrail.every_answer import EveryAnswer
@@ -41,6 +41,12 @@ class AtOnce:
 
     def answer(self, environ: dict[str, Any]) -> Whole | None:
         """Status, headers and body; None if the application has to answer. It must not wait for anything."""
+        try:
+            return self._answer(environ)
+        except Exception:  # noqa: BLE001 - a problem that is still there is logged and answered by the application
+            return None
+
+    def _answer(self, environ: dict[str, Any]) -> Whole | None:
         method: str = environ["REQUEST_METHOD"]
         if (method != "GET" and method != "HEAD") or has_body(environ):
             return None
@@ -50,11 +56,8 @@ class AtOnce:
             served = self._always.get(path)
             if served is None or self._refusal() is not None:
                 return None
-        try:
-            self._hosts.check(environ)
-            answer = served.answer_at_once(environ)
-        except WireError:
-            return None
+        self._hosts.check(environ)
+        answer = served.answer_at_once(environ)
         if answer is None:
             return None
         body = answer.body

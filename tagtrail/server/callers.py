@@ -9,7 +9,6 @@ longer.
 Only a thread whose request had no body may stay, because granian frees a body when its call ends.
 """
 
-import _thread
 import threading
 from collections.abc import Callable
 
@@ -18,28 +17,36 @@ ASIDE_S = 3.0
 IDLE_S = 5
 
 
-class _Until:
-    """Held by a thread of granian from its first request on, and freed by the interpreter when the thread ends."""
+class _Caller:
+    """Held by a thread of granian from its first request on, and freed by the interpreter when the thread ends.
 
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
+    `wanted` is locked; the thread waits for it while it stays aside. `ended` is set once the thread holds this.
+    """
+
+    ended: Callable[[], None] | None = None
+
+    def __init__(self) -> None:
+        self.wanted = threading.Lock()
+        self.wanted.acquire()
 
     def __del__(self) -> None:
-        self._ended()
+        if self.ended is not None:
+            self.ended()
 
 
 class Callers:
     """The threads of one worker in which granian calls the application.
 
-    Those *there* are with granian: each waits for a request, or is about to, or brings one that it has just got. While
-    any thread is aside, another one is there, or answers at once and will be.
+    Threads that are *there* are with granian: each waits for a request, or is about to, or brings one that it has just
+    got. While any thread is aside, another one is there, or answers at once and will be. A count that is wrong for good
+    would break this, so nothing here may fail between a change of the count and what it stands for.
     """
 
     def __init__(self, aside_s: float = ASIDE_S) -> None:
         self._aside_s = aside_s
         self._lock = threading.Lock()
         self._there = 0
-        self._aside: list[_thread.LockType] = []
+        self._aside: list[threading.Lock] = []
         self._each = threading.local()
 
     @property
@@ -54,11 +61,13 @@ class Callers:
 
     def come(self) -> None:
         """Count a thread that brings a request. Each call of this is followed by one of `go` or `go_or_stay`."""
-        if hasattr(self._each, "until"):
+        if hasattr(self._each, "caller"):
             with self._lock:
                 self._there -= 1
         else:
-            self._each.until = _Until(self._end)
+            caller = _Caller()
+            self._each.caller = caller
+            caller.ended = self._end
 
     def go(self) -> None:
         """Count a thread that goes back to granian now."""
@@ -67,20 +76,26 @@ class Callers:
 
     def go_or_stay(self) -> None:
         """Go back to granian, but stay aside before that for as long as another thread is there."""
+        wanted: threading.Lock = self._each.caller.wanted
         with self._lock:
-            if not self._there:
+            if self._there <= 0:
                 self._there = 1
                 return
-            wanted = _thread.allocate_lock()
-            wanted.acquire()
-            self._aside.append(wanted)
+            try:
+                self._aside.append(wanted)
+            except MemoryError:
+                # Nobody would find it aside.
+                self._there += 1
+                return
         if wanted.acquire(timeout=self._aside_s):
             return
         with self._lock:
-            # Else somebody has just called for this thread, and has counted it.
             if wanted in self._aside:
                 self._aside.remove(wanted)
                 self._there += 1
+            else:
+                # Another thread has just sent this one, and has counted it.
+                wanted.acquire()
 
     def send_another(self) -> None:
         """Called by a thread whose request may take longer: somebody else has to wait for the next one."""
@@ -93,6 +108,6 @@ class Callers:
             self._keep_one_there()
 
     def _keep_one_there(self) -> None:
-        if not self._there and self._aside:
+        if self._there <= 0 and self._aside:
             self._there = 1
             self._aside.pop().release()

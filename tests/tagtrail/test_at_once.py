@@ -1,11 +1,12 @@
 """Requests that are answered at once, and those that are not, because something else than memory may be needed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from blobstore.pace import WHOLE_BYTES_MAX
+from eventstore.types import StoreUnavailable
 from protocol.errors import Code, error
 from protocol.messages import Answer
 from query_api.cache import AnswerCache, Ticket
@@ -33,10 +34,21 @@ class Voucher:
         return self._holding
 
 
+class FailingVoucher(Voucher):
+    """Fails when it is asked."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__()
+        self._problem = problem
+
+    def holds(self, key: str, ticket: Ticket) -> bool:
+        raise self._problem
+
+
 class Served:
     """The thing at PATH; `answer` is not to be called."""
 
-    def __init__(self, answer: Answer | None) -> None:
+    def __init__(self, answer: Answer | Exception | None) -> None:
         self._answer = answer
 
     def answer(self, environ: Any) -> Answer:
@@ -45,6 +57,8 @@ class Served:
     def answer_at_once(self, environ: Any) -> Answer | None:
         if "HTTP_RANGE" in environ:
             raise error(Code.RANGE_INVALID, "no such part")
+        if isinstance(self._answer, Exception):
+            raise self._answer
         return self._answer
 
 
@@ -52,9 +66,9 @@ def asked(
     path: str = PATH,
     method: str = "GET",
     *,
-    answer: Answer | None = KEPT,
+    answer: Answer | Exception | None = KEPT,
     voucher: Voucher | None = None,
-    refusal: str | None = None,
+    refusal: Callable[[], str | None] = lambda: None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[int, list[tuple[str, str]], bytes] | None:
     """The answer at once to a request."""
@@ -62,9 +76,7 @@ def asked(
     opening = cache.open("u/app")
     assert opening is not None
     cache.keep(PATH, opening, Served(answer), 4)
-    at_once = AtOnce(
-        cache, ALWAYS, EveryAnswer(CrossOrigin(frozenset())), Hosts(frozenset(["a.example"])), lambda: refusal
-    )
+    at_once = AtOnce(cache, ALWAYS, EveryAnswer(CrossOrigin(frozenset())), Hosts(frozenset(["a.example"])), refusal)
     usual = {"SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "a.example"}
     return at_once.answer({"REQUEST_METHOD": method, "PATH_INFO": path, **usual, **(environ or {})})
 
@@ -123,7 +135,7 @@ def test_what_nobody_vouches_for_without_waiting_is_not_answered(voucher: Vouche
 
 
 def test_a_process_that_must_not_serve_does_not_answer_the_base() -> None:
-    assert asked("/v2/", refusal="too old") is None
+    assert asked("/v2/", refusal=lambda: "too old") is None
 
 
 @pytest.mark.parametrize(
@@ -137,3 +149,18 @@ def test_an_answer_that_does_not_go_out_in_one_piece_is_left_alone(answer: Answe
 
 def test_an_error_is_left_to_the_application() -> None:
     assert asked(environ={"HTTP_RANGE": "bytes=9-"}) is None
+
+
+PROBLEMS = [MemoryError(), KeyError("defect"), StoreUnavailable("gone")]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
+def test_whatever_goes_wrong_is_left_to_the_application(problem: Exception) -> None:
+    """It looks again, and answers with an error that has a body, the request's id and a line in the log."""
+
+    def refusal() -> str | None:
+        raise problem
+
+    assert asked(voucher=FailingVoucher(problem)) is None
+    assert asked(answer=problem) is None
+    assert asked("/v2/", refusal=refusal) is None

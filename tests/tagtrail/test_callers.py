@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 
@@ -11,9 +12,9 @@ import pytest
 from tagtrail.server.callers import Callers
 from tests.waiting import eventually
 
-WAIT_S = 30.0
-# Longer than any test waits: nobody who stays aside goes by himself.
-ASIDE_S = 2 * WAIT_S
+WAIT_S = 10.0
+# Longer than any test waits, so that no thread that stays aside goes by itself.
+ASIDE_S = 1.5 * WAIT_S
 Request = Callable[[Callers], None]
 
 
@@ -23,6 +24,7 @@ class Server:
     def __init__(self, callers: Callers, threads: int) -> None:
         self.callers = callers
         self.served: list[int] = []
+        self._sent = 0
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work) for _ in range(threads)]
         for each in self._threads:
@@ -40,7 +42,7 @@ class Server:
             self.served.append(threading.get_ident())
             callers.go_or_stay()
 
-        self._requests.put(request)
+        self._send(request)
 
     def long(self, wait: Callable[[], object]) -> None:
         """Send a request that is answered when `wait` returns."""
@@ -51,6 +53,10 @@ class Server:
             self.served.append(threading.get_ident())
             callers.go()
 
+        self._send(request)
+
+    def _send(self, request: Request) -> None:
+        self._sent += 1
         self._requests.put(request)
 
     def end_one(self) -> None:
@@ -60,6 +66,12 @@ class Server:
     def answered(self, count: int) -> None:
         """Wait until so many requests have been answered."""
         eventually(lambda: len(self.served) >= count, WAIT_S, lambda: f"{len(self.served)} of {count}")
+
+    def answered_all(self) -> None:
+        """Wait until all requests that were sent have been answered, and forget them."""
+        self.answered(self._sent)
+        self.served.clear()
+        self._sent = 0
 
     def stop(self) -> None:
         """End all threads."""
@@ -79,23 +91,22 @@ def serving(threads: int, aside_s: float = ASIDE_S) -> Iterator[Server]:
         together = threading.Barrier(threads)
         for _ in range(threads):
             server.long(lambda: together.wait(WAIT_S))
-        server.answered(threads)
-        eventually(lambda: callers.there == threads)
-        server.served.clear()
+        server.answered_all()
+        eventually(lambda: callers.there == threads, WAIT_S)
         yield server
     finally:
         server.stop()
 
 
 def settled(server: Server, aside: int) -> None:
-    """Send short requests until so many threads stay aside, and the other one is there."""
+    """Send short requests until so many threads stay aside, and the other one is there. None is left unanswered."""
 
     def found() -> bool:
         server.short()
+        server.answered_all()
         return (server.callers.there, server.callers.aside) == (1, aside)
 
-    eventually(found)
-    server.served.clear()
+    eventually(found, WAIT_S)
 
 
 def test_short_requests_come_to_rest_with_one_thread() -> None:
@@ -124,19 +135,20 @@ def test_a_short_request_is_answered_beside_one_that_takes_long() -> None:
     with serving(2) as server:
         settled(server, 1)
         released = threading.Event()
-        server.long(lambda: released.wait(WAIT_S))
+        in_time: list[bool] = []
+        server.long(lambda: in_time.append(released.wait(WAIT_S)))
         server.short()
         server.answered(1)
-        assert not released.is_set()
         released.set()
         server.answered(2)
+        assert in_time == [True]
 
 
 def test_when_the_one_that_waits_ends_another_takes_its_place() -> None:
     with serving(3) as server:
         settled(server, 2)
         server.end_one()
-        eventually(lambda: (server.callers.there, server.callers.aside) == (1, 1))
+        eventually(lambda: (server.callers.there, server.callers.aside) == (1, 1), WAIT_S)
         server.short()
         server.answered(1)
 
@@ -147,7 +159,7 @@ def test_nobody_stays_aside_for_long_where_nothing_is_asked() -> None:
         for _ in range(10):
             server.short()
         server.answered(10)
-        eventually(lambda: (server.callers.there, server.callers.aside) == (3, 0))
+        eventually(lambda: (server.callers.there, server.callers.aside) == (3, 0), WAIT_S)
 
 
 @pytest.mark.parametrize("aside_s", [0.0005, ASIDE_S])
@@ -171,5 +183,114 @@ def test_no_request_waits_for_a_thread_that_stays_aside(aside_s: float) -> None:
         for each in clients:
             each.join()
         server.answered(450)
-        eventually(lambda: server.callers.there + server.callers.aside == 4)
+        eventually(lambda: server.callers.there + server.callers.aside == 4, WAIT_S)
         assert server.callers.there >= 1
+
+
+@pytest.fixture
+def other() -> Iterator[ThreadPoolExecutor]:
+    """Another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def call(thread: ThreadPoolExecutor, *steps: Callable[[], object]) -> None:
+    """Let that thread take these steps."""
+    thread.submit(lambda: [each() for each in steps]).result(WAIT_S)
+
+
+class LateLock:
+    """A lock that is never got by a wait for some time; something happens just as such a wait has ended."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+        self._inner = threading.Lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock; a wait for some time ends without it."""
+        if timeout < 0:
+            return self._inner.acquire(blocking)
+        self._meanwhile()
+        return False
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._inner.release()
+
+    def locked(self) -> bool:
+        """True if somebody has it."""
+        return self._inner.locked()
+
+
+def test_a_thread_that_is_sent_just_as_it_goes_by_itself_is_counted_once(
+    other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It also has to wait the next time that it stays aside."""
+    callers = Callers(ASIDE_S)
+    call(other, callers.come, callers.go)
+    late = LateLock(lambda: call(other, callers.come, callers.send_another))
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Lock", lambda: late)
+        callers.come()
+    callers.go_or_stay()
+    assert (callers.there, callers.aside) == (1, 0)
+    assert late.locked()
+    call(other, callers.go)
+    assert callers.there == 2
+
+
+def test_a_thread_that_cannot_be_noted_as_aside_counts_as_there(other: ThreadPoolExecutor) -> None:
+    class Full(list[object]):
+        def append(self, each: object, /) -> None:
+            raise MemoryError
+
+    callers = Callers(ASIDE_S)
+    call(other, callers.come, callers.go)
+    callers.come()
+    callers._aside = Full()  # type: ignore[assignment]
+    callers.go_or_stay()
+    assert (callers.there, callers.aside) == (2, 0)
+
+
+def test_a_thread_that_could_not_be_noted_as_come_is_a_new_one_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted() -> object:
+        raise MemoryError
+
+    callers = Callers(ASIDE_S)
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Lock", exhausted)
+        with pytest.raises(MemoryError):
+            callers.come()
+    assert callers.there == 0
+    callers.come()
+    callers.go()
+    assert callers.there == 1
+
+
+def end_within_a_request(callers: Callers) -> None:
+    """Count one thread too few: this one is no longer there at its end, and was not there before that either."""
+    thread = threading.Thread(target=callers.come)
+    thread.start()
+    thread.join()
+
+
+def test_a_count_that_became_too_low_is_put_right() -> None:
+    callers = Callers(aside_s=0.05)
+    end_within_a_request(callers)
+    assert callers.there == -1
+    callers.come()
+    callers.go_or_stay()
+    assert callers.there == 1
+
+
+def test_another_thread_is_sent_though_the_count_is_too_low(other: ThreadPoolExecutor) -> None:
+    callers = Callers(ASIDE_S)
+    callers.come()
+    callers.go()
+    call(other, callers.come)
+    staying = other.submit(callers.go_or_stay)
+    eventually(lambda: callers.aside == 1, WAIT_S)
+    callers.come()
+    end_within_a_request(callers)
+    staying.result(WAIT_S)
+    assert (callers.there, callers.aside) == (1, 0)
