@@ -81,7 +81,7 @@ class AnswerCache:
         return kept.served
 
     def find_at_once(self, path: str) -> Served | None:
-        """The same, but nothing if that could not be known without waiting."""
+        """The thing that is served at the path now, if that is known without waiting for anybody."""
         return self.find(path) if self._knows_at_once else None
 
     def open(self, key: str) -> Opening | None:

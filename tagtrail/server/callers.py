@@ -3,8 +3,7 @@
 granian starts threads that call the application, as many as requests come at the same time, and each request wakes up
 the one that has waited longest. Where a request takes microseconds, waking threads up and giving the interpreter from
 one to the next costs more than serving it. So a thread that has answered at once does not go back to granian while
-another one is there already: it stays *aside*, within its call, until somebody else is kept by a request that takes
-longer.
+another one is there already: it stays *aside*, within its call, until a longer request keeps the other one busy.
 
 Only a thread whose request had no body may stay, because granian frees a body when its call ends.
 """
