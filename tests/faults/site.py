@@ -147,8 +147,9 @@ class Site:
         needed = waited = 0
         for pid in (self.server.process.pid, *self.server.descendants()):
             now, before = scheduled(pid), self._scheduled.get(pid, (0, 0))
-            needed += now[0] - before[0]
-            waited += now[1] - before[1]
+            # One that has ended, and is not yet replaced, tells zeros.
+            needed += max(0, now[0] - before[0])
+            waited += max(0, now[1] - before[1])
         return (needed + waited) / max(needed, 1)
 
     def _is_whole(self) -> bool:
