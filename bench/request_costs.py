@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,16 +102,16 @@ def profiled(pids: Sequence[int], folder: Path) -> "subprocess.Popen[bytes] | No
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def shares(folder: Path) -> Counter[str]:
+def shares(folder: Path) -> defaultdict[str, float]:
     """The shares of a profile in percent; empty if none could be taken."""
     command = ["perf", "report", "-i", str(folder / _PROFILE), "--sort", "dso", "--stdio", "-q"]
     report = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     for line in report.splitlines():
         share, _, name = line.strip().partition("%")
         if name:
             part = next((word for piece, word in _PARTS.items() if piece in name), "rest")
-            found[part] += float(share)  # type: ignore[assignment]
+            found[part] += float(share)
     return found
 
 
@@ -123,7 +123,7 @@ class Costs:
     kernel: list[float]
     everything: list[float]
     changes: list[float]
-    shares: list[Counter[str]]
+    shares: list[defaultdict[str, float]]
 
 
 class Bench:

@@ -5,17 +5,20 @@ left to the application, which looks again from the start; so is an answer that 
 goes wrong here: the application logs it and answers with an error of the protocol.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from blobstore.pace import WHOLE_BYTES_MAX
 from command_api.bodies import has_body
+from protocol.errors import WireError
 from protocol.messages import Headers
 from query_api.cache import AnswerCache, Served
 from tagtrail.every_answer import EveryAnswer
 from tagtrail.hosts import Hosts
 
 Whole = tuple[int, Headers, bytes]
+_log = logging.getLogger(__name__)
 
 
 class AtOnce:
@@ -43,7 +46,10 @@ class AtOnce:
         """Status, headers and body; None if the application has to answer. It must not wait for anything."""
         try:
             return self._answer(environ)
-        except Exception:  # noqa: BLE001 - a problem that is still there is logged and answered by the application
+        except WireError:
+            return None
+        except Exception:  # noqa: BLE001 - logged here with its trace; the application answers
+            _log.exception("a request could not be answered at once; the application answers it")
             return None
 
     def _answer(self, environ: dict[str, Any]) -> Whole | None:

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -97,19 +98,25 @@ def test_after_a_refused_chunk_hashing_goes_on_from_the_recorded_bytes(
     assert rereads == []
 
 
-def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: DiskBlobStore, data: Path) -> None:
-    store.create(UPLOAD)
+@contextmanager
+def held_by_another_process(data: Path) -> Iterator[None]:
+    """Another process has the session open; it is killed at the end."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(data), UPLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UploadBusy), store.open(UPLOAD, 0):
-            pass
+        yield
     finally:
         holder.kill()
         holder.communicate()
+
+
+def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: DiskBlobStore, data: Path) -> None:
+    store.create(UPLOAD)
+    with held_by_another_process(data), pytest.raises(UploadBusy), store.open(UPLOAD, 0):
+        pass
     write(store, 0, b"free again")
 
 
@@ -117,17 +124,9 @@ def test_what_a_killed_writer_held_is_discarded(store: DiskBlobStore, data: Path
     """As long as it lives, the file stays, whichever process discards it."""
     path = data / "uploads" / UPLOAD
     store.create(UPLOAD)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(data), UPLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_by_another_process(data):
         store.discard(UPLOAD)
         assert path.exists()
-    finally:
-        holder.kill()
-        holder.communicate()
     store.discard(UPLOAD)
     assert not path.exists()
 

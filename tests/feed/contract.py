@@ -68,11 +68,6 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> Folded:
 class FeedContract:
     """Subclasses give the fixture `projectors`: a call with a number runs so many of them until the block ends."""
 
-    @pytest.fixture
-    def projectors(self) -> Projectors:
-        """Projectors that the feed feeds."""
-        raise NotImplementedError
-
     def test_what_was_appended_before_and_what_is_appended_now_is_folded(
         self, registry: Registry, database: Database, projectors: Projectors
     ) -> None:

@@ -239,7 +239,9 @@ def test_a_thread_that_is_sent_just_as_it_goes_by_itself_is_counted_once(
     assert callers.there == 2
 
 
-def test_a_thread_that_cannot_be_noted_as_aside_counts_as_there(other: ThreadPoolExecutor) -> None:
+def test_a_thread_that_cannot_be_noted_as_aside_counts_as_there(
+    other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full(list[object]):
         def append(self, each: object, /) -> None:
             raise MemoryError
@@ -247,7 +249,7 @@ def test_a_thread_that_cannot_be_noted_as_aside_counts_as_there(other: ThreadPoo
     callers = Callers(ASIDE_S)
     call(other, callers.come, callers.go)
     callers.come()
-    callers._aside = Full()  # type: ignore[assignment]
+    monkeypatch.setattr(callers, "_aside", Full())
     callers.go_or_stay()
     assert (callers.there, callers.aside) == (2, 0)
 
