@@ -104,7 +104,7 @@ def _append_chunk(context: Context, request: Request, session: Session) -> Answe
     announced = _chunk_range(request, session.upload)
     with _staged(context, request, session) as (writer, session):
         upload = session.upload
-        _require_next(request, announced, upload)
+        _require_next(request, announced, writer, upload)
         received = _receive_chunk(context, request, writer, announced, upload)
         if received:
             with context.work_gate:
@@ -160,7 +160,7 @@ def _finish_open(context: Context, request: Request, session: Session, digest: D
     announced = _chunk_range(request, session.upload)
     with _staged(context, request, session) as (writer, session):
         upload = session.upload
-        _require_next(request, announced, upload)
+        _require_next(request, announced, writer, upload)
         _receive_chunk(context, request, writer, announced, upload)
         with context.work_gate:
             found = writer.digest(digest.algorithm)
@@ -292,9 +292,10 @@ def _chunk_range(request: Request, upload: Upload) -> ByteRange | None:
         raise out_of_order(request, upload.offset, str(problem)) from problem
 
 
-def _require_next(request: Request, announced: ByteRange | None, upload: Upload) -> None:
+def _require_next(request: Request, announced: ByteRange | None, writer: StagedUpload, upload: Upload) -> None:
     refusal = None if announced is None else uploads.check_chunk(upload, announced.start)
     if refusal is not None:
+        writer.rollback(upload.offset)
         raise refused(request, refusal)
 
 

@@ -159,6 +159,30 @@ def test_a_session_without_an_event_says_that_it_has_nothing(first: Registry, se
     assert (answer.headers["Location"], answer.headers["Docker-Upload-UUID"]) == (location, location[len(UPLOADS) :])
 
 
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+@pytest.mark.parametrize(
+    ("headers", "data", "status"),
+    [
+        ({"Content-Range": "5-7"}, b"678", 416),
+        ({"Content-Range": "9223372036854775807-9223372036854775808"}, b"678", 416),
+        ({"Content-Range": "0-7"}, b"678", 400),
+        ({"Content-Range": "7-5"}, b"678", 416),
+        ({"Content-Range": "x"}, b"678", 416),
+    ],
+)
+def test_a_first_chunk_that_is_refused_leaves_nothing(
+    first: Registry, method: str, headers: dict[str, str], data: bytes, status: int
+) -> None:
+    """Neither an event nor an empty file, of which there would be one for each such request."""
+    location = opened(first)
+    query = {"digest": sha256(data)} if method == "PUT" else {}
+    answer = first.open(location, method=method, query_string=query, data=data, headers=headers)
+    assert answer.status_code == status, answer.data
+    assert first.head_position() == 0
+    assert staged(first) == []
+    assert ask(first, method, location).status_code < 300, "the session stands as it stood"
+
+
 @pytest.mark.parametrize("end", ["PUT", "DELETE"])
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_has_ended_stays_ended_for_every_process(first: Registry, second: Registry, end: str, begun: bool) -> None:

@@ -64,7 +64,7 @@ class Sent:
     length: str | None = None
 
     def raw(self) -> bytes:
-        """As it goes over a connection."""
+        """As it goes over a connection; what Latin-1 does not have, which no client could send, is escaped."""
         lines = [f"{self.method} {self.target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in self.headers)]
         body = self.body
         if self.chunked:
@@ -72,7 +72,7 @@ class Sent:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         elif self.body or self.length is not None or self.method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(body) if self.length is None else self.length}")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "backslashreplace") + body
 
     @property
     def brings_bytes(self) -> bool:
