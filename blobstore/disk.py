@@ -23,7 +23,7 @@ from blobstore.hashing import HashCache, mark_of
 from blobstore.interface import BlobMissing, BlobName, BlobStoreUnusable, NoSpace, UploadBusy, UploadMissing
 from blobstore.locking import lock_exclusively, stands_at
 from blobstore.pace import NO_LARGE_BLOCKS, Allowance
-from blobstore.reading import blocks_of
+from blobstore.reading import blocks_of, read_exactly
 from blobstore.staging import DiskUpload, FaultPoint, no_fault
 from domain.digests import ALGORITHMS
 from domain.names import InvalidName, UploadId, parse_upload_id
@@ -112,13 +112,18 @@ class DiskBlobStore:
 
     def read_small(self, name: BlobName, limit: int) -> bytes | None:
         """The whole blob, None if there is none or it is larger than `limit` bytes."""
-        size = self.stat(name)
-        if size is None or size > limit:
+        try:
+            with translated():
+                descriptor = os.open(self._place(name), os.O_RDONLY | os.O_CLOEXEC)
+        except Absent:
             return None
         try:
-            return b"".join(self.read(name, 0, size))
-        except BlobMissing:
-            return None
+            found = os.fstat(descriptor)
+            if found.st_size > limit or not stat.S_ISREG(found.st_mode):
+                return None
+            return read_exactly(descriptor, 0, found.st_size)
+        finally:
+            os.close(descriptor)
 
     def checker(self, taken: Taken) -> BlobChecker:
         """A checker of stored bytes. It moves damaged files away and calls `taken` with the size of each block read."""

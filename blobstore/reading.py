@@ -16,7 +16,7 @@ def blocks_of(descriptor: int, start: int, length: int, allowance: Allowance) ->
     if length > allowance.first_bytes:
         return FileBlocks(descriptor, start, length, Pace(allowance))
     try:
-        return [_read(descriptor, start, length)]
+        return [read_exactly(descriptor, start, length)]
     finally:
         os.close(descriptor)
 
@@ -65,7 +65,7 @@ class FileBlocks:
         self.close()
 
 
-def _read(descriptor: int, start: int, length: int) -> bytes:
+def read_exactly(descriptor: int, start: int, length: int) -> bytes:
     """Read all of it, although one read may give fewer bytes than were asked for."""
     made = bytearray()
     with translated():

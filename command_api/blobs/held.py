@@ -12,10 +12,13 @@ def is_whole(context: Context, digest: Digest, link: Link) -> bool:
 
     So a blob that is 404 when it is read from its file is nowhere taken to be there.
     """
-    name = BlobName(digest, link.generation)
-    if context.blobs.stat(name) != link.size:
-        return False
-    if link.size > SMALL_BYTES_MAX:
-        return True
+    if link.size <= SMALL_BYTES_MAX:
+        return small_content(context, digest, link) is not None
+    return context.blobs.stat(BlobName(digest, link.generation)) == link.size
+
+
+def small_content(context: Context, digest: Digest, link: Link) -> bytes | None:
+    """The bytes of a small blob; None if its file is not whole."""
     with context.work_gate:
-        return read_right(context.blobs, name) is not None
+        content = read_right(context.blobs, BlobName(digest, link.generation))
+    return content if content is not None and len(content) == link.size else None

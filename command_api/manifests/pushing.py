@@ -1,10 +1,11 @@
 """PUT of a manifest: its bytes are stored and its tags moved."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
 from command_api.context import Context
-from command_api.manifests.named import read_config, whole_sizes
+from command_api.manifests.named import look, read_config
 from command_api.receiving import read_manifest
 from command_api.refusals import refused
 from domain.decision import Decision, Refusal
@@ -12,7 +13,7 @@ from domain.digests import DEFAULT_ALGORITHM, Digest, digest_of
 from domain.facts import Facts, facts_to_json, small_annotations_json
 from domain.features import SMALL_FACTS
 from domain.image_config import with_config
-from domain.manifest import PushManifest, decide_push, held, streams_named
+from domain.manifest import PushManifest, decide_push, held, is_known, streams_asked
 from domain.manifest_parser import InvalidManifest, InvalidManifestDigest, ParsedManifest, parse_manifest
 from domain.names import InvalidName, RepositoryName, TagName, parse_tag
 from domain.preconditions import Match
@@ -70,22 +71,31 @@ def _command(
 
 def _carry_out(context: Context, request: Request, command: PushManifest, body: bytes) -> None:
     """Ask what the repository has of all that is named, decide, and append it together with the bytes."""
-    states = context.store.stream_states(streams_named(command.repository, command.facts))
+    states = context.store.stream_states(streams_asked(command))
     found = held(command.repository, command.facts, states)
-    decision = decide_push(whole_sizes(context, command.facts, found), command)
+    looked = look(context, command.facts, found)
+    decision = decide_push(looked.sizes, command)
     if isinstance(decision, Refusal):
         raise refused(request, decision)
-    facts = with_config(command.facts, read_config(context, command.facts, found))
-    _append(context, request, decision, Content(str(command.digest), body, _kept(context, facts)))
+
+    def content() -> Content:
+        facts = with_config(command.facts, read_config(context, command.facts, found, looked))
+        return Content(str(command.digest), body, _kept(context, facts))
+
+    _append(context, request, decision, content, is_stored=is_known(command, states))
 
 
-def _append(context: Context, request: Request, decision: Decision, content: Content) -> None:
+def _append(
+    context: Context, request: Request, decision: Decision, content: Callable[[], Content], *, is_stored: bool
+) -> None:
     """Append the manifest and all its tags, if everything that it names is linked at that moment.
 
-    It is one command (rules: whole or not at all; no manifest without its blobs).
+    It is one command (rules: whole or not at all; no manifest without its blobs). Bytes that are stored already are not
+    sent again. The append looks whether they are there, and if it refuses, the next attempt brings them.
     """
-    for _ in range(_ATTEMPTS_MAX):
-        refusal = context.carry_out(request, _judged(context, request, decision), [content])
+    for attempt in range(_ATTEMPTS_MAX):
+        contents = [] if is_stored and attempt == 0 else [content()]
+        refusal = context.carry_out(request, _judged(context, request, decision), contents)
         if refusal is None:
             return
         if refusal.reasons:

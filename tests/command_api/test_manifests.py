@@ -4,11 +4,16 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
+from blobstore.interface import BlobName
 from domain.digests import digest_of
+from domain.facts import facts_from_json
 from domain.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from eventstore.types import Command, Outcome
 from tests.api import Registry, codes, image, index, sha256
+from tests.postgres import Database
 
 CONFIG = b'{"architecture":"amd64","os":"linux"}'
 LAYER = b"layer"
@@ -45,6 +50,57 @@ def test_a_push_is_one_append(registry: Registry, body: bytes) -> None:
     assert [each.type for each in events] == ["ManifestPushed", "TagMoved"]
     assert {each.request_id for each in events} == {"push-1"}
     assert {each.actor for each in events} == {"anonymous"}
+
+
+def test_a_manifest_that_is_known_is_recorded_again_without_its_bytes(
+    registry: Registry, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every push is in the history, but the bytes go to the database only with the first one of a repository."""
+    sent: list[Command] = []
+    append = registry.rooms.store.append
+
+    def noted(command: Command) -> Outcome:
+        sent.append(command)
+        return append(command)
+
+    monkeypatch.setattr(registry.rooms.store, "append", noted)
+    before = registry.head_position()
+    for tag in ("v1", "v1", "v2"):
+        assert registry.manifest("u/app", tag, body).status_code == 201
+    assert [[each.digest for each in command.contents] for command in sent] == [[sha256(body)], [], []]
+    pushed = registry.rooms.store.read_log(before, 10)
+    assert [each.type for each in pushed] == ["ManifestPushed", "TagMoved"] * 3
+    assert {each.content for each in pushed if each.type == "ManifestPushed"} == {sha256(body)}
+
+
+def test_bytes_that_the_database_has_lost_come_back_with_the_next_push(
+    registry: Registry, body: bytes, database: Database
+) -> None:
+    """A known manifest is sent without its bytes first; the append notices that they are not there."""
+    registry.manifest("u/app", "v1", body)
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        admin.execute("ALTER TABLE log.es_content DISABLE TRIGGER ALL")
+        admin.execute("DELETE FROM log.es_content")
+    assert registry.manifest("u/app", "v2", body).status_code == 201
+    assert registry.get("/v2/u/app/manifests/v2").data == body
+
+
+def test_a_push_reads_each_small_blob_once(registry: Registry, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of the config were read to see that they are right, and serve its metadata too."""
+    names: list[BlobName] = []
+    blobs = registry.rooms.commands.blobs
+    read = blobs.read_small
+
+    def noted(name: BlobName, limit: int) -> bytes | None:
+        names.append(name)
+        return read(name, limit)
+
+    monkeypatch.setattr(blobs, "read_small", noted)
+    assert registry.manifest("u/app", "v1", body).status_code == 201
+    assert sorted(str(each.digest) for each in names) == sorted([sha256(CONFIG), sha256(LAYER)])
+    content = registry.rooms.store.get_content(sha256(body))
+    assert content is not None
+    assert facts_from_json(content.facts).platform == "linux/amd64"
 
 
 def test_a_tag_that_moves_leaves_the_old_manifest(registry: Registry) -> None:
