@@ -1,9 +1,10 @@
-"""Appends: combined against one at a time, and in a short against a long log.
+"""Measures appends: in batches against one at a time, and to a short log against a long one.
 
     python bench/appends.py [EVENTS]      EVENTS of the long log, default 1,000,000
 
-Prints commands a second of 16 writers with and without the combiner's batches, in turn, on the same log; and the
-medians of single appends at 1,000 and at EVENTS events. Each command pushes a manifest, moves a tag, ends an upload.
+Prints how many commands a second 16 writers append, with and without the combiner's batches, in turn on the same log;
+then the median time of a single append to a log of 1,000 events and to one of EVENTS. Each command pushes a manifest,
+moves a tag and ends an upload.
 """
 
 import secrets
@@ -30,7 +31,7 @@ SHORT_EVENTS = 1_000
 
 
 def append(store: Store) -> float:
-    """Move a tag, push a manifest, end an upload, if another stream is dead; answers the seconds it took."""
+    """Append one command of three events and a condition that holds; answers the seconds it took."""
     number = secrets.randbits(60)
     events = (
         NewEvent(f"tag-r{number % 997}:t{number % 31}", f"r{number % 997}", "TagMoved", 1, "{}", ref=f"m{number}"),
@@ -46,12 +47,12 @@ def append(store: Store) -> float:
 
 
 def median_ms(store: Store) -> float:
-    """The median of single appends, one after another, in milliseconds."""
+    """The median time in milliseconds of SAMPLES appends, one after another."""
     return 1000 * statistics.median(append(store) for _ in range(SAMPLES))
 
 
 def rate(store: Store, commands_max: int) -> float:
-    """Commands a second of all writers together, with at most so many commands a call."""
+    """Commands a second of all writers together, with at most `commands_max` commands in one call of the database."""
     allowed, combiner.BATCH_COMMANDS_MAX = combiner.BATCH_COMMANDS_MAX, commands_max
     try:
         started = time.perf_counter()
@@ -63,7 +64,7 @@ def rate(store: Store, commands_max: int) -> float:
 
 
 def filled(server: Server, events: int) -> Store:
-    """A log with so many events, warm."""
+    """A log with so many events, and some appends already made, so that caches are warm."""
     database = new_database(server)
     load_all(database, events)
     store = Store(database.app_url)
@@ -72,7 +73,7 @@ def filled(server: Server, events: int) -> Store:
 
 
 def main() -> None:
-    """Measure both, in turn."""
+    """Fill a short and a long log, measure them in turn, print medians and ratios."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with throwaway(shared_buffers="96MB", max_wal_size="1GB") as server:
         short, long = filled(server, SHORT_EVENTS), filled(server, events)

@@ -1,13 +1,15 @@
-"""The trail of very many changes: a page of each question that `tagtrail history` asks.
+"""Measures pages of a long trail of changes, for each question that `tagtrail history` asks.
 
     python bench/audit.py [ROWS]      default 10,000,000; some 350 bytes of disk a row
 
-ROWS changes of 20,000 repositories by 500 people in three years are made by SQL in the read model's own build, with its
-key and indexes: of the largest repository a seventh of them, of others less and less, likewise of people; six changes a
-push, a deletion in a hundred. The log has each thousandth event, because only times are looked up there. Prints for
-each question, and for its first, middle and last pages, the median and the worst of 20 pages, how many changes they
-show, and the plan of a middle one. The goal is 50 ms for every page. A page of changes that no index has together may
-show fewer than were asked for, or none, and the next page goes on.
+SQL makes ROWS changes of 20,000 repositories by 500 people in three years, in the read model's own build, with its key
+and indexes. The largest repository has a seventh of them, others have less and less; the same holds for people. A push
+is six changes, and one change in a hundred is a deletion. The log has only each thousandth event, because only times
+are looked up there.
+
+Prints for the first, middle and last pages of each question the median and the worst time of 20 pages and how many
+changes they show, and the plan of a middle page. The goal is 50 ms for every page. Where no index has all that is asked
+for together, a page may show fewer changes than it could, or none, and the next page goes on.
 """
 
 import statistics
@@ -67,14 +69,14 @@ _SLICE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A page as it is asked for."""
+    """A question, and the position before which its page begins."""
 
     wanted: Wanted
     before: int
 
 
 def populate(database: Database, rows: int) -> None:
-    """Make the log's times, and the live build of the trail."""
+    """Write events with times into the log, and the rows of the trail into a build that is then live."""
     values = {"start": START, "step": YEARS / rows, "rows": rows}
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute(_LOG, values)
@@ -99,7 +101,7 @@ def populate(database: Database, rows: int) -> None:
 
 
 def questions() -> dict[str, Wanted]:
-    """Each question by its name."""
+    """The questions that are measured, each under the name that is printed."""
     large, small = "team0/service-0", "team45/service-19930"
     month = Wanted(since=START + YEARS / 2, until=START + YEARS / 2 + timedelta(days=30))
     return {
@@ -121,7 +123,7 @@ def questions() -> dict[str, Wanted]:
 
 
 def pages(wanted: Wanted, rows: int) -> Iterator[tuple[str, list[Asked]]]:
-    """First, middle and last pages, each at another position."""
+    """The pages to ask for, PAGES of each place (first, middle, last), each at another position of the log."""
     share = rows // (3 * PAGES)
     for name, start in (("first", rows), ("middle", rows // 2 + PAGES * share // 2), ("last", PAGES * share // 10)):
         step = share if name != "last" else share // 10
@@ -129,12 +131,12 @@ def pages(wanted: Wanted, rows: int) -> Iterator[tuple[str, list[Asked]]]:
 
 
 class NotingReader(Reader):
-    """A reader that remembers its last question, as the database got it."""
+    """A reader that remembers its last question as the database got it, so that its plan can be shown."""
 
     last: tuple[str, dict[str, Any]]
 
     def one(self, query: str | Statement, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-        """As every reader does."""
+        """Remember the question and its parameters, then ask it as `Reader` does."""
         text = query.query if isinstance(query, Statement) else query
         key = parameters.get("key")
         place = 0 if key is None else partition_of(key, DEFAULT_PARTITIONS)
@@ -143,7 +145,7 @@ class NotingReader(Reader):
 
 
 def measure(reader: NotingReader, database: Database, name: str, wanted: Wanted, rows: int) -> float:
-    """Print the pages of a question and the plan of a middle one; answers the worst time in milliseconds."""
+    """Print how long the pages of a question take, and the plan of a middle one; answers the worst time in ms."""
     worst = 0.0
     plan: list[str] = []
     for place, asked in pages(wanted, rows):
@@ -169,7 +171,7 @@ def measure(reader: NotingReader, database: Database, name: str, wanted: Wanted,
 
 
 def main(rows: int) -> None:
-    """Make the trail, ask each question."""
+    """Make a trail of so many rows, measure each question, judge the worst page."""
     with throwaway(shared_buffers="96MB", max_wal_size="4GB") as server:
         database = new_database(server)
         began = time.perf_counter()

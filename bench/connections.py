@@ -1,8 +1,8 @@
-"""Connections to Postgres that a server holds: `python bench/connections.py [WORKERS]`, default 16.
+"""Counts the connections to Postgres that a server holds: `python bench/connections.py [WORKERS]`, default 16.
 
-`tagtrail serve` with its own database and so many workers, without and with a load of 64 clients for ten seconds, who
-push images and ask for lists that nobody keeps. Prints the connections by the names that the program gives them: the
-number when nothing is asked, and the most that were seen under load.
+Starts `tagtrail serve` with its own database and so many workers, and looks at it first without and then with a load:
+for ten seconds 64 clients push images and ask for lists that no worker keeps in memory. Prints, for each name that the
+program gives its connections, their number when nothing is asked and the most that were seen under load.
 """
 
 import secrets
@@ -30,12 +30,12 @@ _NAMES = "SELECT application_name FROM pg_stat_activity WHERE datname = current_
 
 
 def held(connection: psycopg.Connection) -> Counter[str]:
-    """The connections by name."""
+    """The number of connections to the database, by the name that they gave."""
     return Counter(row[0] for row in connection.execute(_NAMES))
 
 
 def work(server: RunningServer, until: float) -> int:
-    """Push and list until the time is over; answers how many images were pushed."""
+    """Push images and ask for lists until the time of `time.monotonic()` is over; answers how many were pushed."""
     pushed = 0
     with requests.Session() as session:
         while time.monotonic() < until:
@@ -53,7 +53,7 @@ def work(server: RunningServer, until: float) -> int:
 
 
 def main(workers: int) -> None:
-    """Look before and meanwhile."""
+    """Count connections before the load and during it, and print both."""
     with (
         serving({"TAGTRAIL_WORKERS": str(workers)}) as server,
         psycopg.connect(server.database_url, autocommit=True) as connection,

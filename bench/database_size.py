@@ -1,12 +1,12 @@
-"""Bytes of the database for each push, and for each push of an unchanged image, by table.
+"""Measures how many bytes of the database a push takes, and a push of an unchanged image, by table.
 
     python bench/database_size.py [PUSHES]      default 1,000
 
-Small images of four blobs are pushed by HTTP as docker does it (HEAD, POST, PATCH, PUT for each blob, then the
-manifest), with small names and no upload left open, and folded by a projector. Then each image is pushed again under
-its tag (HEAD of each blob, PUT of the manifest). Prints for each table the rows, and the bytes of rows, indexes and
-TOAST, that a push has added; the partitions of a table count as one. The goal for a push is 12 KiB. Bytes of WAL are
-those of the whole database, vacuums included.
+PUSHES small images of four blobs are pushed by HTTP as docker does it (HEAD, POST, PATCH, PUT for each blob, then the
+manifest), under short names, and the projector folds them. Then each image is pushed again under its tag (HEAD of each
+blob, PUT of the manifest). Prints for each table how many rows a push has added, and how many bytes of rows, indexes
+and TOAST; the partitions of a table count as one. The goal for a push is 12 KiB. The bytes of WAL are those of the
+whole database, vacuums included.
 """
 
 import json
@@ -54,7 +54,7 @@ class Size:
     toast: int = 0
 
     def since(self, before: "Size") -> "Size":
-        """The part that was added."""
+        """The growth from `before` to this size."""
         return Size(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
     @property
@@ -72,7 +72,7 @@ class State:
 
 
 def state(database: Database) -> State:
-    """The sizes as they are once what is dead can be used again."""
+    """The sizes after a vacuum, so that the space of dead rows is not counted twice."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("VACUUM")
         tables = {}
@@ -86,7 +86,7 @@ def state(database: Database) -> State:
 
 
 def show(what: str, before: State, after: State, times: int) -> float:
-    """Print what was added, divided by the number of pushes, the largest first; answers the sum."""
+    """Print what each table has grown by for one push, the largest growth first; answers the bytes of all together."""
     added = {name: size.since(before.tables.get(name, Size())) for name, size in after.tables.items()}
     print(f"\n{what:<34}{'rows':>8}{'table':>9}{'indexes':>9}{'toast':>9}{'bytes':>9}")
     for name, size in sorted(added.items(), key=lambda each: -each[1].total):
@@ -105,7 +105,7 @@ def _line(name: str, size: Size, times: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image to be pushed: no blob of it is in another one."""
+    """An image to be pushed; it shares no blob with another one."""
 
     repository: str
     tag: str
@@ -122,7 +122,7 @@ class Image:
 
 
 def push(registry: Registry, pushed: Image) -> None:
-    """Push it as docker does."""
+    """Push an image as docker does: blobs that are missing, then the manifest under its tag."""
     client = Client(registry.application, Response, use_cookies=False)
     uploads = f"/v2/{pushed.repository}/blobs/uploads/"
     for each in pushed.blobs:
@@ -138,14 +138,14 @@ def push(registry: Registry, pushed: Image) -> None:
 
 
 def push_all(registry: Registry, images: list[Image]) -> None:
-    """Push them from several clients, and fold what was appended."""
+    """Push images from several clients at once, then fold the new events into the read models."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(lambda each: push(registry, each), images))
     registry.project()
 
 
 def main(pushes: int) -> None:
-    """Push, push again, print both."""
+    """Push new images, push them again unchanged, print what each of the two has added."""
     with throwaway(shared_buffers="256MB") as server, tempfile.TemporaryDirectory() as folder:
         database = new_database(server)
         images = [Image.made(number) for number in range(WARM_UP + pushes)]

@@ -1,6 +1,8 @@
-"""Rebuild, projection, relay and overlay: figures of the feed on this machine, against the plain Python fold.
+"""Measures how fast read models are rebuilt, verified, folded, fed by Kafka and read with a tail.
 
-python bench/feed.py [EVENTS]      default 1,000,000; needs Java and Kafka's jars (make tools) for the last part
+    python bench/feed.py [EVENTS]      default 1,000,000; the part with Kafka needs Java and its jars (make tools)
+
+The rebuild folds by SQL (set folds); the projector's fold in Python is measured beside it.
 """
 
 import statistics
@@ -39,7 +41,7 @@ RUNS = 3
 
 
 def rebuild_all(database: Database, events: int) -> None:
-    """From nothing to tables with their keys and indexes, by the SQL fold: each model alone, four together, all."""
+    """Print how long builds take to fill by the set fold, keys and indexes included: each model alone, then all."""
     print(f"\nrebuild from {events:,} events (SQL fold, keys and indexes included)")
     for model in MODELS:
         filled(database, [model], events, model.name)
@@ -72,7 +74,7 @@ def filled(
 
 
 def verify_all(database: Database) -> None:
-    """The cost of the proof."""
+    """Print how long `verify` takes for each model, and for all together."""
     print("\nverify (SQL fold into a temporary table, checksums of 256 buckets)")
     for model in MODELS:
         began = time.perf_counter()
@@ -85,7 +87,7 @@ def verify_all(database: Database) -> None:
 
 
 def python_fold(database: Database) -> None:
-    """Measure the projector's own fold, for comparison, with the first events of the log and an empty build."""
+    """Print how fast the projector folds in Python: the first events of the log into an empty build of each model."""
     print(f"\nPython fold of {PYTHON_EVENTS:,} events, batches of {runner.BATCH_EVENTS}")
     for model in MODELS:
         with engine_for(database.app_url).connect() as connection:
@@ -112,7 +114,10 @@ SELECT (SELECT array_agg(p.tag) FROM (
 
 
 def overlay(database: Database, events: int) -> None:
-    """A tags page at some lags against the same one without the tail: the whole GET, and its SQL and fold alone."""
+    """Print what the tail costs a page of tags while the projector is some events behind.
+
+    Each page is compared with the same one read without the tail: the whole GET, and its SQL and fold alone.
+    """
     print("\ntags page (n=100) of a repository, by lag of the projector, nothing kept in memory")
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         row = connection.execute(
@@ -172,7 +177,7 @@ def answered(registry: Registry, environ: dict[str, Any]) -> None:
 
 
 def interleaved_ms(*asked: Callable[[], None]) -> list[float]:
-    """The median of many runs of each, taken in turn."""
+    """The median time in milliseconds of each of these calls, which are made in turn, ASKED times each."""
     took: list[list[float]] = [[] for _ in asked]
     for _ in range(ASKED):
         for one, ask in zip(took, asked, strict=True):
@@ -183,9 +188,9 @@ def interleaved_ms(*asked: Callable[[], None]) -> list[float]:
 
 
 def main() -> None:
-    """All parts, over one population."""
+    """Load one history and measure all parts over it."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    # Those of the embedded Postgres.
+    # The same settings as those of the embedded Postgres.
     with throwaway(shared_buffers="96MB", max_wal_size="1GB") as server:
         database = new_database(server)
         began = time.perf_counter()

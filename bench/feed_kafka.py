@@ -1,4 +1,4 @@
-"""Relay and projector over a real Kafka, each a process of its own: a backlog, then a steady load."""
+"""Measures relay and projector over a real Kafka, each in a process of its own: a backlog, then a steady load."""
 
 import secrets
 import statistics
@@ -26,7 +26,7 @@ WATCH_S = 0.005
 
 
 def through_kafka(server: Server) -> None:
-    """Print what the relay and one projector do a second, and the lag from append to row under pushes."""
+    """Print the events a second of the relay and of one projector, and the lag from append to row under pushes."""
     print("\nthrough Kafka; relay, projector, broker, database and load on one machine")
     database = new_database(server)
     ensure_tables(database.app_url)
@@ -57,7 +57,7 @@ def through_kafka(server: Server) -> None:
 
 
 def lag_under_pushes(database: Database) -> list[float]:
-    """Append a push RATE times a second; for each, after how many seconds its rows were there."""
+    """Append a push RATE times a second; answers for each how many seconds later its rows were there."""
     store = Store(database.app_url)
     appended: dict[tuple[int, int], float] = {}
 
@@ -90,7 +90,7 @@ def lag_under_pushes(database: Database) -> list[float]:
 
 
 def pushed(key: str, number: int) -> tuple[NewEvent, ...]:
-    """The events of a push of a tag, with an unlinked blob for a second event."""
+    """Two events that stand for a push: a tag that moves, and a blob that is unlinked."""
     digest = f"sha256:{number:064x}"
     moved = f'{{"digest":"{digest}","repository":"{key}","tag":"t{number}"}}'
     return (

@@ -1,9 +1,9 @@
 """Measures the processor time of an idle server: `python bench/idle.py [SECONDS] [--kafka [HOST:PORT]]`.
 
-Starts `tagtrail serve`, pushes something, waits until the read models are level and things have calmed down, then adds
-up the time of the processor that each process took within SECONDS (default 60), those that began and ended meanwhile
-included. With `--kafka` alone it starts a broker of its own, whose time does not count. The goal is less than 0.5 % of
-a core for all processes together.
+Starts `tagtrail serve`, pushes something, and waits until the read models are level and the processes have come to
+rest. Then it adds up the processor time that each process takes within SECONDS (default 60), processes that begin and
+end meanwhile included. With `--kafka` but no address it starts a broker of its own, whose time does not count. The goal
+is less than 0.5 % of a core for all processes together.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _TIMES = slice(11, 15)
 
 
 def taken(server: RunningServer) -> dict[str, float]:
-    """Seconds of the processor so far by process; a backend of Postgres by what it does."""
+    """Processor seconds so far, by pid and name of each process of the server."""
     seconds: dict[str, float] = {}
     for pid in (server.process.pid, *server.descendants()):
         try:
@@ -39,7 +39,7 @@ def taken(server: RunningServer) -> dict[str, float]:
 
 
 def name_of(pid: int) -> str:
-    """A short name for the process."""
+    """A short name for a process: its module, or for a backend of Postgres the title that says what it does."""
     words = command_of(pid).split()
     if words[:1] == ["postgres:"]:
         return " ".join(words)
@@ -48,14 +48,17 @@ def name_of(pid: int) -> str:
 
 
 def changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, float]]:
-    """Seconds between the two by process, most first."""
+    """The processor seconds that each process took between two calls of `taken`, the largest first."""
     found = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
     return sorted(((name, seconds) for name, seconds in found.items() if seconds > 0), key=lambda each: -each[1])
 
 
 @contextmanager
 def broker_at(given: str | None) -> Iterator[str | None]:
-    """The settings of Kafka: None without it, those that were named, or of one that runs during the block."""
+    """The address of Kafka: None without it, the one that was given, or that of a broker which runs during the block.
+
+    `given` is what stood behind `--kafka`: None without the flag, empty if no address was named.
+    """
     if given != "":
         yield given
         return
@@ -64,7 +67,7 @@ def broker_at(given: str | None) -> Iterator[str | None]:
 
 
 def options(kafka: str | None) -> tuple[str, ...]:
-    """The flags of a server that is fed by Kafka, if it is."""
+    """The flags of `tagtrail serve` for this address of Kafka; none without one."""
     return () if kafka is None else ("--kafka", kafka, "--kafka-topic-prefix", f"idle-{os.getpid()}")
 
 

@@ -1,4 +1,4 @@
-"""An innocent client beside a load: GETs of a manifest, and how long they took."""
+"""Measures the GETs of a well-behaved client while a bench puts its load on the same server."""
 
 import http.client
 import threading

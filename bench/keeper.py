@@ -1,9 +1,9 @@
-"""The keeper's rounds with nothing to do, on a log that grew: `python bench/keeper.py [ROWS]`.
+"""Measures the keeper's rounds with nothing to do on a large log: `python bench/keeper.py [ROWS]`.
 
-ROWS contents, each named by an event, as many sets that are referred to, idempotency keys, and addresses of commands
-(default 1,000,000), made in SQL. Prints the milliseconds of a round of each task that asks the log, the work and the
-count of what waits, and of all of them together: the median and the worst of RUNS. The goal is 50 ms for all. Then the
-pages that each statement of a round touches: the same at any number of rows.
+SQL makes ROWS (default 1,000,000) contents that events name, and as many sets that are referred to, idempotency keys
+and addresses of commands. A round of a task does its work and counts what waits for it. Prints the median and the worst
+of RUNS rounds in milliseconds, for each task that asks the log and for all together. The goal is 50 ms for all. Then it
+prints how many pages of the database each statement of a round touches, which must not grow with ROWS.
 """
 
 import statistics
@@ -36,7 +36,7 @@ def now() -> datetime:
 
 
 def main(rows: int) -> None:
-    """Make the log, list what stood there before there was a list, measure."""
+    """Make the log, do the backfill that an upgrade leaves to the keeper, then measure rounds that find nothing."""
     with throwaway(shared_buffers="512MB") as server:
         database = new_database(server)
         began = time.perf_counter()
@@ -53,7 +53,7 @@ def main(rows: int) -> None:
 
 
 def measure(kept: Upkeep) -> None:
-    """Print what the rounds take."""
+    """Print the median and the worst time of each task's rounds, and judge them together."""
     rounds: dict[str, tuple[Callable[[], Step], Callable[[], int]]] = {
         "sweep-content": (lambda: kept.sweep_content(DAY), lambda: kept.content_to_sweep(DAY)),
         "sweep-sets": (lambda: kept.sweep_sets(DAY), lambda: kept.sets_to_sweep(DAY)),
@@ -79,7 +79,7 @@ def measure(kept: Upkeep) -> None:
 
 
 def show_pages(database: Database) -> None:
-    """Print what the product's own statements touch."""
+    """Print how many pages the keeper's own statements touch."""
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         for name, parameters in {
             "SWEEP_CONTENT": (now() - DAY, upkeep.CONTENT_SLICE),

@@ -1,9 +1,11 @@
 """Measures how long one command keeps others from appending: `python bench/locks.py`.
 
-A connection asks for the append's lock all the time, as other appends do, and tells the longest time that it waited
-while the largest commands were under way: the first push and the repeated push of the largest manifests, a push with
-100 tags, the deletion of manifests with many tags. The goal is 50 ms.
-The first line is what one waits beside nothing: on a machine that has more to do, no other can be much shorter.
+A connection asks for the append's lock again and again, as other appends do, and notes the longest time that it waited.
+Meanwhile the largest commands run: the first and the repeated push of the largest manifests, a push with 100 tags, the
+deletion of manifests with many tags. The goal is 50 ms.
+
+The first line shows the longest wait while no command runs. On a busy machine that is long too, and no other line can
+be much shorter.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ NOTHING_S = 3.0
 
 
 def ask(url: str, stop: Synchronized[int], longest: Synchronized[float]) -> None:
-    """Ask for the lock until told to stop. In a process of its own: the registry's threads must not keep it waiting."""
+    """Ask for the lock until told to stop, and note the longest wait in seconds.
+
+    It runs in a process of its own, so that the registry's threads do not keep it waiting.
+    """
     with psycopg.connect(url, autocommit=True) as connection:
         while not stop.value:
             asked = time.perf_counter()
@@ -44,14 +49,14 @@ def ask(url: str, stop: Synchronized[int], longest: Synchronized[float]) -> None
 
 @contextmanager
 def waiting(url: str) -> Iterator[Synchronized[float]]:
-    """The longest time in seconds that one who asked while the block ran had to wait."""
+    """Ask for the lock in another process while the block runs; gives the longest wait in seconds."""
     spawning = multiprocessing.get_context("spawn")
     stop, longest = spawning.Value("i", 0), spawning.Value("d", 0.0)
     process = spawning.Process(target=ask, args=(url, stop, longest))
     process.start()
     while not longest.value:
         time.sleep(0.01)
-    # The first wait is that of a new connection.
+    # The first wait contains the making of the connection.
     longest.value = 0.0
     try:
         yield longest
@@ -71,20 +76,20 @@ def measured(registry: Registry, what: str, method: str, path: str, body: bytes 
 
 
 def beside_nothing(url: str) -> None:
-    """Print how long one waits for a lock that nobody has."""
+    """Print the longest wait for the lock while no command runs."""
     with waiting(url) as longest_s:
         time.sleep(NOTHING_S)
     print(f"{'nothing':<58}      took {NOTHING_S:6.2f} s  others waited {1000 * longest_s.value:7.1f} ms", flush=True)
 
 
 def put(registry: Registry, what: str, body: bytes, kind: str = "", query: str = "") -> None:
-    """Push a manifest by digest."""
+    """Push a manifest by digest and print how long others waited meanwhile."""
     path = f"/v2/{NAME}/manifests/{sha256(body)}{query}"
     measured(registry, what, "PUT", path, body, kind or "application/vnd.oci.image.manifest.v1+json")
 
 
 def main() -> None:
-    """All of them, one after another, over one log."""
+    """Run the commands one after another over one log."""
     with throwaway(shared_buffers="96MB", max_wal_size="2GB") as server, tempfile.TemporaryDirectory() as folder:
         database = new_database(server)
         with registry_over(database, Path(folder)) as registry:

@@ -1,9 +1,9 @@
-"""Metadata at its largest: `python bench/metadata.py [SHARE]`.
+"""Measures the largest metadata that is accepted: `python bench/metadata.py [SHARE]`.
 
 Pushes 2,000 manifests of 4 MiB to `tagtrail serve`, of which 1,000 are referrers of one subject and 20 name as many
-things as fit, and an index of 1,000 children; SHARE (default 1) takes a part of all that. Prints how long pushes took,
-the pages of referrers from the tail alone and from the read models, how long folding and verifying took, and the most
-memory that any process of each kind had (PSS). The goals: 200 MB, and 250 ms a page.
+things as fit, and an index of 1,000 children; SHARE (default 1) takes a part of all that. Prints how long the pushes,
+folding and verifying took, how long pages of referrers took from the tail alone and from the read models, and the most
+memory (PSS) of a process of each kind. The goals are 200 MB a process and 250 ms a page.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from tests.servers import serving, wait_level
 
 
 def told(what: str, pages: Pages) -> None:
-    """Print how long pages took."""
+    """Print how many pages of referrers there were, how large, and how long they took."""
     took = sorted(1000 * each for each in pages.took)
     print(
         f"{what}: {len(pages.digests)} referrers on {len(took)} pages of up to {max(pages.sizes) / 1e6:.1f} MB,"
@@ -32,7 +32,7 @@ def told(what: str, pages: Pages) -> None:
 
 
 def main() -> None:
-    """All of it, once."""
+    """Push without a projector, read, let the projector fold, read again, verify."""
     share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     amount = Amount(*(max(1, int(share * each)) for each in (LONG.referrers, LONG.others, LONG.wide, LONG.children)))
     print(amount, flush=True)

@@ -1,8 +1,9 @@
-"""Realistic histories of a registry, seeded, written into the log by COPY: for benchmarks that need a million events.
+"""Writes a realistic history of a registry into the log by COPY, for benchmarks that need a million events.
 
-Pushes of images by uploads and mounts, moves of tags ("latest" most of all), deletions of tags and manifests,
-multi-arch indexes, referrers, repeated pushes; repositories by a Zipf law. No blob bytes. The rows are those
-that the command side would have appended (tests/test_population.py compares them).
+It has pushes of images by uploads and mounts, moves of tags ("latest" most of all), deletions of tags and manifests,
+multi-arch indexes, referrers and repeated pushes; a Zipf law draws the repositories. The same seed makes the same
+history. There are no bytes of blobs. The rows are those that the command side would have appended
+(tests/test_population.py compares them).
 
     python bench/population.py EVENTS      loads a throw-away Postgres and prints events a second and counts by type
 """
@@ -205,7 +206,7 @@ class Population:
         facts: Facts | None,
         media_type: str = OCI_MANIFEST,
     ) -> Iterator[Row]:
-        """A push, with facts the first time and without them a repeated one."""
+        """A push of a manifest: with its facts if it is the first, without them if it repeats an earlier one."""
         stream = f"manifest-{repository.name}@{digest}"
         if facts is not None:
             body = f'{{"schemaVersion":2,"digest":"{digest}"}}'.encode()
@@ -295,12 +296,12 @@ def _uuid(number: int) -> str:
 
 
 def load(database: Database, events: int, seed: int = 1) -> int:
-    """Write a history into a fresh log; answers the position of its last event."""
+    """Write a history of about so many events into a fresh log; answers the position of its last event."""
     return write(database, Population(events, seed))
 
 
 def write(database: Database, population: Population) -> int:
-    """The same for a history of one's own."""
+    """Write the rows and contents of a given history into a fresh log; answers the position of its last event."""
     last = 0
     with psycopg.connect(database.admin_url) as connection, connection.cursor() as cursor:
         cursor.execute("SET synchronous_commit = off; SET maintenance_work_mem = '512MB'")
@@ -326,7 +327,7 @@ def write(database: Database, population: Population) -> int:
 
 
 def _definitions(cursor: psycopg.Cursor[Row], query: str, kind: str) -> list[str]:
-    """Drop the log's own constraints or indexes; what makes them again."""
+    """Drop the constraints or the indexes of the table of events; answers the statements that make them again."""
     if kind == "CONSTRAINT":
         found = cursor.execute(
             f"{query} WHERE conrelid = 'log.es_event'::regclass AND contype IN ('p', 'u')"
@@ -341,7 +342,7 @@ def _definitions(cursor: psycopg.Cursor[Row], query: str, kind: str) -> list[str
 
 
 def load_all(database: Database, events: int, seed: int = 1) -> int:
-    """The same, with what stands beside the streams: needed where something is appended afterwards."""
+    """Write a history as `load` does, and the rows beside its streams, which later appends need."""
     last = load(database, events, seed)
     verify.rebuild(database.owner_url)
     return last

@@ -1,10 +1,10 @@
-"""The processor time of each kind of read, and where it goes: `python bench/request_costs.py [SECONDS]`.
+"""Measures the processor time of each kind of read, and where it goes: `python bench/request_costs.py [SECONDS]`.
 
 Starts `tagtrail serve` over 2,000 small images and asks for each route with 16 clients for SECONDS (default 3), three
-times in turn. Prints the medians for one request: microseconds of a worker's processor time, in programs and in the
-kernel; of all our processes together; and changes between threads. Where `perf` is there and allowed, it also prints
-the shares of Python, of the HTTP server, of the C library and of the kernel. Figures of two runs are comparable only on
-a machine that does nothing else.
+times in turn. Prints the medians for one request: the microseconds of processor time of the workers, in programs and
+in the kernel, and of all our processes together; and how often threads took turns. Where `perf` is there and allowed,
+it also prints the shares of Python, of the HTTP server, of the C library and of the kernel. Figures of two runs can be
+compared only if the machine did nothing else.
 """
 
 import os
@@ -29,9 +29,9 @@ _TICKS_S = os.sysconf("SC_CLK_TCK")
 # The first half of the manifests warms what is shared, see `manifest-tag-first` in bench/registries/rows.py.
 _ONCE = ("-once", "-half")
 _PROFILE = "perf.data"
-# Few enough not to be seen in the times.
+# So few samples a second that the profile does not show in the times.
 _SAMPLES_S = "500"
-# Parts of file names of what runs in a worker, by the words of the table.
+# A part of the name of a program file or library that runs in a worker, and its name in the printed table.
 _PARTS = {
     "libpython": "Python",
     "python3": "Python",
@@ -64,7 +64,9 @@ ROUTES = (
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Seconds of the workers in programs and in the kernel, of all processes, and the changes between threads."""
+    """Processor seconds of the workers in programs and in the kernel, those of all our processes, and how often
+    threads of the workers took turns.
+    """
 
     programs_s: float
     kernel_s: float
@@ -73,13 +75,13 @@ class Used:
 
 
 def workers(running: peers.Running) -> list[int]:
-    """The API's workers."""
+    """The pids of the API's workers."""
     (api,) = (pid for pid in children_of(running.pid) if "tagtrail.server.api" in command_of(pid))
     return children_of(api)
 
 
 def used(running: peers.Running) -> Used:
-    """All that was used so far."""
+    """The processor time and changes of thread since the server was started."""
     programs = kernel = changes = 0
     for pid in workers(running):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -94,7 +96,7 @@ def used(running: peers.Running) -> Used:
 
 
 def profiled(pids: Sequence[int], folder: Path) -> "subprocess.Popen[bytes] | None":
-    """A profile of these processes that is being taken; None without `perf`."""
+    """Begin a profile of these processes; None without `perf`. It is written when the process given back is ended."""
     perf = shutil.which("perf")
     if perf is None:
         return None
@@ -117,7 +119,7 @@ def shares(folder: Path) -> defaultdict[str, float]:
 
 @dataclass(slots=True)
 class Costs:
-    """The samples of one route: microseconds a request, and shares."""
+    """The samples of one route: microseconds for one request, changes of thread for one request, shares in percent."""
 
     programs: list[float]
     kernel: list[float]
@@ -127,7 +129,7 @@ class Costs:
 
 
 class Bench:
-    """A server at a time over the population."""
+    """A server over the population; it is started anew where a route asks for that."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self._folder = folder
@@ -147,7 +149,7 @@ class Bench:
         return loading.run(self._load, self._running.address, flags, self._seconds)
 
     def warm(self, route: Route) -> None:
-        """Let the workers keep the answers, unless they are not to have them."""
+        """Ask once, so that the workers keep the answers in memory; not for a route that measures the first time."""
         if not route.first:
             self._ask(route)
 
@@ -177,7 +179,7 @@ class Bench:
 
 
 def line(route: Route, costs: Costs) -> str:
-    """A line of the table."""
+    """The line of the printed table for one route."""
     programs, kernel = statistics.median(costs.programs), statistics.median(costs.kernel)
     where = [
         f"{word} {statistics.median(each[word] for each in costs.shares):.0f} %"
@@ -195,7 +197,7 @@ def line(route: Route, costs: Costs) -> str:
 
 
 def main() -> None:
-    """All routes, in turn."""
+    """Measure all routes in turn and print the table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
     found = {route: Costs([], [], [], [], []) for route in ROUTES}
     with tempfile.TemporaryDirectory(prefix="tagtrail-costs-", dir="/var/tmp") as folder:
@@ -203,7 +205,7 @@ def main() -> None:
         try:
             for route in ROUTES:
                 bench.warm(route)
-            # Those that start the server anew come last, or the others would have to be warm again.
+            # Routes that start the server anew come last: all others would have to be warmed again after them.
             for first in (False, True):
                 for _ in range(ROUNDS):
                     for route, costs in found.items():

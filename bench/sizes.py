@@ -1,7 +1,9 @@
-"""Pages of small and of very large lists: `python bench/sizes.py`.
+"""Compares pages of small and of very large lists: `python bench/sizes.py`.
 
-A tags page (n=100) at 1,000 and 1,000,000 tags, a catalog page at 100 and 100,000 repositories, referrers at 10 and
-10,000: the question of each GET, from the middle of the list, at no lag. Prints medians and the ratio.
+Asks for a page of 100 tags of a repository with 1,000 and with 1,000,000 tags, for a page of the catalog of 100 and of
+100,000 repositories, and for ten referrers of a subject with 10 and with 10,000. Pages of tags and repositories begin
+in the middle of the list, and the projector is level. Only the question of the GET is measured, without HTTP. Prints
+medians and their ratio.
 """
 
 import statistics
@@ -61,7 +63,7 @@ class Lists(Population):
 
 
 def store_over(server: Server, lists: Lists) -> Store:
-    """The log, and its read models, folded."""
+    """A store over a log with the history of these lists, whose read models are level with it."""
     database = new_database(server)
     write(database, lists)
     ensure_tables(database.app_url)
@@ -71,7 +73,7 @@ def store_over(server: Server, lists: Lists) -> Store:
 
 
 def compare(what: str, few: tuple[str, Callable[[], object]], many: tuple[str, Callable[[], object]]) -> None:
-    """Ask both in turn; print the medians and their ratio."""
+    """Ask for both pages in turn, ASKED times each; print the medians and their ratio."""
     took: list[list[float]] = [[], []]
     for _ in range(ASKED):
         for times, (_, ask) in zip(took, (few, many), strict=True):
@@ -83,7 +85,7 @@ def compare(what: str, few: tuple[str, Callable[[], object]], many: tuple[str, C
 
 
 def main() -> None:
-    """All three lists."""
+    """Make the small and the large lists, and compare their pages."""
     with throwaway(shared_buffers="96MB", max_wal_size="1GB") as server:
         few = Lists(FEW_REPOSITORIES)
         small_store = store_over(server, few)

@@ -1,8 +1,8 @@
 """Measures reads beside 200 uploads of one byte a second: `python bench/slow_bodies.py`.
 
-Starts granian with two workers and a small application, asks with and without the slow uploads, for many blocking
-threads and for few, and prints rates and ratios. Uses `wrk` where it is installed, else a loop of GETs. See
-docs/decisions/0003-slow-bodies.md.
+Starts granian with two workers and a small application that reads bodies as ours does, once with many blocking threads
+and once with few. Measures reads without and with the slow uploads, and prints rates and ratios. Reads come from `wrk`
+where it is installed, else from a loop of GETs. docs/decisions/0003-slow-bodies.md tells what follows from the figures.
 """
 
 import http.client
@@ -33,14 +33,14 @@ WORKERS = 2
 CAP_VARIABLE = "SLOW_BODIES_CAP"
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
-# The application, imported by granian's workers.
+# Granian's workers import this module for the application below.
 
 _gate = AddressGate(per_address_max=10_000, total_max=int(os.environ.get(CAP_VARIABLE, "192")))
 _limits = BodyLimits()
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """GET answers at once, POST reads its body."""
+    """Answer a GET at once; read the body of a POST first, at the pace and under the cap of ours."""
     status = "200 OK"
     if environ["REQUEST_METHOD"] == "POST":
         try:
@@ -57,7 +57,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 @contextmanager
 def server(threads: int, bodies_max: int) -> Iterator[int]:
-    """Granian with the application; gives its port."""
+    """Run granian with the application during the block; gives its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
@@ -95,7 +95,7 @@ def server(threads: int, bodies_max: int) -> Iterator[int]:
 
 @dataclass
 class SlowClients:
-    """Uploads of one byte a second each, or of none, driven by one thread; counts the answers that come."""
+    """Uploads of one byte a second each, or of nothing if `silent`; one thread drives them and counts the answers."""
 
     port: int
     clients: int
@@ -158,7 +158,7 @@ class SlowClients:
 
 @contextmanager
 def _tolerant() -> Iterator[None]:
-    """The server may close a connection at any moment."""
+    """Pass over an OSError: the server may close a connection at any moment."""
     try:
         yield
     except OSError:
@@ -167,7 +167,7 @@ def _tolerant() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Reads:
-    """The results of reads. Times are milliseconds, None if nothing was answered."""
+    """The rate of reads a second, and their times in milliseconds; None if nothing was answered."""
 
     rate: float
     p50_ms: float | None
@@ -180,12 +180,12 @@ class Reads:
 
 
 def read(port: int) -> Reads:
-    """GETs for a while."""
+    """Send GETs for READ_S seconds."""
     return read_with_wrk(port) if shutil.which("wrk") else read_in_python(port)
 
 
 def read_with_wrk(port: int) -> Reads:
-    """GETs by wrk."""
+    """Send GETs by the program wrk."""
     told = subprocess.run(
         [
             "wrk",
@@ -213,7 +213,7 @@ def read_with_wrk(port: int) -> Reads:
 
 
 def read_in_python(port: int) -> Reads:
-    """GETs by threads of this process: slower than wrk, the ratios still tell."""
+    """Send GETs by threads of this process: the rate is lower than wrk's, but ratios of such rates still tell."""
     times: list[float] = []
     until = time.monotonic() + READ_S
 
@@ -248,7 +248,7 @@ def measure(
     silent: bool = False,
     wait_for_408: bool = False,
 ) -> None:
-    """Reads alone, then beside the slow uploads."""
+    """Measure reads alone, then beside the slow uploads, and print both."""
     print(f"\n{title}: {WORKERS} workers with {threads} threads, at most {bodies_max} open bodies each")
     with server(threads, bodies_max) as port:
         alone = read(port)
@@ -267,7 +267,7 @@ def measure(
 
 
 def main() -> None:
-    """All measurements; under 40 s."""
+    """Make all measurements, in less than 40 s."""
     measure("Many threads", 256, 192, wait_for_408=True)
     measure("Many threads, silent clients", 256, 192, clients=SILENT_CLIENTS, silent=True)
     measure("Few threads, no cap", 8, 10_000)

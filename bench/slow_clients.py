@@ -1,8 +1,9 @@
 """Measures GETs of a manifest beside slow clients: `python bench/slow_clients.py`.
 
-A server as people start it; 1,000 connections that send nothing and 200 uploads of one byte a second, begun again as
-often as they are refused; then 16 clients that push besides. The reader asks four times a hundredth of a second apart.
-Load and reader share the machine with the server.
+Starts a server with its defaults. Reads are measured three times: alone; beside 1,000 connections that send nothing and
+200 uploads of one byte a second, each of which is begun again when it is refused; and beside these and 16 clients that
+push. Four readers ask, each a hundredth of a second after its last answer. Load and readers share the machine with the
+server.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ GOALS_MS = {"quiet": None, "slow ones alone": 50, "slow ones and pushes": 250}
 
 
 def slow(host: str, ended: Event) -> None:
-    """Idle connections, and uploads of one byte a second; tells how the uploads were answered."""
+    """Hold idle connections and send uploads of one byte a second until it is ended; prints how they were answered."""
     address, _, port = host.rpartition(":")
     where = (address, int(port))
     idle = [socket.create_connection(where) for _ in range(IDLE)]
@@ -52,7 +53,7 @@ def slow(host: str, ended: Event) -> None:
             selector.register(made, selectors.EVENT_READ, (made, path))
 
         while not ended.is_set():
-            # Not all at one moment: neither are clients, and so the answers to them are spread too.
+            # Clients do not all begin at one moment. Spread over seconds, the answers to them are spread too.
             for path in paths[:SLOW_BEGUN_A_SECOND]:
                 begin(path)
             del paths[:SLOW_BEGUN_A_SECOND]
@@ -81,7 +82,7 @@ def _status(connection: socket.socket) -> str:
 
 
 def closed(connections: list[socket.socket]) -> int:
-    """The number of them that the server has closed."""
+    """The number of these connections that the server has closed."""
     found = 0
     for each in connections:
         each.setblocking(False)
@@ -91,7 +92,7 @@ def closed(connections: list[socket.socket]) -> int:
 
 
 def pushing(host: str, ended: Event) -> None:
-    """Clients that push images of one fresh layer each, one after the other."""
+    """Push images with fresh layers from several clients until it is ended; prints the pushes a second."""
 
     def push(number: int) -> int:
         api = Connection(host)
@@ -111,7 +112,7 @@ def pushing(host: str, ended: Event) -> None:
 
 @contextmanager
 def beside(load: Callable[[str, Event], None], host: str, settle_s: float) -> Iterator[None]:
-    """A load in a process of its own, once it had that long to stand."""
+    """Run a load in a process of its own during the block, which begins `settle_s` seconds after the load."""
     ended = multiprocessing.Event()
     process = multiprocessing.Process(target=load, args=(host, ended))
     process.start()
@@ -125,12 +126,12 @@ def beside(load: Callable[[str, Event], None], host: str, settle_s: float) -> It
 
 
 def measure_gets(title: str, host: str) -> None:
-    """GETs of the manifest for a while."""
+    """Measure GETs of the manifest for MEASURED_S seconds, and print them under this title."""
     measure(title, host, REPOSITORY, MEASURED_S, GOALS_MS[title])
 
 
 def main() -> None:
-    """All three, in about a minute and a half."""
+    """Measure alone, beside slow clients, and beside slow clients and pushes: about a minute and a half."""
     with serving(None, "--no-access-log") as server:
         api = Connection(server.host)
         assert put_whole_blob(api, REPOSITORY, b"layer") == 201

@@ -1,8 +1,9 @@
 """Measures how readers who stall or crawl slow down others: `python bench/stalled_readers.py`, about two minutes.
 
-A server as people start it, and a blob of 256 MiB; 2,000 clients that ask for it and read nothing, and 2,000 that read
-10 KiB a second, from many addresses. Meanwhile a reader asks for a manifest. Then memory: what each client takes in our
-processes, and what is left a minute after they went. Load and reader share the machine with the server.
+Starts a server with its defaults and pushes a blob of 256 MiB. From many addresses 2,000 clients ask for the blob and
+read nothing, and 2,000 read 10 KiB a second. Meanwhile other readers ask for a manifest. Prints how long these took,
+how much memory of our processes each client takes, and how much is still taken a minute after the clients left. Load
+and readers share the machine with the server.
 """
 
 import argparse
@@ -30,17 +31,17 @@ REPOSITORY = "bench/stalled"
 ADDRESSES = 250
 GOAL_P99_MS = 50
 GOAL_KIB = 256
-# Memory is back when no more than this share is taken above what was taken before.
+# Memory counts as given back when our processes hold at most this share more than before.
 GOAL_BACK = 0.1
 
 
 def address_of(number: int) -> str:
-    """The address of one of the clients."""
+    """The address of this machine that client `number` sends from."""
     return f"127.1.{number // ADDRESSES}.{number % ADDRESSES + 1}"
 
 
 def begin(host: str, path: str, number: int) -> socket.socket:
-    """A client that asked for the blob, from an address that it shares with few."""
+    """Connect from the address of client `number`, which few share, and ask for the blob."""
     address, _, port = host.rpartition(":")
     made = socket.create_connection((address, int(port)), source_address=(address_of(number), 0))
     made.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -48,7 +49,7 @@ def begin(host: str, path: str, number: int) -> socket.socket:
 
 
 def crowd(host: str, path: str, stalled: int, slow: int, started: Event, ended: Event) -> None:
-    """Clients that read nothing, and clients that read 10 KiB each second."""
+    """Hold clients that read nothing and clients that read 10 KiB a second, until `ended` is set."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     held = [begin(host, path, number) for number in range(stalled)]
@@ -61,7 +62,7 @@ def crowd(host: str, path: str, stalled: int, slow: int, started: Event, ended: 
     while not ended.is_set():
         began = time.monotonic()
         for number, each in enumerate(crawling):
-            # Spread over the second, as clients are.
+            # Clients do not all read at one moment, so their reads are spread over the second.
             if number % 50 == 0:
                 time.sleep(max(0.0, began + number * pause_s - time.monotonic()))
             with contextlib.suppress(BlockingIOError):
@@ -73,7 +74,7 @@ def crowd(host: str, path: str, stalled: int, slow: int, started: Event, ended: 
 
 
 def memory(server: RunningServer) -> int:
-    """The bytes that our processes hold: PSS, so that what they share counts once. Not the database's."""
+    """The bytes that our processes hold without the database, as PSS: memory that they share counts once."""
     total = 0
     children = server.children()
     for pid in (server.process.pid, children["api"], *server.workers(), children["projector"]):
@@ -85,12 +86,12 @@ def memory(server: RunningServer) -> int:
 
 
 def threads(server: RunningServer) -> int:
-    """The threads of all workers."""
+    """The number of threads of all workers."""
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in server.workers())
 
 
 def push_blob(host: str) -> str:
-    """A large blob of zeros, and a small image; the path of the blob."""
+    """Push a large blob of zeros and a small image; answers the path of the blob."""
     api = Connection(host)
     assert put_whole_blob(api, REPOSITORY, b"layer") == 201
     assert put_manifest(api, REPOSITORY, "v1", image(b"layer")).status == 201
@@ -100,7 +101,7 @@ def push_blob(host: str) -> str:
 
 
 def main() -> None:
-    """Alone, beside the crowd, and after it."""
+    """Measure reads and memory alone, beside the crowd, and after it has left."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stalled", type=int, default=2000)
     parser.add_argument("--slow", type=int, default=2000)

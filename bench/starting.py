@@ -1,7 +1,8 @@
-"""From `tagtrail serve` to ready, with a short and a long log: `python bench/starting.py [IMAGES]`.
+"""Measures the time from `tagtrail serve` to ready with a short and a long log: `python bench/starting.py [IMAGES]`.
 
-IMAGES of the long log, default 1,000,000 (some 11 events each, without chunks), against 1,000; both with their read
-models folded, in the embedded Postgres. Prints medians of several starts in turn, and the ratio.
+The long log has IMAGES images (default 1,000,000; some 11 events each, none of them chunks), the short one 1,000. Both
+stand in the embedded Postgres, with read models that are level. Prints medians of several starts in turn, and the
+ratio.
 """
 
 import shutil
@@ -28,7 +29,7 @@ RUNS = 5
 
 
 def started_s(data: Path) -> float:
-    """Seconds from the start of the command until /readyz says 200; it is ended again."""
+    """Start a server and end it again; answers the seconds from its start until /readyz says 200."""
     began = time.perf_counter()
     server = servers.start(data)
     try:
@@ -39,7 +40,7 @@ def started_s(data: Path) -> float:
 
 
 def filled(data: Path, images: int) -> Path:
-    """A data folder whose log holds the history of so many images."""
+    """Fill a data folder with the history of so many images and its read models; answers the folder."""
     started_s(data)
     postgres = embedded.EmbeddedPostgres(data, CONNECTIONS_MAX)
     postgres.prepare()
@@ -60,7 +61,7 @@ def filled(data: Path, images: int) -> Path:
 
 
 def main() -> None:
-    """Fill two folders, start over them in turn."""
+    """Fill a short and a long folder, start a server over each in turn, print medians and the ratio."""
     images = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     folder = Path(tempfile.mkdtemp(prefix="tt-starting-"))
     try:

@@ -1,7 +1,10 @@
 #!/bin/bash
-# Build the Dockerfile and start docker-compose.yml for real, on a machine that can reach no image registry: a throwaway
-# Docker engine, local stand-ins under the official image names, wheels instead of downloads; push, kill, restart, pull.
-# Needs root on Debian 12. What it makes is removed at the end; the stand-ins' file tree and the wheels stay in the cache.
+# Build the Dockerfile and run docker-compose.yml on a machine that can reach no image registry.
+#
+# A throwaway Docker engine gets local stand-ins under the names of the official images, and Python packages come from
+# a folder of wheels. Then images are pushed and pulled, containers are killed, and all of it is restarted.
+# Needs root on Debian 12. At the end all is removed but the stand-ins' file trees and the wheels, which stay in the
+# cache for the next run.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -66,7 +69,7 @@ if [ ! -d "$base_tree" ]; then
 fi
 
 say "collecting wheels of the locked dependencies"
-# by the stand-in's own Python version, whatever this machine's is
+# for the Python version of the stand-in, which may differ from this machine's
 mkdir -p "$wheels"
 python3 -m venv "$work/pip"
 fetch() { "$work/pip/bin/pip" download -q --only-binary=:all: --python-version 3.11 -d "$wheels" "$@"; }

@@ -72,7 +72,7 @@ class GoSource:
 
     @property
     def version(self) -> str:
-        """The same as long as no file changes."""
+        """A checksum of the files, so the same as long as none changes."""
         files = sorted([*self.source.glob("*.go"), *self.source.glob("go.*")])
         return hashlib.sha256(b"\0".join(each.read_bytes() for each in files)).hexdigest()[:12]
 
@@ -103,7 +103,7 @@ class DebianTool:
     rare: bool = False
 
     def missing(self) -> list[str]:
-        """Those of its programs that stand neither on PATH nor in the system folders."""
+        """The names of its programs that stand neither on PATH nor in the system folders."""
         return [program for program in self.programs if find_program(program) is None]
 
 
@@ -125,7 +125,7 @@ GO_TOOLS = (
 
 @dataclass(frozen=True, slots=True)
 class MavenTool:
-    """A Java program: artefacts of Maven's and all that they need, as jars in one folder.
+    """A Java program: Maven artefacts and all that they depend on, as jars in one folder.
 
     `version` ends in a number of our own, for a new choice of artefacts of the same program.
     """
@@ -140,7 +140,7 @@ class MavenTool:
         return cache_folder() / f"{self.name}-{self.version}"
 
 
-# The tools are for the stand-in of the official image; without a binding for slf4j the broker would say nothing at all.
+# `kafka-tools` is for the stand-in of the official image. Without a binding for slf4j the broker would log nothing.
 KAFKA = MavenTool(
     "kafka",
     "4.3.0-2",
@@ -154,7 +154,7 @@ KAFKA = MavenTool(
 
 @dataclass(frozen=True, slots=True)
 class DebianTree:
-    """Programs of a newer Debian than this machine's, in a tree of their own, which they are run in by chroot."""
+    """Programs of a newer Debian than this machine's, in a file tree of their own, where they run by chroot."""
 
     name: str
     suite: str
@@ -275,7 +275,7 @@ def install_debian_tree(tree: DebianTree) -> str:
         install_debian_tools([DEBOOTSTRAP])
         with tempfile.TemporaryDirectory(prefix=f".{tree.name}-", dir=cache_folder()) as temporary:
             root = Path(temporary) / "root"
-            # Its mounts are gone with its own mount namespace, however it ends.
+            # In a mount namespace of its own, its mounts are gone when it ends, however it ends.
             command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={tree.package}"]
             run_or_raise([*command, tree.suite, str(root)], dict(os.environ), DEBOOTSTRAP_SECONDS_MAX)
             for package in (root / "var" / "cache" / "apt" / "archives").glob("*.deb"):
@@ -315,7 +315,7 @@ def install_debian_tools(tools: Sequence[DebianTool]) -> dict[str, str]:
             raise ToolUnavailableError(f"no apt-get here; install by other means: {', '.join(packages)}")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run_or_raise(["apt-get", "-q", "update"], environment, APT_SECONDS_MAX)
-        # policy-rc.d refusing starts: the package would otherwise start a system-wide engine that nobody asked for.
+        # Otherwise the package of Docker would start an engine for the whole system, which nobody asked for.
         with services_held_back():
             run_or_raise(
                 ["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages], environment, APT_SECONDS_MAX
@@ -344,7 +344,7 @@ def services_held_back() -> Iterator[None]:
 def command_install(*, everything: bool, require: bool, only: Sequence[str]) -> int:
     """Install what was asked for, print one line each, answer the exit code."""
     failures = 0
-    # Kafka asked for by its name brings what downloads it and what runs it.
+    # Kafka needs Maven to be downloaded and Java to run, so whoever names Kafka gets both.
     wanted_debian = {*only, "java", "maven"} if KAFKA.name in only else set(only)
     debian = [tool for tool in DEBIAN_TOOLS if ({tool.name, tool.package} & wanted_debian if only else not tool.rare)]
     if debian:

@@ -1,1 +1,1 @@
-"""Ours and other registries measured on one machine: `make bench`."""
+"""Measures our registry and others on one machine: `make bench`."""

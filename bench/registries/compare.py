@@ -1,7 +1,7 @@
-"""Two runs side by side: `make bench-compare OLD.json NEW.json`.
+"""Shows two runs side by side: `make bench-compare OLD.json NEW.json`.
 
-A change is marked `*` where the slowest run of one is faster than the fastest of the other: less may be chance.
-The peers are shown too: what changed for them as well is the machine.
+A change is marked `*` if the slowest sample of one run is faster than the fastest of the other; a smaller change may
+be chance. The peers are shown too: if their figures changed as well, the machine did.
 """
 
 import sys
@@ -12,7 +12,7 @@ from bench.registries.results import Results, RowResult, from_json
 
 
 def compared(old: Results, new: Results) -> str:
-    """The table of what both have measured."""
+    """The table of the rows and registries that both runs have measured."""
     registries = [each for each in old.registries if each in new.registries]
     header = ["Work", "unit"]
     for registry in registries:

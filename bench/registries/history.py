@@ -1,4 +1,4 @@
-"""Checks the history after a storm of pushes: it has every move of the tag, each from where the one before led."""
+"""Checks our history after many clients pushed to one tag: it has every move, each from where the last one led."""
 
 import http.client
 import json
@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# As bench/load/pushes.go names them.
+# The names that bench/load/pushes.go pushes to.
 REPOSITORY = "storm/ci-"
 TAG = "latest"
 _PAGE = 1000
@@ -16,9 +16,9 @@ Entry = Mapping[str, Any]
 
 
 def gap(address: str, salt: str, moves: int) -> str:
-    """Empty if the tag moved exactly `moves` times, from nothing on and without a gap; otherwise what is wrong.
+    """A sentence about what is wrong; empty if the tag moved exactly `moves` times, from nothing on and without a gap.
 
-    A history that cannot be read is wrong too: the other rows of a run stand without it.
+    A history that cannot be read is such a sentence too, and no exception: the other rows of the run still count.
     """
     try:
         return gap_in(_entries(address, f"{REPOSITORY}{salt}"), moves)
@@ -27,7 +27,7 @@ def gap(address: str, salt: str, moves: int) -> str:
 
 
 def gap_in(entries: Sequence[Entry], moves: int) -> str:
-    """The same for a history that was read already, newest first."""
+    """The fault of a history that was read already, as `gap` tells it; `entries` are newest first."""
     if len(entries) != moves:
         return f"{moves} pushes moved {TAG}, its history has {len(entries)} entries"
     before = None

@@ -1,4 +1,4 @@
-"""The cost of the same work without us, in the units of the rows.
+"""Measures how fast the same work is without a registry: limits, in the units of the rows that they stand beside.
 
 bare WSGI             granian, two workers, an application that knows nothing (bare.py)
 sendfile              the same files sent by a program that does nothing else (bench/load/sendfile.go)
@@ -27,7 +27,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The servers of the limits, running, and a folder on the disk that the registries use."""
+    """The running servers of the limits, and a folder on the disk that the registries use."""
 
     load: Path
     bare: peers.Running
@@ -38,7 +38,7 @@ class Limits:
     population: tuple[str, ...]
 
     def measure(self, name: str, row: Row) -> float:
-        """One limit for one row."""
+        """The limit of this name for a row, in the unit of the row."""
         if name == "bare WSGI":
             return self._served(self.bare, row)
         if name == "sendfile":
@@ -63,7 +63,7 @@ class Limits:
 
 
 def start(load: Path, blobs: Path, folder: Path, big_bytes: int, seconds: float, population: tuple[str, ...]) -> Limits:
-    """Start the servers; `blobs` is the folder of our blobs by the first two letters of their digest."""
+    """Start the servers; in the folder `blobs`, our blobs lie in folders by the first two letters of their digest."""
     bare_address, files_address = peers.free_address(), peers.free_address()
     bare = _launched(
         "bare WSGI", bare_address, [sys.executable, "-m", "bench.registries.bare", bare_address.rpartition(":")[2]]
@@ -91,7 +91,7 @@ def _launched(name: str, address: str, command: list[str]) -> peers.Running:
 
 
 def sha256_gb_s(size: int) -> float:
-    """Hash so many bytes block by block."""
+    """Hash so many bytes block by block; answers GB a second."""
     block, state = os.urandom(min(_BLOCK, size)), hashlib.sha256()
     began = time.perf_counter()
     for _ in range(max(1, size // _BLOCK)):
@@ -100,7 +100,7 @@ def sha256_gb_s(size: int) -> float:
 
 
 def fdatasync_gb_s(folder: Path, size: int) -> float:
-    """Write so many bytes to a new file and flush them."""
+    """Write so many bytes to a new file and flush them; answers GB a second."""
     block, path = os.urandom(min(_BLOCK, size)), folder / "fdatasync"
     began = time.perf_counter()
     with path.open("wb", buffering=0) as file:
@@ -113,7 +113,7 @@ def fdatasync_gb_s(folder: Path, size: int) -> float:
 
 
 def fdatasync_images_s(folder: Path, seconds: float) -> float:
-    """Write and flush the blobs of small images by many threads."""
+    """Write and flush the blobs of small images by many threads; answers images a second."""
     ends, done = time.perf_counter() + seconds, [0] * PUSHERS
     layer, config = os.urandom(LAYER_BYTES), os.urandom(CONFIG_BYTES)
 

@@ -1,4 +1,4 @@
-"""The load program (bench/load): built once for each version of its source, run, and read."""
+"""Builds the load program (bench/load) once for each version of its source, runs it and reads its result."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 from scripts.tools import GoSource, ToolUnavailableError, install_go_tool
 
 LOAD = GoSource("bench-load", Path(__file__).parent.parent / "load")
-# Longer than any run takes that still answers.
+# Seconds beyond the duration of the load after which the program counts as hung.
 EXTRA_S = 600
 
 
@@ -35,7 +35,7 @@ class LoadResult:
 
 
 def build() -> Path:
-    """Path of the load program of this source. Raises LoadFailed."""
+    """Build the load program unless this version of it was built; answers its path. Raises LoadFailed."""
     try:
         install_go_tool(LOAD)
     except ToolUnavailableError as problem:
@@ -44,7 +44,7 @@ def build() -> Path:
 
 
 def run(program: Path, address: str, arguments: tuple[str, ...], seconds: float) -> LoadResult:
-    """Put load on a registry for so long. Raises LoadFailed."""
+    """Put load on the registry at an address for so many seconds. Raises LoadFailed."""
     command = [str(program), arguments[0], "-address", address, "-duration", f"{seconds}s", *arguments[1:]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + EXTRA_S)

@@ -1,4 +1,4 @@
-"""The registries that are measured: how each is started, found and ended."""
+"""Finds, starts and ends the registries that are measured."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ class Running:
         return self.process.pid
 
     def stop(self) -> None:
-        """End it; whatever it does, it is gone afterwards."""
+        """End it, and kill it if it has not ended in time."""
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT_S)
@@ -65,7 +65,7 @@ class Peer:
 
 
 def ours() -> Peer:
-    """As `tagtrail serve` does it: embedded Postgres, durable."""
+    """Our registry, started by `tagtrail serve` with its embedded Postgres, which flushes every commit."""
     schema = hashlib.sha256(b"".join(each.read_bytes() for each in sorted((_ROOT / "eventstore").rglob("*.sql"))))
 
     def start(folder: Path) -> Running:
@@ -105,14 +105,14 @@ def distribution(name: str, program: Path) -> Peer:
             },
             "http": {"addr": address},
         }
-        # JSON is YAML.
+        # The registry reads YAML, and JSON is YAML.
         return launch(name, folder, address, config, [str(program), "serve"], {"OTEL_TRACES_EXPORTER": "none"})
 
     return Peer(name, version_of(program), start)
 
 
 def zot(program: Path) -> Peer:
-    """A zot as its defaults are, without flushes to the disk, and that also takes the manifests of Docker."""
+    """A zot with its defaults, so without flushes to the disk, except that it takes Docker's manifests too."""
 
     def start(folder: Path) -> Running:
         address = free_address()
@@ -125,7 +125,7 @@ def zot(program: Path) -> Peer:
         }
         return launch("zot", folder, address, config, [str(program), "serve"], {})
 
-    # Its own text about itself names the version of the specification first.
+    # `zot --version` names the version of the specification first, so the program's checksum stands for its version.
     return Peer("zot", hashlib.sha256(program.read_bytes()).hexdigest()[:12], start)
 
 
@@ -142,7 +142,7 @@ def found_peers() -> list[Peer]:
 
 
 def version_of(program: Path) -> str:
-    """The version that a program says of itself."""
+    """The version that `PROGRAM --version` prints, or "unknown"."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"v?\d+\.\d+\.\d+[\w.+-]*", done.stdout + done.stderr)
     return found.group() if found else "unknown"
@@ -182,7 +182,7 @@ def wait_answering(running: Running) -> None:
 
 
 def free_address() -> str:
-    """An address of this machine on which nothing listens."""
+    """An address HOST:PORT of this machine on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"

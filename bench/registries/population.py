@@ -1,4 +1,7 @@
-"""The images that every registry holds before it is measured: pushed once, kept beside the tools, copied for runs."""
+"""Gives every registry the images that it holds before it is measured.
+
+They are pushed once, kept in the cache beside the tools, and copied for each run.
+"""
 
 import shutil
 import subprocess
@@ -12,7 +15,7 @@ from scripts.tools import cache_folder, locked
 from tests.servers import scrape
 from tests.waiting import eventually
 
-# Raised when the load program pushes other images.
+# To be raised when the load program pushes other images than before: stored populations are then made anew.
 VERSION = 1
 TIMEOUT_S = 3600.0
 
@@ -26,7 +29,7 @@ class Size:
     big_bytes: int = 256 << 20
 
     def flags(self) -> tuple[str, ...]:
-        """For the load program."""
+        """The flags that tell the load program these numbers."""
         return (
             *("-images", str(self.images), "-repositories", str(self.repositories)),
             *("-bytes", str(self.big_bytes)),
@@ -34,13 +37,16 @@ class Size:
 
 
 def stored(peer: Peer, size: Size) -> Path:
-    """The folder in the cache for exactly this registry and population."""
+    """The folder in the cache for the population of this size of exactly this registry; it may not exist yet."""
     what = f"{size.images}x{size.repositories}x{size.big_bytes}-{VERSION}"
     return cache_folder() / f"bench-population-{peer.name}-{peer.version}-{what}"
 
 
 def populate(peer: Peer, size: Size, load: Path, parent: Path) -> Path:
-    """The stored population of a registry, made first if it is not there; `parent` is where registries may run."""
+    """Make the stored population of a registry unless it is there; answers its folder.
+
+    The registry that is filled runs in a new folder within `parent`.
+    """
     kept = stored(peer, size)
     with locked(f"bench-population-{peer.name}"):
         if kept.exists():
@@ -73,5 +79,5 @@ def projected(address: str) -> bool:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A folder with owners and times, as `cp` does it."""
+    """Copy a folder with the owners and times of its files."""
     subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)

@@ -1,4 +1,4 @@
-"""The use of processor and memory by all processes of a registry together, read from /proc."""
+"""Reads from /proc how much processor time and memory all processes of a registry use together."""
 
 import os
 import time
@@ -12,7 +12,7 @@ QUIET_TIMEOUT_S = 60.0
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all below it."""
+    """The pids of a process and of all its descendants."""
     found, waiting = [], [pid]
     while waiting:
         one = waiting.pop()
@@ -26,7 +26,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds of a process and all below it, of those that have ended too."""
+    """Processor seconds of a process and all its descendants, those that have ended included."""
     ticks = 0
     for each in tree(pid):
         try:
@@ -38,7 +38,7 @@ def cpu_s(pid: int) -> float:
 
 
 def pss_bytes(pid: int) -> int:
-    """Memory of a process and all below it, what they share counted once."""
+    """Bytes of memory of a process and all its descendants; what they share counts once."""
     total = 0
     for each in tree(pid):
         try:
@@ -50,7 +50,7 @@ def pss_bytes(pid: int) -> int:
 
 
 def wait_quiet(pids: list[int]) -> None:
-    """Wait until these have finished what they do in the background. Raises TimeoutError if they never do."""
+    """Wait until these processes and their descendants are quiet. Raises TimeoutError after QUIET_TIMEOUT_S."""
     deadline = time.monotonic() + QUIET_TIMEOUT_S
     while time.monotonic() < deadline:
         before = sum(map(cpu_s, pids))

@@ -1,4 +1,4 @@
-"""The table of a run: a line for each row, ours first, then the peers with ratios, then what it costs without us."""
+"""Writes the table of a run: a line for each row with ours, the peers and our ratio to each, and the limits."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 def number(value: float | None) -> str:
-    """Three digits that matter at most, thousands parted."""
+    """A figure with three digits that matter, large ones with a comma for thousands; a dash for none."""
     if value is None:
         return ABSENT
     if abs(value) >= 100:
@@ -76,7 +76,7 @@ def _figures(row: RowResult, registry: str) -> list[str]:
 
 
 def _judged(ratio: float | None, goal: float | None) -> str:
-    """A ratio, and whether it is as high as it is to be."""
+    """A ratio, with its goal and the word "met" or "missed" if there is one."""
     if ratio is None:
         return ABSENT
     if goal is None:
@@ -99,7 +99,7 @@ def _costs(results: Results) -> list[list[str]]:
 
 
 def _cpu_notes(results: Results) -> list[str]:
-    """Processor time of all processes of a registry together, where there is a goal for it."""
+    """A sentence for each goal of processor time: ours, of all processes together, divided by the peer's."""
     notes = []
     for row in results.rows:
         for peer, goal in row.cpu_goals.items():
@@ -113,7 +113,7 @@ def _cpu_notes(results: Results) -> list[str]:
 
 
 def _load_notes(results: Results) -> list[str]:
-    """The rows in which the load itself used so much that a faster registry would not have shown."""
+    """A sentence for each row in which the load program was so busy that a faster registry would look no faster."""
     notes = []
     for row in results.rows:
         rate, cpu = row.median(OURS), row.median(OURS, lambda each: each.load_cpu_s_per_1000)
@@ -123,9 +123,10 @@ def _load_notes(results: Results) -> list[str]:
 
 
 def quiet_share(results: Results) -> float | None:
-    """GETs beside pushes, per processor that these leave, as a share of the GETs of a quiet registry per processor.
+    """The rate of GETs beside pushes, for each processor that the pushes leave free, divided by the rate of GETs of a
+    quiet registry for each processor.
 
-    What a push takes, of the registry and of the load, is that of the row of pushes alone.
+    The processor time of a push, of the registry and of the load, is taken from the row of pushes alone.
     """
     quiet, beside, pushes = (results.row(key) for key in ("manifest-tag", "get-while-push", "push-small"))
     if quiet is None or beside is None or pushes is None:

@@ -1,4 +1,4 @@
-"""The results of a run of the bench, as data and as JSON."""
+"""Holds the results of a run of the bench, and writes and reads them as JSON."""
 
 import json
 import statistics
@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of one row against one registry: times in milliseconds, `rate` in the unit of the row.
+    """One measurement of one row of one registry: times in milliseconds, `rate` in the unit of the row.
 
-    `cpu_s_per_1000` and `pss_bytes` are those of all processes of the registry, `load_cpu_s_per_1000` the load's own;
-    `other_rate` is that of what was done beside (pushes while GETs were measured).
+    `cpu_s_per_1000` (processor seconds for 1,000 requests or images) and `pss_bytes` are those of all processes of the
+    registry, `load_cpu_s_per_1000` is that of the load program. `other_rate` is the rate of the work that was done
+    beside: pushes while GETs were measured.
     """
 
     rate: float
@@ -28,9 +29,9 @@ class Sample:
 
 @dataclass(slots=True)
 class RowResult:
-    """One row: its samples by registry, and by name what the same work costs without one (in the same unit).
+    """One row: its samples by registry, and the samples of its limits by name, in the same unit.
 
-    For the goals see rows.py.
+    The goals are explained at `Row` in rows.py.
     """
 
     key: str
@@ -42,11 +43,11 @@ class RowResult:
     limits: dict[str, list[float]] = field(default_factory=dict)
 
     def errors(self, registry: str) -> int:
-        """Errors of all runs; any voids the figures."""
+        """The number of errors in all samples of a registry; a single one voids its figures."""
         return sum(each.errors for each in self.samples.get(registry, []))
 
     def median(self, registry: str, of: Callable[[Sample], float] = lambda each: each.rate) -> float | None:
-        """The median over the runs; None where nothing was measured or errors void it."""
+        """The median of the samples; None if nothing was measured or errors void it."""
         samples = self.samples.get(registry)
         return statistics.median(map(of, samples)) if samples and not self.errors(registry) else None
 
@@ -61,7 +62,7 @@ class RowResult:
         return mine / other if mine is not None and other else None
 
     def limit_ratio(self, registry: str, limit: str) -> float | None:
-        """The rate of a registry as a part of what was measured without one."""
+        """The rate of a registry divided by a limit of this row."""
         mine, values = self.median(registry), self.limits.get(limit)
         return mine / statistics.median(values) if mine is not None and values else None
 
@@ -81,7 +82,7 @@ class Results:
         return next((each for each in self.rows if each.key == key), None)
 
     def to_json(self) -> str:
-        """For `from_json`."""
+        """The results as text that `from_json` reads."""
         return json.dumps(asdict(self), indent=1)
 
 

@@ -1,4 +1,4 @@
-"""The rows of the bench: what is measured, in which unit, beside what it would cost without us."""
+"""Lists the rows of the bench: which work is measured, in which unit, with which goals and limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ STORM = "storm"
 
 
 class Start(Enum):
-    """In which state a row finds a registry."""
+    """The state in which a row finds a registry."""
 
     RUNNING = auto()
     """As the rows before left it: what it keeps in memory is there."""
@@ -25,9 +25,9 @@ class Row:
     """One kind of work.
 
     `load` is the load program's mode and flags; `before` is a load that runs first and is not measured.
-    `limits` name what the same work costs without us (see limits.py). `goals` say how many times as fast as a peer, or
-    as a limit, ours is to be; `cpu_goals` how many times a peer's processor time it may take at the most.
-    For a row that `writes`, work that is left to be done afterwards is counted.
+    `limits` names measurements of the same work without a registry (see limits.py). `goals` says how many times as fast
+    as a peer, or as a limit, ours must be; `cpu_goals` says how many times a peer's processor time ours may take.
+    A row that `writes` leaves work to be done in the background, which is counted too.
     """
 
     key: str
@@ -47,7 +47,7 @@ def _get(what: str, method: str = "GET", *more: str) -> tuple[str, ...]:
 
 
 def _than(docker_registry: float, distribution: float, zot: float) -> dict[str, float]:
-    """Goals by peer, as their names in peers.py."""
+    """Goals by the names that the peers have in peers.py."""
     return {"docker-registry": docker_registry, "distribution": distribution, "zot": zot}
 
 
@@ -123,7 +123,7 @@ ROWS = (
         ("get-while-pushing", "-what", "manifest-tag", "-patch"),
         writes=True,
     ),
-    # Each is asked for once. The first half of them is not measured: it opens connections and warms what is shared.
+    # Each manifest is asked for once. The first half is not measured: it opens connections and warms what all share.
     Row(
         "manifest-tag-first",
         "GET manifest by tag, first time",
@@ -137,7 +137,7 @@ ROWS = (
 
 
 def chosen(keys: str) -> list[Row]:
-    """The rows of these keys, parted by commas or spaces; all for none. Raises ValueError for one that is unknown."""
+    """The rows of these keys (separated by commas or spaces), all for none. Raises ValueError for an unknown key."""
     wanted = keys.replace(",", " ").split()
     unknown = set(wanted) - {row.key for row in ROWS}
     if unknown:

@@ -1,13 +1,15 @@
-"""Ours and the other registries that are installed, measured in one run: `make bench`.
+"""Measures our registry and the others that are installed in one run: `make bench`. Variables and their defaults:
 
-    BENCH_RUNS=5 BENCH_SECONDS=5        runs of each row against each registry, the median counts; seconds of each
-    BENCH_ROWS=ping,blob-4k             these rows alone (rows.py)
+    BENCH_RUNS=5 BENCH_SECONDS=5        how often each row is measured on each registry, and for how many seconds
+    BENCH_ROWS=ping,blob-4k             these rows alone; without it all of rows.py
     BENCH_IMAGES=10000                  small images that each registry holds, ten a repository
     BENCH_BIG_MIB=256                   size of the large blob
-    BENCH_ZOT=PATH                      a zot to measure too
-    BENCH_FOLDER=/var/tmp               the disk to work on; BENCH_OUT=bench-results, where the figures go
+    BENCH_ZOT=PATH                      the program of a zot to measure too; without it none
+    BENCH_FOLDER=/var/tmp               a folder on the disk to work on
+    BENCH_OUT=bench-results             the folder that the figures are written to
 
-All registries run all the time; they are asked in turn, and the next one only when all have come to rest.
+All registries run all the time. They are asked in turn, each one only after all have come to rest, and the median of a
+row counts.
 """
 
 import itertools
@@ -32,7 +34,7 @@ IMAGES_PER_REPOSITORY = 10
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The settings of a run, from variables."""
+    """The settings of a run, read from the environment."""
 
     runs: int
     seconds: float
@@ -43,7 +45,7 @@ class Options:
 
 
 def options_of(environment: Mapping[str, str]) -> Options:
-    """Read the variables. Raises ValueError."""
+    """Read the settings from the variables. Raises ValueError for an unknown row and for text that is no number."""
     images = int(environment.get("BENCH_IMAGES") or 10_000)
     repositories = max(1, images // IMAGES_PER_REPOSITORY)
     return Options(
@@ -58,7 +60,7 @@ def options_of(environment: Mapping[str, str]) -> Options:
 
 @dataclass(slots=True)
 class Bench:
-    """The registries that run, and what was measured of them."""
+    """The registries that run while they are measured."""
 
     options: Options
     load: Path
@@ -74,18 +76,18 @@ class Bench:
             self.running[peer.name] = peer.start(self.folder / peer.name)
 
     def stop(self) -> None:
-        """End all."""
+        """End all registries."""
         for each in self.running.values():
             each.stop()
         self.running.clear()
 
     def settle(self) -> None:
-        """Wait until nothing that was measured before still works or has bytes to write."""
+        """Wait until the registries have finished earlier work and the disk has written their bytes."""
         os.sync()
         processes.wait_quiet([each.pid for each in self.running.values()])
 
     def restart(self, peer: peers.Peer, *, cold: bool) -> None:
-        """Start a registry anew; a `cold` one with none of its files in memory."""
+        """Start a registry anew; if `cold`, its files are taken out of the page cache before."""
         self.running.pop(peer.name).stop()
         os.sync()
         if cold:
@@ -95,7 +97,7 @@ class Bench:
         self.running[peer.name] = peer.start(self.folder / peer.name)
 
     def sample(self, peer: peers.Peer, row: Row, seed: int) -> Sample:
-        """Measure one row once against one registry; what is drawn and pushed is the same for the same seed."""
+        """Measure one row of one registry once; the same seed asks for and pushes the same."""
         if row.start is not Start.RUNNING:
             self.restart(peer, cold=row.start is Start.COLD)
         self.settle()
@@ -111,7 +113,7 @@ class Bench:
             # Work that a push leaves to be done in the background is part of its cost.
             processes.wait_quiet([running.pid])
         used = processes.cpu_s(running.pid) - before
-        # Only ours has a history of which something could be missing.
+        # Only our registry has a history, so only there could something be missing from it.
         gap = (
             history.gap(running.address, f"{seed}", found.done) if row.key == STORM and peer.name == peers.OURS else ""
         )
@@ -141,11 +143,11 @@ def forget(path: Path) -> None:
 
 
 def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
-    """All rows, all registries, round after round; each round begins with another registry."""
+    """Measure all rows of all registries, round after round; each round begins with another registry."""
     options, count = bench.options, len(bench.registries)
     results.rows = [RowResult(row.key, row.name, row.unit, row.goals, row.cpu_goals) for row in options.rows]
     rows = list(enumerate(zip(options.rows, results.rows, strict=True)))
-    # Rows that start the registries anew come after all others, which would have to be warm again.
+    # Rows that start the registries anew come last: all others would have to be warmed again after them.
     for running, turn in itertools.product((True, False), range(options.runs)):
         order = bench.registries[turn % count :] + bench.registries[: turn % count]
         for number, (row, found) in rows:
@@ -164,7 +166,7 @@ def measure(bench: Bench, without: limits.Limits, results: Results) -> None:
 
 
 def about(options: Options, found: list[peers.Peer], durable: Mapping[str, str]) -> dict[str, str]:
-    """The machine and the settings of the run."""
+    """Lines about the machine and the settings of the run, by name, for the head of the report."""
     described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     processor = next(
         (
@@ -187,7 +189,7 @@ def about(options: Options, found: list[peers.Peer], durable: Mapping[str, str])
 
 
 def run(options: Options) -> Results:
-    """Everything; what was started is ended and what was written is removed, whatever happens."""
+    """Make a whole run. Whatever happens, the registries are ended and their files removed."""
     load, found = loading.build(), peers.found_peers()
     with tempfile.TemporaryDirectory(prefix="tagtrail-bench-", dir=options.parent) as folder:
         bench = Bench(options, load, Path(folder), found)
@@ -211,8 +213,8 @@ def run(options: Options) -> Results:
 
 
 def main() -> int:
-    """Measure, print the table, write it and its JSON; 1 if ours made an error."""
-    # All that was started is ended on the way out; the default action would skip that.
+    """Make a run, print the table, write it and its JSON; answers 1 if our registry made an error."""
+    # SystemExit lets `run` end the registries on the way out; the default action of SIGTERM would skip that.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         options = options_of(os.environ)

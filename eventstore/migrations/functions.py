@@ -1,7 +1,7 @@
-"""The SQL of the store that is kept as files: functions, triggers and views, installed after the newest revision.
+"""Installs the store's functions, triggers and views, whose SQL stands in files, after the newest revision.
 
-Revisions change tables only. So a revision, once written, never meets functions that it does not know, and a fresh
-database gets today's text once.
+Revisions change tables only. So an old revision never meets a function that is newer than it, and a fresh database gets
+each function once, in its present text.
 """
 
 import hashlib
@@ -70,9 +70,10 @@ def install(connection: Connection, app_role: str) -> None:
 
 
 def checksum() -> str:
-    """The checksum of what `install` does. The newest revision names it, because programs compare revisions.
+    """The checksum of the SQL that `install` runs. The newest revision names it.
 
-    Comments on lines of their own do not count, so their words may change without a revision.
+    Programs compare revisions only, so a changed function needs a new one; the checksum makes a test fail without it.
+    Comments on lines of their own do not count: their words may change without a revision.
     """
     whole = "\0".join((*map(_without_comments, _texts()), *PUBLIC_FUNCTIONS))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
@@ -87,5 +88,5 @@ def _without_comments(text: str) -> str:
 
 
 def _run(connection: Connection, sql: str) -> None:
-    # no_parameters: the text goes to the server as it is, '%' of RAISE included.
+    # With no_parameters the text goes to the server unchanged; otherwise a '%' in a RAISE would be a placeholder.
     connection.exec_driver_sql(sql, execution_options={"no_parameters": True})

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Variables KAFKA_X_Y become properties x.y; the storage is formatted at the first start.
+# Turn each variable KAFKA_X_Y into the property x.y, format the storage at the first start, and run the broker.
 set -eu
 file=/tmp/server.properties
 env | sed -n 's/^KAFKA_//p' | while IFS='=' read -r name value; do

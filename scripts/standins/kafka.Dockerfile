@@ -1,5 +1,5 @@
-# A local stand-in under the name apache/kafka:4.3.0, with the official image's manners (variables, folders, scripts),
-# made of Maven's artefacts; for machines that can reach no image registry.
+# A local stand-in for apache/kafka:4.3.0, for machines that can reach no image registry. It is made of Maven's
+# artefacts and takes the variables, folders and scripts of the official image that docker-compose.yml uses.
 FROM tagtrail-standin:base
 COPY libs /opt/kafka/libs
 COPY kafka-entrypoint.sh /usr/local/bin/kafka-entrypoint.sh

@@ -1,4 +1,4 @@
-# A local stand-in under the name nginx:1.28, made of Debian's nginx; for machines that can reach no image registry.
+# A local stand-in for nginx:1.28, made of Debian's nginx, for machines that can reach no image registry.
 FROM tagtrail-standin:base
 STOPSIGNAL SIGQUIT
 CMD ["nginx", "-g", "daemon off;"]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# First start: make the cluster with a superuser whose password comes from POSTGRES_PASSWORD; then run what was asked.
+# Make the cluster at the first start, with a superuser whose password is POSTGRES_PASSWORD; then run the given command.
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     : "${POSTGRES_PASSWORD:?the database is not initialised and no superuser password is given}"

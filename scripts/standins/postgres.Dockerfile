@@ -1,5 +1,5 @@
-# A local stand-in under the name postgres:18, with the official image's manners (user, data folder, variables, port),
-# made of the Postgres binaries that the project embeds; for machines that can reach no image registry.
+# A local stand-in for postgres:18, for machines that can reach no image registry. It is made of the Postgres binaries
+# that the project embeds, and has the user, data folder, variables and port of the official image.
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 999 --home-dir /var/lib/postgresql --create-home --shell /bin/sh postgres
 COPY postgres /opt/postgres

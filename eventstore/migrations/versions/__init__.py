@@ -1,1 +1,1 @@
-"""One module a revision, never changed once released."""
+"""The revisions of the schema, one module each. A module is never changed once it was released."""
