@@ -76,8 +76,8 @@ class Sent:
 
     @property
     def brings_bytes(self) -> bool:
-        """True if a server that believes its Content-Length reads a body."""
-        return bool(self.body) and (self.chunked or self.length != "0")
+        """True if a server that believes its Content-Length reads a body; an empty length is none."""
+        return bool(self.body) and (self.chunked or self.length not in ("0", ""))
 
     def __str__(self) -> str:
         shown = self.raw()
