@@ -87,7 +87,9 @@ def readable_versions() -> Iterator[tuple[str, int]]:
 
 
 # Made once: json.dumps makes one for each call that asks for something unusual.
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
+)
 
 
 def to_json(value: object) -> str:

@@ -40,6 +40,8 @@ EVENT_COLUMNS = (
     "e.position, e.stream, e.version, e.key, e.partition, e.type, e.schema_version, e.event_id, e.recorded_at, "
     "e.actor, e.request_id, e.correlation_id, e.prev_ref, e.content, e.data::text"
 )
+# Made once: json.dumps makes one for each call that asks for something unusual.
+_COMPACT = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 STREAM_COLUMNS = "s.stream, s.version, s.ref, s.state::text, s.recorded_at"
 
 
@@ -79,7 +81,7 @@ def encode_command(command: Command, partitions: int) -> str:
         "carried": [[each.digest, b64encode(each.body).decode(), each.facts] for each in carried],
     }
     encoded.update((name, value) for name, value in optional.items() if value)
-    return json.dumps(encoded, separators=(",", ":"))
+    return _COMPACT.encode(encoded)
 
 
 def _event(event: NewEvent, partitions: int) -> dict[str, Any]:
