@@ -1,6 +1,6 @@
 """Measures the processor time of an idle server: `python bench/idle.py [SECONDS] [--kafka [HOST:PORT]]`.
 
-Starts `tagtrail serve`, pushes something, and waits until the read models are level and the processes have come to
+Starts `tagtrail serve`, appends some events, and waits until the read models are level and the processes have come to
 rest. Then it adds up the processor time that each process takes within SECONDS (default 60), processes that begin and
 end meanwhile included. With `--kafka` but no address it starts a broker of its own, whose time does not count. The goal
 is less than 0.5 % of a core for all processes together.

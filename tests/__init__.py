@@ -1,1 +1,1 @@
-"""The tests: folders mirror the rooms."""
+"""The tests. A folder for each room, and folders for what concerns the whole registry, such as races and faults."""

@@ -1,4 +1,4 @@
-"""The whole registry in one process over a real Postgres: requests without a server, for tables of cases."""
+"""Runs the whole registry in the test's process over a real Postgres; requests need no server, so they are cheap."""
 
 import json
 import threading
@@ -48,7 +48,7 @@ def index(*manifests: bytes, **more: Any) -> bytes:
 
 
 class Registry(Client):
-    """A client of the registry with the short forms that tests need."""
+    """A client of a registry in this process, with short forms of the requests that tests need."""
 
     def __init__(self, rooms: Rooms) -> None:
         self.application: Application = make_wsgi(rooms)
@@ -102,7 +102,7 @@ def codes(answer: Response) -> list[str]:
 
 @contextmanager
 def registry_over(database: Database, folder: Path, *, tail: bool = True, **options: Any) -> Iterator[Registry]:
-    """A registry over a migrated database; its clock may be moved."""
+    """Run a registry over a migrated database and a data folder during the block; `options` are those of `serve`."""
     ensure_tables(database.app_url)
     flags = {"data": str(folder), "database": database.app_url, "access_log": False, **options}
     settings = resolve(flags, {"TAGTRAIL_TEST_CLOCK": str(folder / "clock")}).settings

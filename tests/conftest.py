@@ -20,9 +20,10 @@ JITTER_SEED = 20261124
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C, and let the programs under test take it: shells start what runs in the background without.
+    """Let Ctrl-C end the run and the programs under test: a shell makes programs in the background ignore it.
 
-    SIGTERM ends a run as Ctrl-C does, with all that its tests have started; what they fork ends by it at once.
+    SIGTERM ends a run as Ctrl-C does, with all programs that its tests have started. A process that a test forks ends
+    at once by SIGTERM.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,7 +33,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """Collect garbage after each file, so that the warning about what it left open names no later, innocent test."""
+    """Collect garbage after each test file, so that a warning about a file that it left open fails no later test."""
     yield
     gc.collect()
 
@@ -46,7 +47,7 @@ def registry(database: Database, tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
-    """`tagtrail serve` as people start it."""
+    """A running `tagtrail serve` with its defaults, shared by all tests that only use repositories of their own."""
     with serving() as running:
         yield running
 
@@ -62,7 +63,7 @@ def server_with_kafka(kafka_server: str) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="session")
 def server_without_projector() -> Iterator[RunningServer]:
-    """A server whose read models stay empty: every answer is the tail."""
+    """A server whose read models stay empty, so that every answer comes from the tail of the log."""
     with serving({"TAGTRAIL_PROJECTOR": "false"}) as running:
         yield running
 

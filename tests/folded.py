@@ -1,4 +1,4 @@
-"""Waiting until the read models are level with the log."""
+"""Waits until the read models are level with the log."""
 
 import psycopg
 
@@ -7,7 +7,7 @@ from projections.builds import admin
 from tests.waiting import eventually
 
 TIMEOUT_S = 60.0
-# Upload chatter is folded by none of them.
+# No read model folds events of upload sessions.
 _FOLDED = (
     "SELECT NOT EXISTS (SELECT FROM readmodel.checkpoint AS c JOIN readmodel.build AS b ON b.id = c.build"
     " JOIN log.es_event AS e ON e.log_id = 0 AND e.partition = c.partition AND e.position > c.position"
@@ -16,9 +16,9 @@ _FOLDED = (
 
 
 def wait_folded(database_url: str, position: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait until every live build has folded what stands up to a position, or up to the head of the log as it is now.
+    """Wait until every live build has folded all events up to a position, by default up to the present head of the log.
 
-    Fails with where each of them stands if they never have.
+    If they have not in time, it fails and tells where each of them stands.
     """
     upto = admin.status(database_url).head if position is None else position
     models = [each.id for each in MODELS]

@@ -1,6 +1,7 @@
-"""A real Apache Kafka for tests: one broker a run, which is also its own controller; ends with whoever started it.
+"""Runs a real Apache Kafka for tests: one broker for a run, which is its own controller and ends with the run.
 
-TAGTRAIL_TEST_KAFKA=HOST:PORT names a broker that is there already; tests that kill theirs start their own anyway.
+TAGTRAIL_TEST_KAFKA=HOST:PORT names a broker that is there already. Tests that kill a broker start one of their own
+anyway.
 """
 
 import ctypes
@@ -25,7 +26,7 @@ from eventstore.feed.kafka import make_admin
 from eventstore.feed.settings import KafkaSettings
 from tests.clients.programs import missing, tools
 
-# It tells of each try to connect to a broker that is not there, which here is most of what happens.
+# The client logs each try to connect to a broker that is away, and tests of such brokers would log little else.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -161,7 +162,7 @@ class Broker:
         self.start()
 
     def wipe(self) -> None:
-        """While it is stopped: forget everything, the cluster's id included."""
+        """Forget everything, the cluster's id included; the broker must be stopped."""
         shutil.rmtree(self.folder / "data")
         self._format()
 
@@ -177,7 +178,7 @@ class Broker:
 
     def _format(self) -> None:
         cluster = secrets.token_urlsafe(16)
-        # In one word, because one id in 64 begins with a dash and would be taken for an option.
+        # `--cluster-id=ID` in one word: one random id in 64 begins with a dash and would be taken for an option.
         done = subprocess.run(
             self._java(main="kafka.tools.StorageTool", arguments=("format", f"--cluster-id={cluster}")),
             capture_output=True,
@@ -218,7 +219,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def running_broker() -> Iterator[Broker]:
-    """A broker of its own that runs during the block."""
+    """Run a broker during the block."""
     made = Broker()
     try:
         made.start()

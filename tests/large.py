@@ -1,4 +1,4 @@
-"""Manifests that name very much, and what they name, made quickly."""
+"""Makes manifests that name very many things, and the blobs that they name, quickly."""
 
 import json
 import secrets

@@ -1,10 +1,10 @@
-"""Reads multipart/byteranges as the RFC writes it (9110 section 14.6, with the grammar of 2046), and nothing laxer."""
+"""Reads multipart/byteranges strictly as RFC 9110 (section 14.6) and the grammar of RFC 2046 define it."""
 
 TYPE = "multipart/byteranges; boundary="
 
 
 def split(content_type: str, body: bytes) -> list[tuple[dict[str, str], bytes]]:
-    """The headers and the bytes of each part; fails on what is no such body."""
+    """The headers and the bytes of each part; fails if the body is not well formed."""
     assert content_type.startswith(TYPE), content_type
     boundary = content_type.removeprefix(TYPE)
     before, *pieces, end = (b"\r\n" + body).split(f"\r\n--{boundary}".encode())

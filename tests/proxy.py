@@ -14,7 +14,7 @@ BLOCK_BYTES = 1 << 16
 
 
 class Fault(Enum):
-    """The fate of the next append: it never arrives, its answer never does, or both ways fall silent after it."""
+    """The fate of the next append: it never arrives, its answer never does, or all falls silent once it arrived."""
 
     CUT_BEFORE = "cut before"
     CUT_AFTER = "cut after"
@@ -23,7 +23,7 @@ class Fault(Enum):
 
 @dataclass(eq=False)
 class _Pair:
-    """A client's connection and ours to the server."""
+    """A client's connection to the proxy, and the proxy's connection to the server for it."""
 
     client: socket.socket
     server: socket.socket
@@ -53,7 +53,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fail_next_append(self, fault: Fault) -> None:
-        """Let it happen once, to what is next sent by a connection that appends."""
+        """Apply the fault once, to the next bytes of a connection that appends."""
         self._fault = fault
 
     def fall_silent(self) -> None:
@@ -61,11 +61,11 @@ class Proxy:
         self._flowing.clear()
 
     def flow(self) -> None:
-        """Pass on what was kept, and all that comes."""
+        """Pass on the bytes that were held back, and all that come."""
         self._flowing.set()
 
     def close(self) -> None:
-        """Cut everything."""
+        """Cut all connections and take no more."""
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._listening.close()
@@ -121,7 +121,7 @@ class Proxy:
 
 @contextmanager
 def proxied(database_url: str, port: int = 0) -> Iterator[Proxy]:
-    """A proxy in front of the database, for the length of a `with`."""
+    """Run a proxy in front of the database during the block."""
     proxy = Proxy(database_url, port)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""A real `tagtrail serve` for tests: started on a free port over a folder of its own, ended whatever happens."""
+"""Runs a real `tagtrail serve` for tests on a free port over a folder of its own, and ends it whatever happens."""
 
 import os
 import random
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+import requests
 
 from tagtrail.config import Settings
 from tagtrail.server.lock import LOCK_FILE, settings_file
@@ -28,7 +29,7 @@ STOP_TIMEOUT_S = 45.0
 
 @dataclass
 class RunningServer:
-    """A supervisor and what it serves."""
+    """A `tagtrail serve` that runs: its supervisor's process, its settings, its data folder and its log."""
 
     data: Path
     process: "subprocess.Popen[bytes]"
@@ -47,7 +48,7 @@ class RunningServer:
 
     @property
     def database_url(self) -> str:
-        """The database, as the application's role."""
+        """The URL of its database for the application's role."""
         return self.settings.database_url
 
     def wait_ready(self) -> None:
@@ -55,7 +56,7 @@ class RunningServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                # Settings that a killed server left stand there until this one has the lock.
+                # A killed server leaves its settings in the folder; they count only once this server has the lock.
                 if (self.data / LOCK_FILE).read_text().strip() != str(self.process.pid):
                     time.sleep(0.05)
                     continue
@@ -96,7 +97,7 @@ class RunningServer:
         return children_of(self.children()["api"])
 
     def descendants(self) -> list[int]:
-        """Every process below the supervisor."""
+        """The pids of all processes below the supervisor."""
         waiting, found = [self.process.pid], []
         while waiting:
             below = children_of(waiting.pop())
@@ -111,7 +112,7 @@ class RunningServer:
 
 
 def is_ready(host: str) -> bool:
-    """True if /readyz is answered 200; where nobody listens it is not."""
+    """True if /readyz is answered 200; False also where nobody listens."""
     try:
         with urllib.request.urlopen(f"http://{host}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -130,7 +131,7 @@ def scrape(host: str) -> dict[str, float]:
 
 
 def wait_level(host: str, timeout_s: float = 30.0) -> dict[str, float]:
-    """Wait until relay and read models are level with the log; what /metrics says then."""
+    """Wait until relay and read models are level with the log; answers what /metrics says then."""
 
     def level() -> dict[str, float] | None:
         found = scrape(host)
@@ -142,14 +143,20 @@ def wait_level(host: str, timeout_s: float = 30.0) -> dict[str, float]:
 
 
 def warm_up(host: str) -> None:
-    """Append a first event and wait until the read models are level: relay and topics are there from then on."""
-    started = urllib.request.Request(f"http://{host}/v2/warm/up/blobs/uploads/", method="POST")
-    with urllib.request.urlopen(started, timeout=10):
-        wait_level(host)
+    """Append the events of an upload session and wait until all is level: relay and topics are there from then on.
+
+    No read model folds such events, so none of them has come from the store where Kafka was not there yet.
+    """
+    with requests.Session() as client:
+        opened = client.post(f"http://{host}/v2/warm/up/blobs/uploads/", timeout=10)
+        session = f"http://{host}{opened.headers['Location']}"
+        assert client.patch(session, b"x", timeout=10).status_code == 202
+        assert client.delete(session, timeout=10).status_code == 204
+    wait_level(host)
 
 
 def assert_fed_by_kafka(host: str) -> None:
-    """In a run without faults no event reached a read model from the store."""
+    """Check that no event reached a read model from the store, which holds in a run without faults."""
     found = wait_level(host)
     assert found['tagtrail_feed_events_total{source="kafka"}'] > 0
     assert found['tagtrail_feed_events_total{source="store"}'] == 0
@@ -168,7 +175,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """Its command line; empty if it is gone."""
+    """The command line of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -212,7 +219,7 @@ def end(server: RunningServer) -> None:
 
 @contextmanager
 def started(data: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
-    """A server over this folder, which may not be ready yet; ended afterwards, if it has not ended before."""
+    """Start a server over this folder, which may not be ready yet when the block begins; it is ended afterwards."""
     server = start(data, environment, *arguments)
     try:
         yield server
@@ -222,7 +229,7 @@ def started(data: Path, environment: Mapping[str, str] | None = None, *arguments
 
 @contextmanager
 def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningServer]:
-    """A ready server over a fresh folder; both are gone afterwards."""
+    """Run a server over a fresh folder, ready when the block begins; both are gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="tt-serve-"))
     try:
         with started(folder / "data", environment, *arguments) as server:
@@ -234,7 +241,7 @@ def serving(environment: Mapping[str, str] | None = None, *arguments: str) -> It
 
 @contextmanager
 def jittering(server: RunningServer, seed: int) -> Iterator[None]:
-    """Stop and continue the server's projector at random moments."""
+    """Stop and continue the server's projector at random moments during the block."""
     ended = threading.Event()
     chance = random.Random(seed)
     projector = server.children()["projector"]
@@ -256,7 +263,7 @@ def jittering(server: RunningServer, seed: int) -> Iterator[None]:
 
 @contextmanager
 def a_relay(database_url: str) -> Iterator[None]:
-    """A relay that says that it is alive."""
+    """Register a relay during the block that looks alive, though no process of it runs."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO feed.process (id, kind, host, pid, shapes, event_types, started_at, seen_at)"

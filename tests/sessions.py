@@ -1,4 +1,4 @@
-"""Upload sessions as files and streams name them."""
+"""Tells by which name files and streams know an upload session."""
 
 from domain.names import UploadId
 from domain.session_id import claimed

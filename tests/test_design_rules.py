@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OWN = "tests/test_design_rules.py"
 DESIGN = ROOT / "docs" / "design"
-# Made by tools, or by other projects.
+# Files that tools or other projects have made.
 _FOREIGN = (".lock", ".gz", ".toml", ".go", ".yaml", ".yml")
 _CITATION = re.compile(r"\(rules?: ([^()\n]*)(\)?)")
 _TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
@@ -58,7 +58,7 @@ def _cited(text: str) -> list[str]:
 
 
 def test_every_citation_leads_to_a_rule() -> None:
-    """A citation also ends on its line, so that a search for the name finds it."""
+    """Each citation also stands on one line, so that a search for the rule's name finds it."""
     wrong = [
         f"{path}: {name}"
         for path, text in _sources().items()
@@ -71,7 +71,7 @@ def test_every_citation_leads_to_a_rule() -> None:
 
 
 def test_no_rule_is_cited_by_a_private_code() -> None:
-    """A code whose list is not in this repository explains nothing."""
+    """A code such as (S1) explains nothing to a reader who does not have its list."""
     found = [
         f"{path}:{number}: {line.strip()}"
         for path, text in _sources().items()
@@ -83,11 +83,11 @@ def test_no_rule_is_cited_by_a_private_code() -> None:
 
 @pytest.mark.parametrize("name", sorted(_rules()))
 def test_a_rule_names_tests_that_exist(name: str) -> None:
-    """So that a reader sees what would catch its breach."""
+    """A reader sees in the rule which tests would catch its breach."""
     _, _, named = _rules()[name].partition("\nTests: ")
     tests = _TEST.findall(named)
     assert tests, "the rule names no test"
-    # Nothing but tests stands there, so that none escapes by its spelling.
+    # The line holds nothing but names of tests: one that is misspelt would otherwise be passed over.
     assert re.sub(r"[\s,]", "", _TEST.sub("", named)) == ""
     assert [f"{file}::{test}" for file, test in tests if test not in _tests_of(ROOT / "tests" / file)] == []
 

@@ -1,4 +1,4 @@
-"""Disks that are full, on small file systems of their own: writes are 503, reads go on, and space heals it."""
+"""Full disks, each a small file system of its own: writes are 503, reads go on, and all goes on once there is space."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("disk_full")
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
-    """A tmpfs of this size, which only root may mount."""
+    """Mount a tmpfs of this size during the block, as only root may."""
     folder.mkdir(parents=True)
     if shutil.which("mount") is None:
         missing("the program mount")
@@ -42,7 +42,7 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all the space that is left."""
+    """Make a file that takes all the space that is left on the disk of a folder; answers its path."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -89,7 +89,7 @@ def test_uploads_on_a_full_disk_are_503_and_go_on_with_space(database: Database,
 
 
 def test_a_full_disk_is_no_reason_not_to_delete_or_mount(database: Database, tmp_path: Path) -> None:
-    """Requests that need no bytes work, with a database that has space."""
+    """Requests that need no space on the disk of the blobs go on, as long as the database has space."""
     with small_disk(tmp_path / "disk", 64) as disk, registry_over(database, disk) as registry:
         digest = registry.push("u/app", "t", b"layer")
         registry.manifest("u/app", "other", registry.get("/v2/u/app/manifests/t").data)
@@ -134,7 +134,7 @@ def on_a_small_disk(database: Database, server: Server) -> Iterator[Path]:
 def test_readyz_says_that_the_disk_of_a_database_of_ones_own_is_full(
     database: Database, postgres_server: Server, tmp_path: Path
 ) -> None:
-    """It answers every question, so only writes tell. With space again the next one that goes through says so."""
+    """Such a database answers every question, so only a refused write tells. The next write that succeeds ends it."""
     with (
         on_a_small_disk(database, postgres_server) as disk,
         registry_over(database, tmp_path, append_timeout_s="1s") as registry,
@@ -179,7 +179,7 @@ def is_ready(server: RunningServer) -> bool:
 
 
 def panic(server: RunningServer) -> None:
-    """Ask for new segments of the database's own log until there is no space: it ends, and cannot start again."""
+    """Fill the disk with segments of the database's own log (WAL): the database ends, and cannot start again."""
     url = make_conninfo(server.database_url, user=embedded.ADMIN, dbname="postgres")
     with suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as connection:
         for _ in range(100):

@@ -16,7 +16,7 @@ DEADLINE_S = 20.0
 
 
 def test_every_listener_takes_and_gives_a_record(broker: Broker, topic_prefix: str) -> None:
-    """Without a login, by a password, and by a certificate that is checked."""
+    """The listeners are one without a login, one with a password, and one whose certificate is checked."""
     for how in ("PLAINTEXT", "SASL_PLAINTEXT", "SSL"):
         options = broker.settings(topic_prefix, how).options
         topic = make_topic(options, f"{topic_prefix}.{how}")
@@ -25,7 +25,7 @@ def test_every_listener_takes_and_gives_a_record(broker: Broker, topic_prefix: s
 
 
 def test_a_kill_keeps_the_record_and_a_wipe_changes_the_cluster(broker: Broker, topic_prefix: str) -> None:
-    """On the same ports throughout."""
+    """The broker keeps its ports all the time."""
     options = broker.settings(topic_prefix).options
     bootstrap, first = broker.bootstrap, broker.cluster_id()
     topic = make_topic(options, topic_prefix)
@@ -43,7 +43,7 @@ def test_a_kill_keeps_the_record_and_a_wipe_changes_the_cluster(broker: Broker, 
 
 
 def test_a_cluster_id_may_begin_with_a_dash(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one random id in 64 does."""
+    """One random id in 64 does."""
     cluster = "-" + secrets.token_urlsafe(16)[1:]
     broker.stop()
     monkeypatch.setattr(secrets, "token_urlsafe", lambda _: cluster)

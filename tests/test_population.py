@@ -1,4 +1,4 @@
-"""Histories for benchmarks: rows as the command side would have written them, and a log that holds together."""
+"""Histories that benchmarks load are like those of real pushes, and hold together."""
 
 import json
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def shape(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def test_rows_look_like_those_of_real_pushes(registry: Registry, database: Database) -> None:
-    """Column by column, for every event type that a push, a mount and deletions make."""
+    """They are compared column by column, for every event type that pushes, mounts and deletions make."""
     digest = registry.push("u/app", "v1", b"layer")
     started = registry.post("/v2/u/app/blobs/uploads/")
     registry.put(f"{started.headers['Location']}?digest={registry.blob('u/other', b'more')}", data=b"more")
@@ -61,7 +61,7 @@ def test_rows_look_like_those_of_real_pushes(registry: Registry, database: Datab
 
 
 def test_a_loaded_history_holds_together(database: Database) -> None:
-    """Log, streams and refs verify; both folds take it; facts are facts."""
+    """Log, streams and refs verify, both folds give the same rows, and all facts can be read."""
     last = load_all(database, 5000, seed=3)
     assert verify.verify(database.app_url) == []
     from projections.engine.setup import ensure_tables
@@ -80,6 +80,6 @@ def test_a_loaded_history_holds_together(database: Database) -> None:
 
 
 def test_a_seed_gives_one_history() -> None:
-    """The same for the same seed, another for another."""
+    """The same seed gives the same history, another seed another one."""
     first, again, other = (list(Population(300, seed).rows()) for seed in (1, 1, 2))
     assert first == again != other

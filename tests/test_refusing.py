@@ -1,4 +1,4 @@
-"""A database that answers and takes no writes, as a failover or an operator leaves it: 503 for writes, reads go on."""
+"""A read-only database, as after a failover or by an operator's choice: writes are 503, reads go on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ from tests.postgres import Database
 
 @pytest.fixture
 def registry(database: Database, tmp_path: Path) -> Iterator[Registry]:
-    """One that gives up soon."""
+    """A registry that waits for its database only for a short time."""
     with registry_over(database, tmp_path, append_timeout_s="1s", read_timeout_s="1s") as made:
         yield made
 
 
 def make_read_only(database: Database, value: str) -> None:
-    """For all connections to come; those that are open end."""
+    """Make the database read-only ("on") or writable ("off") for new connections, and end those that are open."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute("SET default_transaction_read_only = off")
         (name,) = admin.execute("SELECT current_database()").fetchone() or ("",)
@@ -31,7 +31,7 @@ def make_read_only(database: Database, value: str) -> None:
 
 
 def test_a_read_only_database_refuses_writes_and_serves_reads(registry: Registry, database: Database) -> None:
-    """Every kind of write is 503 UNAVAILABLE and changes nothing; all goes on by itself once it takes writes.
+    """Every kind of write is 503 UNAVAILABLE and changes nothing. All goes on by itself once writes are taken again.
 
     Opening an upload writes nothing, so it is answered, and the session goes on later.
     """

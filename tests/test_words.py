@@ -1,4 +1,4 @@
-"""Docstrings open with their subject."""
+"""Docstrings open with the thing that they tell of, or with a verb, and not with a clause."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ _CLAUSE = re.compile(r"(What|Whatever|Whether|Who|Whoever|That|How|Where|When|Wh
 
 
 def test_no_docstring_opens_with_a_clause() -> None:
-    """A reader who skims the first words then sees what each thing is or does."""
+    """A reader who skims only the first words sees what each thing is or does."""
     found = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
         for room in ROOMS

@@ -1,4 +1,4 @@
-"""The keeper's tasks in a test's own process: all of them, or one, to its end."""
+"""Runs the keeper's tasks in the test's own process, each until it has nothing left to do."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from tests.postgres import Database
 
 
 def keep_once(rooms: Rooms) -> dict[str, int]:
-    """The number of things that each task removed; fails if one of them does."""
+    """Run every task to its end; answers how many things each has removed. Fails if a task fails."""
     settings = rooms.settings
     upkeep = Upkeep(settings.database_url, make_clock(settings))
     removed = {}
@@ -30,7 +30,7 @@ def keep_once(rooms: Rooms) -> dict[str, int]:
 
 
 def sweep_sets(database: Database, after: timedelta = timedelta(hours=1)) -> int:
-    """The number of sets that are swept once those that are idle now are old enough."""
+    """Sweep the sets that are idle now as if they had been for `after`; answers how many went."""
     upkeep = Upkeep(database.app_url, lambda: datetime.now(UTC) + after)
     gone, more = 0, True
     try:

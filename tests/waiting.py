@@ -1,4 +1,4 @@
-"""Waiting for something to become true, in tests that watch other threads and processes."""
+"""Waits until something is true, for tests that watch other threads and processes."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,10 @@ T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T], timeout_s: float = 30.0, what: Callable[[], object] | str = "it") -> T:
-    """Wait until `look` answers something true, and give that. Fails with `what`, called if it can be."""
+    """Wait until `look` answers something true, and answer that.
+
+    Fails after `timeout_s` seconds with `what`, a text or a call that gives one.
+    """
     deadline = time.monotonic() + timeout_s
     while not (found := look()):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The memory of the processes of a running server, sampled while something happens."""
+"""Samples the memory of the processes of a running server while something happens."""
 
 import threading
 from collections import defaultdict
@@ -45,7 +45,7 @@ def pss(pid: int) -> int:
 
 @contextmanager
 def watching(server: RunningServer) -> Iterator[Memory]:
-    """Sample until the end of the block."""
+    """Sample the memory of the server's processes again and again during the block."""
     ended = threading.Event()
     memory = Memory()
 

@@ -1,4 +1,4 @@
-"""Metadata at its largest over a running server: manifests of 4 MiB, the longest annotations, wide indexes."""
+"""Pushes the largest metadata to a running server and reads it: manifests of 4 MiB, long annotations, wide indexes."""
 
 import http.client
 import json
@@ -25,8 +25,8 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """The pushed manifests: referrers of one subject, and others, of `size` bytes by their annotations; wide
-    manifests, which name as many things as fit into as much; an index of so many children.
+    """How much is pushed: so many referrers of one subject and so many other manifests, each of `size` bytes by its
+    annotations; so many wide manifests, which name as many things as fit into `size`; an index of so many children.
     """
 
     referrers: int
@@ -38,7 +38,7 @@ class Amount:
 
 @dataclass
 class Pages:
-    """The result of a client that read a list to its end, and how long each page took, in seconds."""
+    """A list that a client has read to its end: its digests, and the bytes and seconds of each page."""
 
     digests: list[str] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ def referrer(amount: Amount, number: int) -> bytes:
 
 
 def manifests(amount: Amount) -> Iterator[tuple[str, bytes]]:
-    """Tag or nothing, and bytes of everything that is pushed but the index."""
+    """The tag (or an empty text) and the bytes of every manifest that is pushed before the index."""
     yield "subject", SUBJECT
     for number in range(amount.referrers):
         yield "", referrer(amount, number)
@@ -78,7 +78,7 @@ def manifests(amount: Amount) -> Iterator[tuple[str, bytes]]:
 
 
 def children_of_index(amount: Amount) -> list[bytes]:
-    """Small manifests."""
+    """The small manifests that the index names."""
     return [image_of(CONFIG, [], annotations={"child": str(number)}) for number in range(amount.children)]
 
 
@@ -101,7 +101,7 @@ def push_all(server: RunningServer, amount: Amount) -> None:
     taking = threading.Lock()
 
     def push_some() -> None:
-        # Taken one by one: all of them together would not fit into memory.
+        # Manifests are made one by one: all of them together would not fit into memory.
         while True:
             with taking:
                 each = next(given, None)
@@ -134,7 +134,7 @@ def get(connection: http.client.HTTPConnection, path: str) -> tuple[bytes, str]:
 
 
 def referrers_of_subject(server: RunningServer) -> Pages:
-    """All referrers, page after page; each has its annotations, and no page is too long for a client."""
+    """Read all referrers page by page; fails if one lacks its annotations or a page is too long for a client."""
     found, path = Pages(), f"/v2/{NAME}/referrers/{sha256(SUBJECT)}"
     with connected(server) as connection:
         while path:
@@ -149,12 +149,12 @@ def referrers_of_subject(server: RunningServer) -> Pages:
 
 
 def expected_referrers(amount: Amount) -> list[str]:
-    """The digests of all of them, in the order of the list."""
+    """The digests of all referrers, in the order of the list."""
     return sorted(sha256(referrer(amount, number)) for number in range(amount.referrers))
 
 
 def read_all(server: RunningServer, amount: Amount) -> Pages:
-    """Ask for a little of everything; answers the pages of referrers, which are all of them."""
+    """Read a part of every list, and all referrers; answers the pages of these."""
     pages = referrers_of_subject(server)
     assert pages.digests == expected_referrers(amount)
     with connected(server) as connection:

@@ -30,12 +30,12 @@ def manifest(body: bytes, content_type: str = OCI_MANIFEST, **more: Any) -> dict
 
 
 def changed(**members: Any) -> bytes:
-    """The image with other members."""
+    """The bytes of the image with other members."""
     return json.dumps({**json.loads(IMAGE), **members}).encode()
 
 
 def layers(**members: Any) -> bytes:
-    """The image whose layer has other members."""
+    """The bytes of the image whose layer has other members."""
     return changed(layers=[{**json.loads(IMAGE)["layers"][0], **members}])
 
 
@@ -161,7 +161,7 @@ WRITES_OF_DIGESTS = [
 ]
 DEEP = b'{"schemaVersion":2,"config":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 MANIFESTS: list[tuple[bytes, str, int, str]] = [
-    # Texts that only other clients would read so, and texts that no client could read.
+    # Texts that some clients would read and others would not, and texts that no client could read.
     (changed(manifests=[]), OCI_MANIFEST, 400, "MANIFEST_INVALID"),
     (changed(manifests=[]), OCI_INDEX, 400, "MANIFEST_INVALID"),
     (IMAGE, OCI_INDEX, 400, "MANIFEST_INVALID"),
@@ -191,7 +191,7 @@ MANIFESTS: list[tuple[bytes, str, int, str]] = [
     (layers(digest=D.upper()), OCI_MANIFEST, 400, "DIGEST_INVALID"),
     (changed(mediaType="x\r\nSet-Cookie: a=b"), OCI_MANIFEST, 400, "MANIFEST_INVALID"),
     (IMAGE, "application/vnd.docker.distribution.manifest.v1+prettyjws", 400, "MANIFEST_INVALID"),
-    # To know a digest is no right to what has it.
+    # Somebody who knows a digest has no right to its bytes by that.
     (image(CONFIG, FOREIGN), OCI_MANIFEST, 404, "MANIFEST_BLOB_UNKNOWN"),
     (layers(digest=D), OCI_MANIFEST, 404, "MANIFEST_BLOB_UNKNOWN"),
     (index(OTHER_IMAGE), OCI_INDEX, 404, "MANIFEST_BLOB_UNKNOWN"),
@@ -206,7 +206,7 @@ CASES += [
     ("PUT", "/v2/u/app/manifests/v1", manifest(body, kind), status, code) for body, kind, status, code in MANIFESTS
 ]
 CASES += [
-    # A manifest under a digest that it does not have, or under what is no tag.
+    # A manifest under a wrong digest, or under a text that is no tag.
     ("PUT", f"/v2/u/app/manifests/{D}", manifest(OTHER_IMAGE), 400, "DIGEST_INVALID"),
     ("PUT", f"/v2/u/app/manifests/{digest_of('sha512', IMAGE)}", manifest(OTHER_IMAGE), 400, "DIGEST_INVALID"),
     ("PUT", "/v2/u/app/manifests/sha256:short", manifest(OTHER_IMAGE), 400, "DIGEST_INVALID"),
@@ -263,7 +263,7 @@ CASES += [
 
 @pytest.fixture(scope="module")
 def prepared(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that nothing here changes: an image, a blob in another repository, an open and a closed session."""
+    """A registry with an image, a blob in another repository, an open and a closed session; no test changes it."""
     database = new_database(postgres_server)
     with registry_over(database, tmp_path_factory.mktemp("prepared")) as made:
         for blob in (CONFIG, LAYER):
@@ -277,7 +277,7 @@ def prepared(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) 
         made.names = {"open": sessions[0].rpartition("/")[2], "closed": sessions[1].rpartition("/")[2]}
         before = files(made.rooms.settings.data / "blobs")
         yield made
-        # Looked at once: there are many folders.
+        # Compared once, at the end, because there are many folders.
         assert files(made.rooms.settings.data / "blobs") == before
     drop_database(postgres_server, database)
 
@@ -295,7 +295,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_bad_input_gets_its_answer_and_changes_nothing(
     prepared: Registry, method: str, path: str, options: dict[str, Any], status: int, code: str
 ) -> None:
-    """Never a 5xx; the body is the protocol's, the common headers are there, and no cache may keep it."""
+    """Status and code are those of the table; the body has the protocol's shape, and no cache may keep it."""
     uploads = prepared.rooms.settings.data / "uploads"
     before = prepared.head_position(), files(uploads)
     answer = prepared.open(path.format(**prepared.names), method=method, **options)
@@ -311,13 +311,13 @@ def test_bad_input_gets_its_answer_and_changes_nothing(
 
 @pytest.mark.parametrize("path", [f"/v2/a/blobs/{D}", "/v2/a/manifests/v1"])
 def test_an_error_of_head_has_no_body(registry: Registry, path: str) -> None:
-    """HTTP allows none, and clients would take it for the next answer."""
+    """HTTP allows no body there, and a client would take it for the next answer."""
     answer = registry.head(path)
     assert (answer.status_code, answer.data) == (404, b"")
 
 
 def test_a_failure_inside_is_answered_with_its_id(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """500 UNKNOWN with the request's id, which the log has too."""
+    """The answer is 500 UNKNOWN with the id of the request, and the log names the same id."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
@@ -330,7 +330,7 @@ def test_a_failure_inside_is_answered_with_its_id(registry: Registry, monkeypatc
 
 
 def test_blobs_are_never_pages(registry: Registry) -> None:
-    """A browser must not run what a blob holds."""
+    """The headers keep a browser from running the content of a blob."""
     headers = registry.get(f"/v2/u/app/blobs/{registry.blob('u/app', b'<script>')}").headers
     assert headers["Content-Type"] == "application/octet-stream"
     assert headers["Content-Disposition"] == "attachment"
@@ -347,7 +347,7 @@ def test_blobs_are_never_pages(registry: Registry) -> None:
     ],
 )
 def test_no_header_says_where_the_registry_is(registry: Registry, headers: dict[str, str]) -> None:
-    """Every address that it gives is relative to itself; `ns` is nobody's business."""
+    """Every address that it gives is relative; no header of the request and no `ns` changes it."""
     registry.push("u/app", "v1", LAYER)
     registry.push("u/app", "v2", LAYER)
     opened = registry.post("/v2/u/app/blobs/uploads/?ns=evil.example", headers=headers)
@@ -370,7 +370,7 @@ def test_no_header_says_where_the_registry_is(registry: Registry, headers: dict[
     ],
 )
 def test_odd_parameters_of_reads_are_no_failure(prepared: Registry, path: str) -> None:
-    """A name of nothing finds nothing, and no text reaches the database that it cannot take."""
+    """A name that nothing has finds nothing, and no text reaches the database that Postgres cannot take."""
     answer = prepared.get(path)
     assert answer.status_code == 200
     assert not {"\r", "\n", "\x00"} & set(str(list(answer.headers.values())))

@@ -27,7 +27,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """A server that soon loses patience with readers, with a blob of 16 MiB in it."""
+    """A server that cuts slow readers off soon, with a blob of 16 MiB in it."""
     with serving(OPTIONS, "--no-access-log") as running:
         assert put_whole_blob(Connection(running.host), REPOSITORY, CONTENT) == 201
         yield running
@@ -40,12 +40,12 @@ def is_told(server: RunningServer, address: str, reason: str) -> bool:
 
 
 def cuts(server: RunningServer, reason: str) -> float:
-    """The number that was counted."""
+    """How many clients were cut off for this reason, as /metrics counts them."""
     return server.metrics().get(f'tagtrail_connections_cut_total{{reason="{reason}"}}', 0)
 
 
 def read_until_it_ends(reader: socket.socket) -> int:
-    """The bytes that still come. Bytes that waited for a client that is cut off are thrown away."""
+    """Read until the connection ends; answers the bytes that came. The server's kernel throws waiting ones away."""
     received = 0
     try:
         while block := reader.recv(1 << 20):
@@ -65,7 +65,7 @@ def test_a_client_that_stalls_is_cut_off(server: RunningServer) -> None:
 def test_a_client_that_reads_too_slowly_is_cut_off(server: RunningServer) -> None:
     host, _, port = server.host.rpartition(":")
     with socket.socket() as reader:
-        # So that what it reads is soon asked of the server.
+        # A small buffer: all that the client reads must soon come from the server.
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.bind(("127.6.0.2", 0))
         reader.connect((host, int(port)))
@@ -81,8 +81,8 @@ def test_a_client_that_reads_too_slowly_is_cut_off(server: RunningServer) -> Non
     assert cuts(server, "slow") == 1
 
 
-def test_who_reads_fast_enough_or_waits_for_nothing_is_left_alone(server: RunningServer) -> None:
-    """A pace, not a wait for consistency: both go on for longer than a stalled client has."""
+def test_a_client_that_reads_fast_enough_or_waits_for_nothing_is_left_alone(server: RunningServer) -> None:
+    """Both kinds go on for longer than a stalled client may, so the pauses here are a pace and no wait for anything."""
     idle = Connection(server.host)
     assert idle.ask("GET", "/v2/").status == 200
     with begin(server, PATH, "127.6.0.3", "Connection: close") as reader:

@@ -1,4 +1,4 @@
-"""Bytes at random to a running server: pipelines, broken lines, headers and chunks, clients that go away."""
+"""Random bytes sent to a running server: pipelines, broken lines, headers and chunks, clients that go away."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ _BROKEN = re.compile(r"request failed|Traceback|panicked|request refused")
 def test_no_bytes_break_the_server(requests_sent: int) -> None:
     """Every answer has the protocol's shape, every connection ends, and no process dies, fails or grows.
 
-    No event of the log is of a request that was refused; and afterwards all is served as before.
+    No refused request has an event in the log, and afterwards all is served as before.
     """
     with serving({"TAGTRAIL_WORKERS": "2"}) as server:
         registry = Registry(server.host)
@@ -55,7 +55,7 @@ def test_no_bytes_break_the_server(requests_sent: int) -> None:
 
 
 def play(server: RunningServer, seed: int, count: int) -> list[Client]:
-    """Several clients at once, to the end; fails with the first fault."""
+    """Let several clients play at once, to their end; fails with the first fault."""
     host, _, port = server.host.rpartition(":")
     clients = [Client((host, int(port)), seed + number, count // CLIENTS) for number in range(CLIENTS)]
     for each in clients:
@@ -68,7 +68,7 @@ def play(server: RunningServer, seed: int, count: int) -> list[Client]:
 
 
 def processes(server: RunningServer) -> dict[str, int | list[int]]:
-    """The server's processes; one that died would have another pid."""
+    """The pids of the server's processes by name; a process that died would have another pid."""
     return {**server.children(), "workers": server.workers()}
 
 

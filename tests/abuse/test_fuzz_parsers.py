@@ -1,4 +1,4 @@
-"""Bytes at random to everything that reads what a client wrote: only the errors that it names, and true results."""
+"""Random bytes make no parser of clients' texts fail, but for the errors that it announces, or give a wrong result."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_the_corpus_and_what_is_near_it_break_no_parser() -> None:
 
 @pytest.mark.slow
 def test_no_bytes_that_reach_new_code_break_a_parser(tmp_path: Path) -> None:
-    """The same targets, guided by coverage; a fault is shown with the bytes that make it."""
+    """Coverage guides the bytes to the same parsers; a fault is shown with the bytes that make it."""
     pytest.importorskip("atheris")
     for number, text in enumerate(corpus()):
         (tmp_path / f"{number:04}").write_bytes(text)

@@ -1,6 +1,6 @@
-"""A large layer goes in and out, in one piece and in many, and no process takes more memory for it.
+"""A large layer is pushed and pulled, in one piece and in many, and no process takes more memory for it.
 
-The long form, 5 GiB: make test-long PART=large. It needs 11 GiB of disk.
+The long form with 5 GiB is `make test-long PART=large`; it needs 11 GiB of disk.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ SLACK = 1 << 30
 
 @dataclass(frozen=True)
 class Layer:
-    """Bytes that cost little to make and do not repeat: one random block over and over, each with its number."""
+    """Bytes that are cheap to make and never repeat: the same random block again and again, with its number in it."""
 
     size: int
     seed: int
@@ -46,7 +46,7 @@ class Layer:
 
     @property
     def digest(self) -> str:
-        """Its digest."""
+        """The digest of all its bytes."""
         made = hashlib.sha256()
         for block in self.blocks(0, self.size):
             made.update(block)
@@ -54,7 +54,7 @@ class Layer:
 
 
 def send(server: RunningServer, method: str, path: str, layer: Layer, start: int, end: int) -> str:
-    """Send a part of the layer as the body of one request; where the session goes on."""
+    """Send a part of the layer as the body of one request; answers where the session goes on."""
     headers = {"Content-Length": str(end - start), "Content-Range": f"{start}-{end - 1}"}
     if (start, end) == (0, layer.size):
         del headers["Content-Range"]
@@ -66,17 +66,17 @@ def send(server: RunningServer, method: str, path: str, layer: Layer, start: int
 
 
 def session(server: RunningServer) -> str:
-    """A new upload."""
+    """Open an upload session; answers its location."""
     return Connection(server.host).ask("POST", f"/v2/{REPOSITORY}/blobs/uploads/").headers["location"]
 
 
 def push_whole(server: RunningServer, layer: Layer, digest: str) -> None:
-    """By one request."""
+    """Push the layer by one request with a body."""
     send(server, "PUT", f"{session(server)}?digest={digest}", layer, 0, layer.size)
 
 
 def push_chunks(server: RunningServer, layer: Layer, digest: str) -> None:
-    """By many."""
+    """Push the layer chunk by chunk."""
     path = session(server)
     for start, end in parts(layer.size, CHUNKS):
         path = send(server, "PATCH", path, layer, start, end)
@@ -84,7 +84,7 @@ def push_chunks(server: RunningServer, layer: Layer, digest: str) -> None:
 
 
 def pull(server: RunningServer, layer: Layer, digest: str, start: int, end: int) -> None:
-    """A part of the layer, compared with what was sent; without a Range where it is all of it."""
+    """Pull a part of the layer, without a Range if it is all of it; fails on a byte that differs."""
     whole = (start, end) == (0, layer.size)
     headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
     with closing(http.client.HTTPConnection(server.host, timeout=600)) as connection:
@@ -97,18 +97,18 @@ def pull(server: RunningServer, layer: Layer, digest: str, start: int, end: int)
 
 
 def pull_whole(server: RunningServer, layer: Layer, digest: str) -> None:
-    """By one request."""
+    """Pull the layer by one request."""
     pull(server, layer, digest, 0, layer.size)
 
 
 def pull_ranges(server: RunningServer, layer: Layer, digest: str) -> None:
-    """All of it by ranges, the last one first."""
+    """Pull all of the layer by ranges, the last one first."""
     for start, end in reversed(parts(layer.size, RANGES)):
         pull(server, layer, digest, start, end)
 
 
 def parts(size: int, count: int) -> list[tuple[int, int]]:
-    """So many parts of nearly the same size, not at multiples of a block."""
+    """So many parts (start, end) of nearly the same size, which do not begin at multiples of a block."""
     cuts = [size * number // count + 7 * (0 < number < count) for number in range(count + 1)]
     return list(itertools.pairwise(cuts))
 

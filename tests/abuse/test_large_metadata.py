@@ -1,6 +1,6 @@
-"""Metadata at its largest takes no process more memory, and every list of it can be read to the end.
+"""The largest metadata takes no process more memory than it may, and every list of it can be read to the end.
 
-The long form, 2,000 manifests of 4 MiB and more: make test-long PART=metadata. Its figures: bench/metadata.py.
+The long form with 2,000 manifests of 4 MiB is `make test-long PART=metadata`; bench/metadata.py prints its figures.
 """
 
 import os
@@ -24,7 +24,7 @@ LEVEL_S = 1200.0
 
 @contextmanager
 def without_projector(server: RunningServer) -> Iterator[None]:
-    """Its projector stands still meanwhile: everything is in the tail."""
+    """Stop the server's projector during the block, so that all that is pushed stays in the tail."""
     projector = server.children()["projector"]
     os.kill(projector, signal.SIGSTOP)
     try:
@@ -34,14 +34,14 @@ def without_projector(server: RunningServer) -> Iterator[None]:
 
 
 def assert_bounded(memory: Memory) -> None:
-    """No process takes more memory than it may."""
+    """Check that no process took more memory than it may."""
     assert memory.samples > 2
     assert max(memory.most.values()) < PSS_MAX, str(memory)
 
 
 @pytest.mark.parametrize("amount", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
 def test_metadata_at_its_largest_is_pushed_listed_and_folded_in_bounded_memory(amount: Amount) -> None:
-    """From the tail alone, and from the read models; both say the same."""
+    """Lists read from the tail alone and from the read models are the same."""
     with serving() as server, watching(server) as memory:
         with without_projector(server):
             push_all(server, amount)

@@ -1,6 +1,6 @@
-"""Clients that fall silent within a body: they are cut off and keep nobody out; others are left alone.
+"""Clients that fall silent within a body are cut off and keep nobody out; other clients are left alone.
 
-Each client has an address of its own, as far as it is not about one that has several connections.
+Each client has an address of its own, except in tests of an address with several connections.
 """
 
 import http.client
@@ -24,7 +24,7 @@ LAYER = b"a layer"
 DATA = b"0123456789" * 1000
 THREADS = 8
 BODIES = 4
-# A client that is to be left alone may be kept from sending for nearly as long by a machine that has much to do.
+# A busy machine may keep a good client from sending for nearly as long.
 STALL_S = 4
 WAIT_S = 30.0
 OPTIONS = {
@@ -39,7 +39,7 @@ _addresses = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """A server of few threads that soon loses patience, with an image in it."""
+    """A server of few threads that cuts silent clients off soon, with an image in it."""
     with serving(OPTIONS, "--no-access-log") as running:
         api = Connection(running.host)
         assert put_whole_blob(api, REPOSITORY, LAYER) == 201
@@ -48,7 +48,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def address() -> str:
-    """One that nobody had before."""
+    """An address of this machine that no client had before."""
     return f"127.7.0.{next(_addresses)}"
 
 
@@ -59,7 +59,7 @@ def connect(server: RunningServer, source: str) -> socket.socket:
 
 
 def session(server: RunningServer) -> str:
-    """A new upload."""
+    """Open an upload session; answers its location."""
     with closing(http.client.HTTPConnection(server.host, timeout=WAIT_S)) as made:
         made.request("POST", f"/v2/{REPOSITORY}/blobs/uploads/")
         answer = made.getresponse()
@@ -73,7 +73,7 @@ def head(path: str, *headers: str) -> bytes:
 
 
 def silent_in_body(server: RunningServer, source: str, path: str) -> socket.socket:
-    """A client that has sent some of a body for which the server waits."""
+    """Send a part of a body, so that the server waits for the rest; answers the connection."""
     with closed_if_it_fails(connect(server, source)) as made:
         made.sendall(head(path, f"Content-Length: {len(DATA)}", "Expect: 100-continue"))
         assert made.recv(1000).startswith(b"HTTP/1.1 100")
@@ -82,7 +82,7 @@ def silent_in_body(server: RunningServer, source: str, path: str) -> socket.sock
 
 
 def silent_in_rest(server: RunningServer, source: str) -> socket.socket:
-    """A client that has its answer and was to send more."""
+    """Send a part of a body that is refused, read the answer, and send no more; answers the connection."""
     with closed_if_it_fails(connect(server, source)) as made:
         made.sendall(head(NONE, f"Content-Length: {len(DATA)}") + DATA[:100])
         assert answered(made).status == 404
@@ -98,7 +98,7 @@ def answered(connection: socket.socket) -> http.client.HTTPResponse:
 
 
 def refused(server: RunningServer) -> tuple[int, str]:
-    """Send a body that is refused, all of it before listening; status and code of the answer."""
+    """Send a body that is refused, all of it before listening; answers the status and the code."""
     with closing(http.client.HTTPConnection(server.host, timeout=WAIT_S, source_address=(address(), 0))) as made:
         made.request("PATCH", NONE, body=bytes(8 << 20))
         answer = made.getresponse()
@@ -111,12 +111,12 @@ def cuts(server: RunningServer) -> float:
 
 
 def told(server: RunningServer) -> list[str]:
-    """The addresses of silent clients that were cut off within a body, as the log tells them."""
+    """The addresses of clients that were cut off because they were silent within a body, read from the log."""
     return re.findall(r"does not send.* address=(\S+) .*reason=silent ", server.log.read_text())
 
 
-def test_who_falls_silent_is_cut_off_and_may_go_on_with_its_session(server: RunningServer) -> None:
-    """Within a body, and within what is left of one after the answer."""
+def test_a_client_that_falls_silent_is_cut_off_and_may_go_on_with_its_session(server: RunningServer) -> None:
+    """Both within a body and within the rest of a body after the answer, a silent client is cut off."""
     sources, path = [address(), address()], session(server)
     with silent_in_body(server, sources[0], path) as first, silent_in_rest(server, sources[1]) as second:
         eventually(lambda: set(sources) <= set(told(server)), WAIT_S)
@@ -128,7 +128,7 @@ def test_who_falls_silent_is_cut_off_and_may_go_on_with_its_session(server: Runn
 
 
 def test_more_silent_clients_than_threads_keep_nobody_out_and_lose_nobody_an_answer(server: RunningServer) -> None:
-    """Half of them within a body or refused for being too many, half in what is left after their answer."""
+    """Half of them are silent within a body or were one too many, half are silent in the rest after their answer."""
     with ExitStack() as stack:
         for _ in range(2 * THREADS):
             stack.enter_context(silent_in_rest(server, address()))

@@ -1,6 +1,6 @@
-"""Clients that are slow, silent or too many: others are served, and they are refused in time.
+"""Clients that are slow, silent or too many are refused in time, and others are served meanwhile.
 
-How fast others are served: bench/slow_clients.py.
+bench/slow_clients.py measures how fast others are served.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ UNFINISHED = {
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[RunningServer]:
-    """A server that soon loses patience, with an image in it."""
+    """A server that waits for slow clients only for a short time, with an image in it."""
     with serving(OPTIONS, "--no-access-log") as server:
         push(server, "v1")
         yield server
@@ -68,12 +68,12 @@ def connect(server: RunningServer) -> socket.socket:
 
 
 def session(server: RunningServer) -> str:
-    """A new upload."""
+    """Open an upload session; answers its location."""
     return Connection(server.host).ask("POST", f"/v2/{REPOSITORY}/blobs/uploads/").headers["location"]
 
 
 def begin(server: RunningServer, path: str, *headers: str) -> socket.socket:
-    """A connection on which an upload's head was sent, and nothing of its body."""
+    """Send the head of an upload and nothing of its body; answers the connection."""
     head = [f"PATCH {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(DATA)}", *headers, "", ""]
     with closed_if_it_fails(connect(server)) as made:
         made.sendall("\r\n".join(head).encode())
@@ -81,7 +81,7 @@ def begin(server: RunningServer, path: str, *headers: str) -> socket.socket:
 
 
 def silent(server: RunningServer, path: str) -> socket.socket:
-    """The same, once the server waits for the body."""
+    """Send the head of an upload and wait until the server waits for the body; answers the connection."""
     with closed_if_it_fails(begin(server, path, "Expect: 100-continue")) as made:
         assert made.recv(1000).startswith(b"HTTP/1.1 100")
     return made
@@ -163,7 +163,7 @@ def test_connections_that_send_no_whole_head_are_closed_in_time(strict: RunningS
         for name, sent in UNFINISHED.items():
             idle[name].sendall(sent)
         for each in idle.values():
-            # Raises TimeoutError if it is not closed long before a server would that was not told how soon.
+            # Raises TimeoutError if the server keeps the connection for longer than it was told to.
             while each.recv(65536):
                 pass
 
@@ -174,7 +174,7 @@ def test_a_head_that_comes_byte_by_byte_has_no_more_time(strict: RunningServer) 
 
 
 def send_slowly(connection: socket.socket) -> None:
-    """A byte each tenth of a second, for a long while; raises OSError if the connection is closed meanwhile."""
+    """Send a byte each tenth of a second for a long while; raises OSError once the connection is closed."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         connection.sendall(b"G")

@@ -1,6 +1,6 @@
-"""Clients that ask for much and read little: others are served, and each address has so many downloads.
+"""Clients that ask for much and read little keep nobody from being served, and each address may have so many downloads.
 
-How fast others are served, and what it costs: bench/stalled_readers.py.
+bench/stalled_readers.py measures how fast others are served meanwhile, and what such clients cost.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def refused(connection: socket.socket) -> http.client.HTTPResponse:
-    """The answer 429, as clients need it."""
+    """Read an answer; fails unless it is a 429 that tells clients when to try again."""
     answer = http.client.HTTPResponse(connection)
     answer.begin()
     assert answer.status == 429
@@ -111,7 +111,7 @@ def test_a_trusted_proxy_itself_has_as_many_downloads_as_there_are(server: Runni
             stack.enter_context(stalled(server, PATH, PROXY))
 
 
-def test_what_a_stranger_says_of_its_address_is_not_believed(server: RunningServer) -> None:
+def test_an_address_that_a_stranger_claims_is_not_believed(server: RunningServer) -> None:
     with ExitStack() as stack:
         for number in range(PER_ADDRESS):
             stack.enter_context(stalled(server, PATH, "127.5.0.1", f"X-Forwarded-For: 10.1.0.{number}"))

@@ -33,7 +33,7 @@ OPTIONS = {
 }
 NONE = f"/v2/a/blobs/uploads/{'a' * 40}"
 DIGEST = f"sha256:{'a' * 64}"
-# A client sends so much at once, and then never more than so much behind the answer: it fills the sockets' buffers.
+# A client sends its body in blocks of this size, each as soon as the buffers of the sockets take it.
 BLOCK = b"x" * (64 * KIB)
 SIZES = [1, KIB, 64 * KIB, 256 * KIB, MIB, MIB + 1, 8 * MIB]
 KEPT_MAX = MIB
@@ -63,7 +63,7 @@ ANSWERS: dict[str, tuple[str, str, int]] = {
 
 @dataclass
 class Answered:
-    """An answer, its connection, and whether that said that it will be closed."""
+    """An answer, the connection that it came on, and whether it said that the connection will be closed."""
 
     status: int
     closes: bool
@@ -100,7 +100,7 @@ class Raw:
         self.socket.sendall(b"0\r\n\r\n")
 
     def answer(self, method: str = "PUT") -> Answered:
-        """Read the next answer, one of 100 too."""
+        """Read the next answer, which may be a 100 Continue."""
         line = self._reader.readline().split()
         assert line, "the connection was closed without an answer"
         headers = http.client.parse_headers(self._reader)
@@ -109,7 +109,7 @@ class Raw:
         return Answered(status, headers.get("Connection") == "close", self._reader.read(length))
 
     def assert_goes_on(self, answered: Answered) -> None:
-        """Either the next request is served, or the connection was said to be closed and is, without a reset."""
+        """Check that the next request is served, or that the connection is closed as announced and without a reset."""
         if answered.closes:
             assert self._reader.read() == b""
         else:
@@ -126,7 +126,7 @@ class Raw:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """One worker, few threads, small limits."""
+    """A server of one worker with few threads and small limits."""
     with serving(OPTIONS, "--no-access-log") as running:
         yield running
 
@@ -154,10 +154,10 @@ def exchange(
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_arrives_whatever_was_left_unread(server: RunningServer, session: str, name: str) -> None:
-    """Also where the client sends everything before it listens; and only a large rest closes the connection."""
+    """The client sends everything before it listens. Only a large rest of the body closes the connection."""
     method, path, status = ANSWERS[name]
     path = path.format(session=session)
-    # Far from where the session stands.
+    # A range far away from the end of the session's bytes.
     away = f"Content-Range: {MIB}-{2 * MIB}"
     for size in SIZES:
         answered = exchange(server, method, path, size, away)
@@ -167,14 +167,14 @@ def test_an_answer_arrives_whatever_was_left_unread(server: RunningServer, sessi
 
 
 def test_a_manifest_that_is_too_large_is_told_so(server: RunningServer) -> None:
-    """By its length, and in the middle of one that does not say it."""
+    """A body that says its length is refused by that, another one in its middle."""
     for size in (MANIFEST_MAX + 1, MIB, 8 * MIB):
         assert exchange(server, "PUT", "/v2/a/manifests/v1", size).status == 413, size
         assert exchange(server, "PUT", "/v2/a/manifests/v1", size, chunked=True).status == 413, size
 
 
 def test_a_chunk_that_is_longer_than_it_says_is_told_so(server: RunningServer, session: str) -> None:
-    """In the middle of the body; the session stands where it stood."""
+    """It is refused in its middle, and the session is as before."""
     for size in (2 * MIB, 8 * MIB):
         answered = exchange(server, "PATCH", session, size, f"Content-Range: 0-{MIB - 1}")
         assert (answered.status, answered.closes) == (400, size - MIB > KEPT_MAX)
@@ -199,8 +199,8 @@ def test_a_client_that_is_too_slow_is_told_so_and_may_go_on_sending(server: Runn
         assert (answered.status, answered.closes) == (408, True)
 
 
-def test_one_body_too_many_is_told_so(server: RunningServer, session: str) -> None:
-    """429, with all threads for bodies taken."""
+def test_a_client_with_one_body_too_many_is_told_so(server: RunningServer, session: str) -> None:
+    """The answer is 429 while other clients hold all threads that may read bodies."""
     with ExitStack() as stack:
         for _ in range(BODIES):
             raw = stack.enter_context(Raw(server))
@@ -213,7 +213,7 @@ def test_one_body_too_many_is_told_so(server: RunningServer, session: str) -> No
 
 
 def test_a_database_that_does_not_answer_is_told_of(server: RunningServer) -> None:
-    """503, after so long that the client has sent all that the sockets hold."""
+    """The answer is 503. It comes so late that the client has filled the buffers of the sockets before."""
     postgres = server.children()["postgres"]
     backends = [postgres, *(each for each in server.descendants() if each_of(postgres, each))]
     for each in backends:
@@ -234,7 +234,7 @@ def each_of(parent: int, pid: int) -> bool:
 
 
 def test_requests_that_were_sent_ahead_are_served(server: RunningServer) -> None:
-    """A refused body and an innocent request in one write."""
+    """A client sends a body that is refused and an innocent request in one write."""
     for size in (KIB, 64 * KIB, MIB):
         with Raw(server) as raw:
             head = f"PATCH {NONE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
@@ -242,8 +242,8 @@ def test_requests_that_were_sent_ahead_are_served(server: RunningServer) -> None
             assert [raw.answer().status, raw.answer().status] == [404, 405], size
 
 
-def test_who_asks_before_sending_is_refused_without_being_told_to_send(server: RunningServer) -> None:
-    """A final answer that closes, and no 100 before or after it; whoever sends nevertheless loses no answer."""
+def test_a_client_that_asks_before_sending_is_refused_without_being_told_to_send(server: RunningServer) -> None:
+    """It gets a final answer that closes the connection, and no 100. If it sends nevertheless, it loses no answer."""
     for number in range(60):
         with Raw(server) as raw:
             raw.head("PUT", f"{NONE}?digest={DIGEST}", f"Content-Length: {8 * MIB}", "Expect: 100-continue")
@@ -268,7 +268,7 @@ def test_a_client_of_http_1_0_reads_to_the_end(server: RunningServer) -> None:
 
 
 def test_a_client_that_falls_silent_has_its_answer_and_keeps_nobody_out(server: RunningServer) -> None:
-    """Even more of them than threads that read what is left."""
+    """There are more such clients than threads that read what is left of bodies."""
     with ExitStack() as stack:
         for _ in range(3 * BODIES):
             raw = stack.enter_context(Raw(server))
@@ -282,7 +282,7 @@ def test_a_client_that_falls_silent_has_its_answer_and_keeps_nobody_out(server: 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_every_client_sees_its_refusals(server: RunningServer, name: str) -> None:
-    """Some at once, of sizes that fit into what the sockets hold, and of sizes that do not."""
+    """Several clients send at once, bodies that fit into the buffers of the sockets and bodies that do not."""
     rounds = [Round(KIB, 8), Round(256 * KIB, 24), Round(12 * MIB, 4), Round(256 * KIB, 12, chunked=True)]
     for each in rounds:
         assert CLIENTS[name](server.host, each) == Found(each.count, 0, 0, ""), each
@@ -290,7 +290,7 @@ def test_every_client_sees_its_refusals(server: RunningServer, name: str) -> Non
 
 @pytest.mark.slow
 def test_ten_thousand_refused_uploads_lose_no_answer_and_harm_nobody() -> None:
-    """1 KiB to 64 MiB, most of them small, by all clients at once, against a server as people start it."""
+    """Clients of every kind send 1 KiB to 64 MiB at once, most bodies small, to a server with its defaults."""
     chance = random.Random(SEED)
     with serving() as running, ThreadPoolExecutor(len(CLIENTS)) as pool:
         found: dict[str, Found] = dict.fromkeys(CLIENTS, Found(0, 0, 0, ""))

@@ -1,4 +1,4 @@
-"""The bench's own arithmetic: medians, ratios, what errors void, two runs compared; no registry is started."""
+"""The arithmetic of the bench: medians, ratios, errors, comparisons of two runs. No registry is started."""
 
 import json
 import socket
@@ -37,7 +37,7 @@ def results(*of: RowResult) -> Results:
 
 
 def line(text: str, name: str) -> list[str]:
-    """The cells of a table's line."""
+    """The cells of the line with this name in a printed table."""
     (found,) = [each for each in text.splitlines() if each.startswith(f"| {name} ") and each.count("|") > 5]
     return [cell.strip() for cell in found.strip("|").split("|")]
 
@@ -55,7 +55,7 @@ def test_a_row_is_the_median_with_its_ratio_and_goal() -> None:
 
 
 def test_processor_time_is_related_to_that_of_a_peer() -> None:
-    """A goal for it is a most, not a least."""
+    """Its goal is met by a ratio that is at most as high, not at least."""
     found = row([20_000], [1_000])
     found.samples[OURS] = [replace(SAMPLE, cpu_s_per_1000=2.1)]
     assert f"row ping: 1.05x the processor time of {PEER} (at most 1.1x: met)" in report.table(results(found))
@@ -64,7 +64,7 @@ def test_processor_time_is_related_to_that_of_a_peer() -> None:
 
 
 def test_one_error_voids_the_figures_of_a_registry() -> None:
-    """Neither rate nor ratio nor verdict, and the first error is told."""
+    """No rate, ratio or verdict is shown, and the first error is told."""
     found = row([20_000, 20_000], [1_000, 1_000])
     found.samples[PEER][1] = replace(SAMPLE, errors=3, first_error="status 500")
     text = report.table(results(found))
@@ -74,7 +74,7 @@ def test_one_error_voids_the_figures_of_a_registry() -> None:
 
 
 def test_reads_beside_pushes_are_related_to_the_processors_that_these_leave() -> None:
-    """100 pushes a second of 10 ms leave one of two processors: half of the quiet rate is then all that can be had."""
+    """100 pushes a second of 10 ms each leave one of two processors, so half of the quiet rate counts as all of it."""
     quiet, pushes = row([1_000], [100], "manifest-tag"), row([100], [20], "push-small")
     pushes.samples[OURS] = [replace(SAMPLE, rate=100, cpu_s_per_1000=8, load_cpu_s_per_1000=2)]
     beside = row([500], [50], "get-while-push")
@@ -84,7 +84,7 @@ def test_reads_beside_pushes_are_related_to_the_processors_that_these_leave() ->
 
 
 def test_json_gives_the_same_results_back() -> None:
-    """Nothing is lost between a run and its comparison."""
+    """So a comparison sees all that a run has measured."""
     made = results(row([1, 2], [3, 4]))
     assert from_json(made.to_json()) == made
     with pytest.raises(KeyError):
@@ -92,7 +92,7 @@ def test_json_gives_the_same_results_back() -> None:
 
 
 def test_runs_of_before_rows_had_several_goals_can_be_compared() -> None:
-    """Each row had one `goal` then."""
+    """In such a run each row had one `goal`."""
     made = results(row([1], [2]))
     found = json.loads(made.to_json())
     for each in found["rows"]:
@@ -134,7 +134,7 @@ def test_a_history_with_a_gap_is_not_complete() -> None:
     ],
 )
 def test_a_history_that_cannot_be_read_is_an_error_of_its_row(status: int, body: bytes, problem: str) -> None:
-    """A run takes long, and what it has measured so far must not be lost."""
+    """A run takes long, and one unreadable history must not lose what the other rows measured."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -21,7 +21,7 @@ SMALL = ("-images", "4", "-repositories", "2", "-bytes", f"{300 << 10}", "-conne
 
 @pytest.fixture(scope="module")
 def load() -> Path:
-    """The program, built if this source was not built before."""
+    """The load program, built if this version of its source was not built before."""
     if find_program("go") is None:
         missing("go is not on PATH")
     return loading.build()
@@ -53,7 +53,7 @@ def test_every_row_runs_without_an_error(load: Path, populated: RunningServer) -
 
 
 def test_wrong_answers_are_errors(load: Path, populated: RunningServer, tmp_path: Path) -> None:
-    """A damaged body, a body too short, a status that is not 200, a push of what is there already."""
+    """Such answers are a damaged body, a body that is too short, a wrong status, and a blob that is there already."""
     blobs = populated.data / "blobs" / "sha256"
     for path in blobs.glob("*/*.0"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)

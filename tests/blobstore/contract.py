@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 def put(store: BlobStore, content: bytes, generation: int = 0, algorithm: str = "sha256") -> BlobName:
-    """The bytes as a blob."""
+    """Upload and commit these bytes; answers the name of the blob."""
     name = BlobName(digest_of(algorithm, content), generation)
     store.create(UPLOAD)
     with store.open(UPLOAD, 0, algorithm) as staged:
@@ -29,14 +29,14 @@ def put(store: BlobStore, content: bytes, generation: int = 0, algorithm: str = 
 
 
 def write(store: BlobStore, offset: int, block: bytes) -> None:
-    """A chunk that the log takes."""
+    """Write a chunk that the log takes."""
     with store.open(UPLOAD, offset) as staged:
         staged.write(block)
         staged.sync()
 
 
 def write_unrecorded(store: BlobStore, offset: int, block: bytes) -> None:
-    """A chunk that the log refuses after it was written."""
+    """Write a chunk that the log refuses afterwards."""
     with contextlib.suppress(Refused), store.open(UPLOAD, offset) as staged:
         staged.write(block)
         staged.sync()
@@ -44,7 +44,7 @@ def write_unrecorded(store: BlobStore, offset: int, block: bytes) -> None:
 
 
 def assert_staged(store: BlobStore, content: bytes) -> None:
-    """The session's staged bytes are these, and no more."""
+    """Check that the session has staged these bytes and no more."""
     assert store.staged(UPLOAD) == len(content)
     with store.open(UPLOAD, len(content)) as staged:
         assert staged.ends_at_offset
@@ -52,11 +52,11 @@ def assert_staged(store: BlobStore, content: bytes) -> None:
 
 
 class BlobStoreContract:
-    """Subclasses have the fixtures `store`, prepared and empty, and `other`: the same storage in another process."""
+    """A subclass gives two fixtures: `store`, prepared and empty, and `other`, the same storage for another process."""
 
     @pytest.mark.parametrize("content", [b"", b"a", LARGE], ids=["empty", "one byte", "large"])
     @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-    def test_what_was_committed_is_read_back(self, store: BlobStore, content: bytes, algorithm: str) -> None:
+    def test_a_committed_blob_is_read_back(self, store: BlobStore, content: bytes, algorithm: str) -> None:
         name = put(store, content, algorithm=algorithm)
         assert store.stat(name) == len(content)
         assert b"".join(store.read(name, 0, len(content))) == content
@@ -86,7 +86,7 @@ class BlobStoreContract:
             assert staged.digest("sha512") == digest_of("sha512", b"layer")
 
     def test_another_process_continues_a_session(self, store: BlobStore, other: BlobStore) -> None:
-        """It has not seen the first chunk, and yet its digest is that of all bytes."""
+        """The other process has not seen the first chunk, and yet its digest is that of all bytes."""
         store.create(UPLOAD)
         write(store, 0, b"here, ")
         with other.open(UPLOAD, 6) as staged:
@@ -103,7 +103,7 @@ class BlobStoreContract:
         with store.open(UPLOAD, 8) as staged:
             assert staged.digest("sha256") == digest_of("sha256", b"smuggled")
 
-    def test_what_lies_behind_the_logged_offset_is_cut_off(self, store: BlobStore) -> None:
+    def test_bytes_behind_the_logged_offset_are_cut_off(self, store: BlobStore) -> None:
         store.create(UPLOAD)
         write(store, 0, b"logged" + b"crash left this")
         write(store, 6, b"!")
@@ -119,7 +119,7 @@ class BlobStoreContract:
         assert store.stat(name) == 6
 
     def test_a_writer_whose_offset_is_outdated_destroys_nothing(self, store: BlobStore) -> None:
-        """It read the log, another writer moved the session on, then it got the lock; it looks again and gives up."""
+        """A writer read the log, another one moved the session on, then the first got the lock and sees that."""
         store.create(UPLOAD)
         write(store, 0, b"acknowledged")
         with pytest.raises(Refused), store.open(UPLOAD, 0):
@@ -161,7 +161,7 @@ class BlobStoreContract:
     def test_discarding_a_session_that_is_written_gives_its_place_to_nobody(
         self, store: BlobStore, other: BlobStore, recorded: int
     ) -> None:
-        """Otherwise a second writer could make it anew, and the first would commit the bytes of the second."""
+        """If the file went, a second writer could make it anew, and the first would commit the bytes of the second."""
         if recorded:
             store.create(UPLOAD)
             write(store, 0, b"righteous"[:recorded])
@@ -177,7 +177,7 @@ class BlobStoreContract:
         assert store.staged(UPLOAD) is None
 
     def test_a_writer_takes_the_place_away_with_its_bytes(self, store: BlobStore, other: BlobStore) -> None:
-        """As who finds that the session has ended does; recorded bytes go too."""
+        """A writer that finds its session ended does this; recorded bytes go too."""
         store.create(UPLOAD)
         write(store, 0, b"recorded")
         with store.open(UPLOAD, 8) as staged:

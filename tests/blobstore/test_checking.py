@@ -38,7 +38,7 @@ def test_a_damaged_file_is_kept_in_quarantine(store: DiskBlobStore, data: Path) 
 
 
 def test_a_file_that_was_healed_after_it_was_read_is_not_moved(store: DiskBlobStore, data: Path) -> None:
-    """The push comes between the second reading and the move."""
+    """A push heals the file between the second reading of the check and its move."""
     name = put(store, CONTENT)
     damage(data)
     reads = []

@@ -1,4 +1,4 @@
-"""The disk passes what every blob store must pass."""
+"""The local disk passes the contract of blob stores."""
 
 from pathlib import Path
 
@@ -13,5 +13,5 @@ class TestDisk(BlobStoreContract):
 
     @pytest.fixture
     def other(self, data: Path) -> DiskBlobStore:
-        """Knows nothing but what lies in the folder."""
+        """A store that knows only the files in the folder, as another process does."""
         return DiskBlobStore(data)

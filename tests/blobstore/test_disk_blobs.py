@@ -49,7 +49,7 @@ def test_a_small_blob_comes_in_one_piece_and_a_large_one_in_bounded_blocks(store
 
 @pytest.mark.parametrize("length", [SMALL_BYTES, SMALL_BYTES + 1, WHOLE_BYTES_MAX, len(LARGE)])
 def test_blocks_are_small_where_no_large_ones_are_wanted(store: DiskBlobStore, length: int) -> None:
-    """Also of what would otherwise come in one piece: of an answer with many parts several pieces are held."""
+    """A blob that would otherwise come in one piece is cut too: an answer with many parts holds several pieces."""
     blocks = list(store.read(put(store, LARGE), 0, length, large_blocks=False))
     assert b"".join(blocks) == LARGE[:length]
     assert max(len(block) for block in blocks) == SMALL_BYTES
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path) -
 
 
 def test_uploads_on_another_disk_than_blobs_are_refused(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit is a rename; better to hear of it at the start than at the first push."""
+    """A commit renames files, which works on one disk only. The start finds that, and not the first push."""
 
     def rename(source: object, target: object) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))

@@ -1,4 +1,4 @@
-"""A stop at any step leaves the whole blob or something that is cleaned; nothing acknowledged is lost."""
+"""A process that ends at any step leaves a whole blob or files that are cleaned away; nothing acknowledged is lost."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def push(data: Path, fault: Callable[[str], None]) -> list[str]:
 
 
 class Stop(BaseException):
-    """The process is taken to end here."""
+    """Raised where the process is taken to end."""
 
 
 def steps(data: Path) -> list[str]:
@@ -71,7 +71,7 @@ def steps(data: Path) -> list[str]:
 
 
 def check_after_crash(data: Path) -> None:
-    """The next start finds that every file under blobs/ is whole; what was acknowledged can be continued."""
+    """Check that at the next start all files under blobs/ are whole and acknowledged bytes can be continued."""
     store = DiskBlobStore(data)
     store.prepare()
     acknowledged = (data / "acknowledged").read_text() if (data / "acknowledged").exists() else "0"
@@ -118,7 +118,7 @@ def test_a_stop_at_any_step_is_cleaned_up(tmp_path: Path) -> None:
 
 
 def test_kill_9_at_any_step_is_cleaned_up(tmp_path: Path) -> None:
-    """The same, with a process that is really killed: nothing of it runs on, no lock stays."""
+    """Here a process is really killed at each step, so nothing of it runs on and no lock stays."""
     count = len(steps(tmp_path / "whole"))
     for last in range(count):
         data = tmp_path / str(last)
@@ -136,7 +136,7 @@ def test_kill_9_at_any_step_is_cleaned_up(tmp_path: Path) -> None:
 def test_bytes_are_flushed_before_the_rename_and_the_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill cannot show this: the order that makes a blob survive a loss of power."""
+    """A blob survives a loss of power only in this order, which no kill of a process can show."""
     store = DiskBlobStore(tmp_path)
     store.prepare()
     done: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""Staging on the local disk: one writer a session, cut off at the logged offset, hashed while written."""
+"""Staging on the local disk: a session has one writer, ends at the logged offset, and is hashed while it is written."""
 
 import errno
 import os
@@ -100,7 +100,7 @@ def test_after_a_refused_chunk_hashing_goes_on_from_the_recorded_bytes(
 
 @contextmanager
 def held_by_another_process(data: Path) -> Iterator[None]:
-    """Another process has the session open; it is killed at the end."""
+    """Let another process hold the session open during the block; it is killed at the end."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(data), UPLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -120,8 +120,8 @@ def test_a_session_held_by_another_process_is_busy_until_that_is_killed(store: D
     write(store, 0, b"free again")
 
 
-def test_what_a_killed_writer_held_is_discarded(store: DiskBlobStore, data: Path) -> None:
-    """As long as it lives, the file stays, whichever process discards it."""
+def test_a_session_that_a_killed_writer_held_is_discarded(store: DiskBlobStore, data: Path) -> None:
+    """As long as the writer lives, the file stays, whichever process discards it."""
     path = data / "uploads" / UPLOAD
     store.create(UPLOAD)
     with held_by_another_process(data):
@@ -156,7 +156,7 @@ def test_a_writer_whose_file_was_removed_by_hand_touches_no_other(
 def test_a_session_committed_between_open_and_lock_is_missing(
     store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """Otherwise the late writer would cut off or overwrite a blob."""
+    """If it were not, the late writer would cut off or overwrite the blob."""
     store.create(UPLOAD)
     name = BlobName(digest_of("sha256", b"blob"), 0)
     patched = "blobstore.disk.lock_exclusively"
@@ -222,7 +222,7 @@ def test_only_sessions_unchanged_since_the_moment_are_stale(store: DiskBlobStore
 
 
 def test_a_stale_file_goes_unless_it_is_held_or_was_changed_since(store: DiskBlobStore, data: Path) -> None:
-    """A file that a sweep has found may be in use by now."""
+    """A file that a sweep has found may be in use again when the sweep removes it."""
     before = datetime.now(UTC) - timedelta(days=1)
     path = data / "uploads" / UPLOAD
     store.create(UPLOAD)
@@ -271,7 +271,7 @@ def test_a_new_file_that_is_removed_before_it_is_locked_is_made_again(
 
 
 def test_hashes_of_a_file_never_vouch_for_another_one_of_its_name(store: DiskBlobStore, data: Path) -> None:
-    """Another process took the session to be new, made its file anew and was killed."""
+    """The other file is of a process that took the session to be new, made its file anew and was killed."""
     path = data / "uploads" / UPLOAD
     with store.open(UPLOAD, 0, new=True) as staged:
         staged.write(b"right")
@@ -303,7 +303,7 @@ def test_running_hashes_are_bounded_and_the_oldest_goes_first() -> None:
 
 
 def test_a_large_body_is_written_while_it_arrives(store: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every byte is advised once, in order; what was cut off and sent again, again."""
+    """The kernel is asked to write every byte once, in order, and bytes that were cut off and sent again once more."""
     advised: list[tuple[int, int]] = []
     real = os.posix_fadvise
 

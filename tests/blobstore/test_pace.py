@@ -1,4 +1,4 @@
-"""Sizes of blocks: who may hold large ones, and for how long."""
+"""The sizes of the blocks that a reader of a blob gets: large ones need a token, and there are few tokens."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ EMPTY_BLOCKS = 5
 
 
 class Reader:
-    """Takes blocks of a blob, with a pause before each."""
+    """A reader that takes blocks of a blob, with a pause before each."""
 
     def __init__(self, allowance: Allowance, size: int) -> None:
         self.now = 1000.0
@@ -20,7 +20,7 @@ class Reader:
         self.pace = Pace(allowance, lambda: self.now)
 
     def take(self, count: int, pause_s: float = 0.001) -> list[int]:
-        """The sizes of so many blocks, fewer where the blob ends."""
+        """Take so many blocks, fewer if the blob ends; answers their sizes."""
         return list(itertools.islice(self._sizes(pause_s), count))
 
     def _sizes(self, pause_s: float) -> Iterator[int]:
@@ -50,7 +50,7 @@ def free(allowance: Allowance) -> tuple[int, int]:
         (200 * 1024, [200 * 1024]),
     ],
 )
-def test_a_reader_begins_with_large_blocks_and_ends_with_empty_ones_by_which_they_have_gone_out(
+def test_a_reader_gets_large_blocks_and_then_empty_ones_that_show_that_these_went_out(
     size: int, blocks: list[int]
 ) -> None:
     allowance = Allowance(1, 1)
@@ -66,7 +66,7 @@ def test_a_reader_begins_with_large_blocks_and_ends_with_empty_ones_by_which_the
     assert free(allowance) == (1, 1)
 
 
-def test_who_takes_two_mib_fast_is_given_larger_ones_and_leaves_its_first_token_to_others() -> None:
+def test_a_reader_that_takes_two_mib_fast_gets_larger_blocks_and_leaves_its_first_token_to_others() -> None:
     allowance = Allowance(1, 1)
     reader = Reader(allowance, 100 * MIB)
     assert reader.take(10) == [STARTING_BYTES] * 8 + [FAST_BYTES] * 2
@@ -82,13 +82,13 @@ def test_without_a_token_blocks_are_small_until_a_token_of_the_fast_is_free() ->
     assert reader.take(1, 0.0001) == [FAST_BYTES]
 
 
-def test_who_is_not_that_fast_is_given_no_larger_ones() -> None:
+def test_a_reader_that_is_not_that_fast_gets_no_larger_blocks() -> None:
     reader = Reader(Allowance(1, 1), 100 * MIB)
     assert set(reader.take(50, 0.1)) == {STARTING_BYTES}
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_who_slows_down_gives_its_token_back_once_its_large_blocks_have_gone_out(fast: bool) -> None:
+def test_a_reader_that_slows_down_gives_its_token_back_once_its_large_blocks_have_gone_out(fast: bool) -> None:
     allowance = Allowance(1, 1)
     reader = Reader(allowance, 100 * MIB)
     reader.take(9 if fast else 1)
@@ -100,7 +100,7 @@ def test_who_slows_down_gives_its_token_back_once_its_large_blocks_have_gone_out
     assert free(allowance) == (1, 1)
 
 
-def test_who_stalled_may_become_fast_again() -> None:
+def test_a_reader_that_stalled_may_become_fast_again() -> None:
     reader = Reader(Allowance(1, 1), 100 * MIB)
     reader.take(9)
     reader.take(6, 1.0)

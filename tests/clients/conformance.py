@@ -1,4 +1,4 @@
-"""Running the OCI conformance suite and reading its results."""
+"""Runs the OCI conformance suite and reads its results."""
 
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -91,7 +91,7 @@ def run_suite(program: Program, host: str, repository: str, folder: Path) -> Res
 
 def read_results(folder: Path, exit_code: int) -> Results:
     """Read junit.xml (counts and cases) and results.yaml (one verdict per API and kind of data)."""
-    # the suite wrote the file just now: no stranger's XML
+    # The suite has just written this file, so it is no stranger's XML.
     root = ElementTree.parse(folder / "junit.xml").getroot()
     suite = root.find("testsuite")
     assert suite is not None

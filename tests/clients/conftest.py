@@ -23,7 +23,7 @@ MODES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--all-clients`` adds those that take minutes to build (also TAGTRAIL_ALL_CLIENTS=1)."""
+    """Add the option ``--all-clients`` (or TAGTRAIL_ALL_CLIENTS=1) for clients that take minutes to build."""
     parser.addoption("--all-clients", action="store_true", default=False, help="also helm, cosign, ctr, podman 5 ...")
 
 
@@ -118,7 +118,7 @@ def regctl(home: Path, registry: Registry) -> Program:
 @pytest.fixture
 def podman(home: Path) -> Iterator[Program]:
     """Podman with a store of its own; no kernel support for overlays needed."""
-    # podman refuses a run folder of more than 50 characters, so it cannot stand in the test's own folder
+    # Podman refuses a run folder with a path of more than 50 characters, and the test's own folder has a longer one.
     store = Path(tempfile.mkdtemp(prefix="ttp-", dir="/tmp"))
     found = program(
         "podman",

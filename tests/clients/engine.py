@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own: its data, sockets and containerd in one short folder, gone at the end."""
+"""Runs a Docker engine of the tests' own; its data, sockets and containerd stand in one folder that goes at the end."""
 
 import fcntl
 import os
@@ -42,7 +42,7 @@ class Engine:
         return self.image_id(reference)
 
     def image_id(self, reference: str) -> str:
-        """Id of a local image: the digest of its config, which names the digest of every layer's content."""
+        """The id of a local image: the digest of its config, which names the digests of all layers' content."""
         return self.docker("image", "inspect", "--format={{.Id}}", reference).text
 
     def has(self, reference: str) -> bool:
@@ -68,7 +68,7 @@ def running_engine() -> Iterator[Engine]:
         environment = {
             **private_environment(home),
             "DOCKER_HOST": address,
-            # the classic builder: BuildKit's is a plugin that Debian does not have
+            # The classic builder, because that of BuildKit is a plugin that Debian lacks.
             "DOCKER_BUILDKIT": "0",
             "BUILDKIT_PROGRESS": "plain",
         }
@@ -90,7 +90,7 @@ def _make_locked_folder() -> tuple[Path, IO[str]]:
     new = Path(tempfile.mkdtemp(prefix="new-", dir="/tmp"))
     lock = (new / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    # named only once it is locked: until then it would look like a leftover
+    # It gets its name only once it is locked, because until then it would look like a leftover.
     return new.rename(Path("/tmp") / (FOLDER_PREFIX + new.name.removeprefix("new-"))), lock
 
 
@@ -147,7 +147,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS_MAX)
     except subprocess.TimeoutExpired:
-        # its own session holds its containerd too
+        # The engine's session of processes holds its containerd too.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_SECONDS_MAX)
 

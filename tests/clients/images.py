@@ -1,4 +1,4 @@
-"""Images made by hand: OCI layouts with known bytes, for one architecture or several, and file trees for an engine."""
+"""Makes images by hand: OCI layouts with known bytes for one architecture or several, and file trees for an engine."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a registry that counts: the bytes that clients were sent, and what they asked."""
+"""A TCP proxy in front of a registry, which counts the bytes that clients are sent and keeps what they asked."""
 
 import socket
 import threading
@@ -35,7 +35,7 @@ class Measured:
 
     @property
     def asked(self) -> str:
-        """All that clients said."""
+        """All bytes that clients have sent, as text."""
         with self._lock:
             return self._asked.decode("latin-1")
 
@@ -81,7 +81,7 @@ class Measured:
 
 @contextmanager
 def measured(registry: str) -> Iterator[Measured]:
-    """A counting proxy in front of a registry, for the length of a `with`."""
+    """Run a counting proxy in front of a registry during the block."""
     proxy = Measured(registry)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""Finding and running the outside programs: what is absent skips a test, or fails it under CI."""
+"""Finds and runs outside programs; a test whose program is absent is skipped, or fails under CI."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ RUN_SECONDS_MAX = 180
 
 
 def _load_tools() -> ModuleType:
-    """Load scripts/tools.py, which is a program and no package, so that pins and paths are said once."""
+    """Load scripts/tools.py, which is a program and no package, so that versions and paths stand in one place."""
     name = "tagtrail_scripts_tools"
     if name in sys.modules:
         return sys.modules[name]
@@ -34,7 +34,7 @@ tools = _load_tools()
 
 
 def in_ci() -> bool:
-    """True if an absent program is a failure."""
+    """True if CI=true, where a test fails if its program is absent."""
     return os.environ.get("CI", "").lower() == "true"
 
 
@@ -128,7 +128,7 @@ def private_environment(home: Path) -> dict[str, str]:
     system = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
     runtime = home / "run"
     runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # podman insists that the file exists once DOCKER_CONFIG names its folder
+    # Podman fails without the file once DOCKER_CONFIG names its folder.
     (home / ".docker").mkdir(exist_ok=True)
     (home / ".docker" / "config.json").write_text("{}")
     return {

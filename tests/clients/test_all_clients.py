@@ -38,7 +38,7 @@ def ctr(engine: Engine, home: Path) -> Program:
 def test_helm_pulls_the_chart_that_it_pushed(
     helm: Program, registry: Registry, repository: str, tmp_path: Path, version: str
 ) -> None:
-    """Also with a plus in the version, which helm writes as an underscore in the tag."""
+    """A plus in the version works too; helm writes it as an underscore in the tag."""
     helm("create", "trail", cwd=tmp_path)
     helm("package", "trail", f"--version={version}", cwd=tmp_path)
     packed = tmp_path / f"trail-{version}.tgz"
@@ -68,7 +68,7 @@ def test_helm_finds_the_newest_version_by_range(
 def test_cosign_verifies_what_it_signed(
     cosign: Program, crane: Program, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
-    """With a key pair and no public log; another key does not verify."""
+    """It signs with a key pair and without a public log; another key does not verify."""
     layout = write_layout(tmp_path / "out", repository)
     name = f"{registry.host}/{repository}"
     crane("push", layout.folder, f"{name}:v1")

@@ -37,7 +37,7 @@ def _cache(registry: Registry, repository: str, layer_type: str) -> list[dict[st
 def test_a_cache_index_is_kept_although_its_children_are_blobs(
     registry: Registry, repository: str, index_type: str, layer_type: str
 ) -> None:
-    """`--cache-to type=registry,image-manifest=false`, the default before BuildKit 0.21."""
+    """BuildKit pushes this with `--cache-to type=registry,image-manifest=false`, its default before 0.21."""
     children = _cache(registry, repository, layer_type)
     body = encode({"schemaVersion": 2, "mediaType": index_type, "manifests": children})
     done = registry.put_manifest(repository, "cache", index_type, body)

@@ -23,7 +23,7 @@ TESTS_MIN = 900
 def test_the_registry_passes_the_whole_suite(
     request: pytest.FixtureRequest, registry_in_each_mode: Registry, repository: str, tmp_path: Path
 ) -> None:
-    """Nothing fails, errs or is skipped; only the kind of data that is switched off is not tested."""
+    """No test fails or is skipped, but for the one kind of data that is switched off."""
     suite = program("conformance", tmp_path / "home")
     results = run_suite(suite, registry_in_each_mode.host, repository, tmp_path / "suite")
     assert_passed(results)
@@ -32,7 +32,7 @@ def test_the_registry_passes_the_whole_suite(
 
 
 def assert_passed(results: Results) -> None:
-    """All of it."""
+    """Check that the whole suite has passed."""
     assert results.exit_code == 0, results.explain()
     assert (results.failures, results.errors, results.skipped, results.disabled) == (0, 0, 0, 0), results.explain()
     assert results.not_passed == (), results.explain()
@@ -45,7 +45,7 @@ def assert_passed(results: Results) -> None:
 def test_the_suite_passes_while_the_broker_is_killed(
     broker: Broker, topic_prefix: str, repository: str, tmp_path: Path
 ) -> None:
-    """Half-way: what Kafka no longer brings is read from the store."""
+    """The broker is killed half-way, and the store gives the events that Kafka no longer brings."""
     suite = program("conformance", tmp_path / "home")
     with serving(None, "--kafka", broker.bootstrap, "--kafka-topic-prefix", topic_prefix) as running:
         killer = threading.Timer(2.0, broker.kill)
@@ -59,7 +59,7 @@ def test_the_suite_passes_while_the_broker_is_killed(
 
 
 def test_the_suite_passes_with_a_broker_that_never_was(repository: str, tmp_path: Path) -> None:
-    """Kafka is a shortcut, never a need."""
+    """The store gives all events if Kafka gives none."""
     suite = program("conformance", tmp_path / "home")
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

@@ -29,7 +29,7 @@ def _build(engine: Engine, folder: Path, reference: str, *, big_bytes: int = 300
 
 
 def _file_in(engine: Engine, reference: str, path: str) -> bytes:
-    """Bytes of a file as a container started from the image sees it."""
+    """The bytes of a file, read in a container of the image."""
     return engine.docker("run", "--rm", "--network=host", reference, "/bin/cat", path).stdout
 
 
@@ -42,7 +42,7 @@ def _pushed_digest(output: str) -> str:
 def test_docker_pulls_back_the_image_it_pushed(
     request: pytest.FixtureRequest, engine: Engine, registry_in_each_mode: Registry, repository: str, tmp_path: Path
 ) -> None:
-    """In each mode of the projector: a write that was answered is read back at once."""
+    """A write that was answered is read back at once, in each mode of the projector."""
     registry = registry_in_each_mode
     reference = f"{registry.host}/{repository}:v1"
     big = _build(engine, tmp_path / "image", reference, big_bytes=20_000_000)

@@ -50,7 +50,7 @@ def test_oras_pulls_the_files_that_it_pushed(
 
 
 def test_oras_discovers_what_was_attached(oras: Program, registry: Registry, repository: str, tmp_path: Path) -> None:
-    """By the referrers API, with its filter, and level under level."""
+    """It finds referrers by the API, with its filter, and referrers of referrers."""
     target = f"{registry.host}/{repository}:1"
     subject = _push(oras, tmp_path, target)["digest"]
     signature = _attach(oras, tmp_path, target, "application/vnd.example.sig")
@@ -139,7 +139,7 @@ def test_oras_tags_and_lists(oras: Program, registry: Registry, repository: str,
 def test_oras_backs_up_and_restores_a_repository(
     oras: Program, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
-    """Every tag and every referrer, through a folder, into another repository."""
+    """Every tag and every referrer goes through a folder into another repository."""
     target = f"{registry.host}/{repository}"
     _push(oras, tmp_path, f"{target}:1")
     signature = _attach(oras, tmp_path, f"{target}:1", "application/vnd.example.sig")

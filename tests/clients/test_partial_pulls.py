@@ -1,6 +1,7 @@
-"""Clients that pull a part of a layer move that part: podman 5 with zstd:chunked, and stargz-snapshotter's reader.
+"""Clients that need a part of a layer are sent that part: podman 5 with zstd:chunked, and stargz-snapshotter's reader.
 
-Both ask for many ranges in one GET. A registry that answers with the whole blob serves them too; the bytes tell.
+Both ask for many ranges in one GET. They would also work with a registry that answers with the whole blob, so the
+bytes on the wire are counted.
 """
 
 import io
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.allclients, pytest.mark.xdist_gro
 MIB = 1 << 20
 FILES = 40
 CHANGED = range(3, FILES, 7)
-# For heads, a table of contents, and the ends of compressed frames.
+# Room for the heads of answers, a table of contents, and the ends of compressed frames.
 SPARE_BYTES = 256 * 1024
 CHUNK_BYTES = 2000
 PAIRS = 300
@@ -50,7 +51,7 @@ pull_options = {enable_partial_images = "true", use_hard_links = "false", ostree
 
 @pytest.fixture
 def counting(registry: Registry) -> Iterator[Measured]:
-    """The registry behind a proxy that counts."""
+    """The registry behind a proxy that counts bytes."""
     with measured(registry.host) as proxy:
         yield proxy
 
@@ -80,7 +81,7 @@ def podman5(home: Path) -> Iterator[Program]:
 
 
 def _files(seed: str, changed: Collection[int]) -> dict[str, bytes]:
-    """Files that do not compress; those that changed have other bytes of the same length."""
+    """Files by name, whose bytes do not compress; files of `changed` numbers have other bytes of the same length."""
     return {f"f{each:02}": random_bytes(f"{seed}/{each}/{each in changed}", MIB) for each in range(FILES)}
 
 
@@ -91,13 +92,13 @@ def _files_of(tar: bytes) -> dict[str, bytes]:
 
 
 def _store(podman5: Program, name: str) -> Program:
-    """Podman with a store of that name."""
+    """Podman with a store of its own, of this name."""
     places = (f"--root=/mnt/{name}", f"--runroot=/mnt/{name}-run", f"--tmpdir=/mnt/{name}-tmp")
     return Program(podman5.path, podman5.environment, (*podman5.leading, *places))
 
 
 def test_podman_pulls_the_files_that_changed(podman5: Program, counting: Measured, repository: str) -> None:
-    """An image of 40 MiB of which another tag is there but for 6 MiB: those are moved, and it is the right image."""
+    """It has an image of 40 MiB and pulls one that differs in 6 MiB: only these are sent, and the image is right."""
     assert podman5("--version").text.startswith("podman version 5.")
     name = f"{counting.host}/{repository}"
     pushing, pulling = _store(podman5, "push"), _store(podman5, "pull")
@@ -119,7 +120,7 @@ def test_podman_pulls_the_files_that_changed(podman5: Program, counting: Measure
 def test_stargz_reads_the_chunks_that_it_lacks(
     registry: Registry, counting: Measured, repository: str, home: Path
 ) -> None:
-    """It reads 600 chunks of 2,000 bytes of 40 MiB: 300 one by one, the others between them by one GET."""
+    """It reads 600 chunks of 2,000 bytes of a layer of 40 MiB: 300 one by one, the 300 between these by one GET."""
     reader = program("stargz-read", home)
     data = Random(repository).randbytes(FILES * MIB)
     digest = registry.put_blob(repository, data)["digest"]
@@ -134,5 +135,5 @@ def test_stargz_reads_the_chunks_that_it_lacks(
     found = reader(*(f"-{name}={value}" for name, value in arguments.items()))
     assert found.stdout == data[:wanted]
     assert re.search(rf"range: bytes=\d+-\d+(,\d+-\d+){{{PAIRS - 1}}}\r", counting.asked, re.IGNORECASE)
-    # One by one, each costs a head of its own; in one answer each has a head of its own part.
+    # Each answer has a head, and each part of the one answer with many parts has a head too.
     assert wanted < counting.sent < wanted + 2 * PAIRS * 700

@@ -37,7 +37,7 @@ def test_podman_pulls_back_the_image_it_pushed(podman: Program, registry: Regist
 
 @pytest.mark.parametrize("media", ["oci", "v2s2"])
 def test_podman_pushes_either_flavour(podman: Program, registry: Registry, repository: str, media: str) -> None:
-    """OCI's manifests and Docker's own."""
+    """The flavours are OCI's manifests and Docker's own."""
     image_id = _import(podman, "localhost/flavour:1")
     reference = f"{registry.host}/{repository}:{media}"
     podman("push", "--tls-verify=false", f"--format={media}", "localhost/flavour:1", reference)

@@ -93,7 +93,7 @@ def test_regctl_refuses_a_blob_of_another_digest(regctl: Program, registry: Regi
 
 
 def test_regctl_turns_an_image_to_sha512(regctl: Program, registry: Registry, repository: str, tmp_path: Path) -> None:
-    """Manifest, config and layers under sha512, by tag and by digest, and back to a layout with the same bytes."""
+    """Manifest, config and layers get sha512, are found by tag and by digest, and come back with the same bytes."""
     layout = write_layout(tmp_path / "out", repository)
     name = f"{registry.host}/{repository}"
     _push(regctl, layout, f"{name}:v1")
@@ -164,6 +164,6 @@ def test_regctl_stores_artifacts_and_finds_referrers(
 
 
 def test_regctl_lists_repositories(regctl: Program, registry: Registry, repository: str, tmp_path: Path) -> None:
-    """A page of one name, after the name just before ours."""
+    """The list is asked for a page of one name, after the name just before ours."""
     _push(regctl, write_layout(tmp_path / "out", repository), f"{registry.host}/{repository}:v1")
     assert regctl("repo", "ls", "--limit=1", f"--last={repository[:-1]}", registry.host).lines == [repository]

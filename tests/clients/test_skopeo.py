@@ -34,7 +34,7 @@ def test_skopeo_copies_the_same_bytes_there_and_back(
 def test_skopeo_copies_within_the_registry(
     skopeo: Program, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
-    """From one repository to another, an index with all that it names."""
+    """It copies an index with all that it names from one repository to another."""
     layout = write_layout(tmp_path / "out", repository, architectures=ARCHITECTURES)
     _push(skopeo, layout, f"{registry.host}/{repository}:v1")
     source, target = f"docker://{registry.host}/{repository}:v1", f"docker://{registry.host}/{repository}-copy:v2"

@@ -1,4 +1,4 @@
-"""scripts/tools.py: one build however many ask, whole or never there, an error only where required."""
+"""scripts/tools.py builds a tool once however many ask, whole or not at all, and fails only where it is required."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A plain reader of the registry's HTTP: what a client pushed is checked by something other than that client."""
+"""A plain HTTP client of the registry, by which tests check what another client has pushed."""
 
 import hashlib
 import http.client
@@ -69,7 +69,7 @@ class Registry:
         return Manifest(named, answer.headers["content-type"], answer.body)
 
     def manifest_status(self, repository: str, reference: str) -> int:
-        """Status of a HEAD for a manifest."""
+        """The status of a HEAD of a manifest."""
         return self.request("HEAD", f"/v2/{repository}/manifests/{reference}", {"Accept": ACCEPTED}).status
 
     def blob(self, repository: str, digest: str) -> bytes:

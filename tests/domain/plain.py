@@ -1,4 +1,4 @@
-"""The content of a registry in plain sets, and the outcome that each command must have: the rules said once more."""
+"""The content of a registry as plain sets, and the outcome that each command must have: the rules in a second form."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ Command = CommitBlob | MountBlob | UnlinkBlob | PushManifest | DeleteManifest | 
 
 
 def image(config: Digest, *layers: Digest, size: int = SIZE) -> Facts:
-    """An image that says of its layers that they have this size."""
+    """The facts of an image that says that each layer has this size."""
     named = [Reference("layer", str(each), "application/x-layer", size) for each in layers]
     return Facts("manifest", (Reference("config", str(config), "application/x-config", SIZE), *named))
 
@@ -55,9 +55,9 @@ FACTS = dict(zip(MANIFESTS, (*IMAGES, *INDEXES), strict=True))
 
 @dataclass
 class Plain:
-    """Links and manifests as (repository, digest), and what each (repository, tag) names.
+    """Links and manifests as (repository, digest), and the digest that each (repository, tag) names.
 
-    What names more than `directly_max` things is judged as a set, before anything else is.
+    The references of a manifest that names more than `directly_max` things are judged first, as a set.
     """
 
     links: set[tuple[str, str]] = field(default_factory=set)
@@ -154,7 +154,7 @@ def _missing(references: Iterable[Reference]) -> tuple[Reason, ...]:
 
 
 def _matches(match: Match, named: str | None) -> bool:
-    """True if a thing that is `named`, or that is not there, may be changed."""
+    """True if the condition holds for a tag that names this digest, or nothing."""
     if EXISTS in match.none_of and named is not None:
         return False
     if not match.one_of:

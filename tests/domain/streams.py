@@ -1,4 +1,4 @@
-"""The event store in memory, as far as decisions speak to it: streams, conditions, modes, sets."""
+"""An event store in memory that has all that decisions need of one: streams, conditions, modes, sets."""
 
 import json
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Streams:
         return {stream: state.ref for stream, state in self.states.items() if state.ref is not None}
 
     def carry_out(self, decision: Decision) -> Refusal | None:
-        """Judge the set of references, where there is one, and append; answers why not, None if it is appended."""
+        """Judge the set of references if there is one, and append; None if appended, otherwise the refusal."""
         if decision.references is not None:
             self.sets[decision.references.digest] = decision.references.members
             failed = self._failed(decision.references.members)
@@ -58,7 +58,7 @@ class Streams:
         return self.append(decision)
 
     def append(self, decision: Decision) -> Refusal | None:
-        """Append the decision, or answer why not; None if it is appended."""
+        """Append the decision; None if appended, otherwise the refusal."""
         failed = [number for number, each in enumerate(decision.conditions) if not self._holds(each)]
         if failed or not all(self._fits(each) for each in decision.events if isinstance(each, NewEvent)):
             return decision.refusal(failed)

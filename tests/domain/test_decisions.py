@@ -1,4 +1,4 @@
-"""The decisions, against plain rules: whatever happens between the question and the append, the outcome is theirs."""
+"""Decisions end as plain rules say, whatever others append between the question about the state and the append."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,7 +61,7 @@ EVERYTHING: list[Command] = [CommitBlob(each, blob, SIZE) for each in REPOSITORI
 
 
 def folded(events: list[Event]) -> Plain:
-    """The things that exist by the events alone."""
+    """The links, manifests and tags that exist after these events."""
     found = Plain()
     for each in events:
         match each:
@@ -94,7 +94,7 @@ def run(streams: Streams, plain: Plain, together: Sequence[Command]) -> None:
         assert asked == ()
         found = streams.carry_out(decision)
         while found == Refusal():
-            # Overtaken: somebody else has made the blob live.
+            # Somebody else was first and has made the blob live, so the command is decided again.
             again = decide(streams, command)
             assert isinstance(again, Decision)
             found = streams.carry_out(again)
@@ -121,10 +121,10 @@ def test_one_after_another_every_command_ends_as_the_plain_rules_say(filled: boo
 
 @pytest.mark.parametrize("directly_max", [references.NAMED_DIRECTLY_MAX, 1], ids=["one by one", "as a set"])
 @given(races=st.lists(st.lists(commands_of(st.just(REPOSITORY)), min_size=2, max_size=3), min_size=1, max_size=6))
-def test_what_is_decided_on_an_old_state_ends_as_the_plain_rules_say(
+def test_commands_that_were_decided_on_an_old_state_end_as_the_plain_rules_say(
     directly_max: int, races: list[list[Command]]
 ) -> None:
-    """Commands of one race are all decided before the first is appended; for references of either form."""
+    """All commands of a race are decided before the first is appended. References are judged directly or as a set."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(references, "NAMED_DIRECTLY_MAX", directly_max)
         streams, plain = Streams(), Plain(directly_max=directly_max)
@@ -138,7 +138,7 @@ def test_what_is_decided_on_an_old_state_ends_as_the_plain_rules_say(
 
 @given(st.sampled_from(MANIFESTS), st.booleans())
 def test_a_manifest_refers_to_all_that_it_names_until_it_is_deleted(digest: Digest, as_set: bool) -> None:
-    """A collector looks there whether something is still needed."""
+    """A garbage collector will see by these references whether a blob is still needed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(references, "NAMED_DIRECTLY_MAX", 0 if as_set else 100)
         streams, plain = Streams(), Plain()
@@ -163,7 +163,7 @@ def test_a_manifest_refers_to_all_that_it_names_until_it_is_deleted(digest: Dige
 
 @pytest.mark.parametrize("tags", [0, 1, UNTAGGED_MAX, UNTAGGED_MAX + 1, 2 * UNTAGGED_MAX + 1])
 def test_a_deletion_takes_all_tags_along_however_many(tags: int) -> None:
-    """As many as one append may, and the manifest stands until its last tags go."""
+    """One append deletes only so many tags, and the manifest stays until its last tags go."""
     streams, plain = Streams(), Plain()
     run(streams, plain, EVERYTHING)
     names = [TagName(f"t{number}") for number in range(tags)]
@@ -182,7 +182,7 @@ def test_a_deletion_takes_all_tags_along_however_many(tags: int) -> None:
 
 @given(st.lists(st.sampled_from(["commit", "two commits", "collect", "collect meanwhile"]), max_size=12))
 def test_a_blob_gets_a_new_generation_once_it_was_given_up(steps: list[str]) -> None:
-    """And the same one for all who commit it while it is live."""
+    """All who commit it while it is live get the same generation."""
     streams, stream = Streams(), blob_stream(BLOBS[0])
     command = CommitBlob(REPOSITORY, BLOBS[0], SIZE)
     collected = 0
@@ -212,7 +212,7 @@ def test_a_blob_gets_a_new_generation_once_it_was_given_up(steps: list[str]) -> 
                 decisions = [decided()]
         for each in decisions:
             if streams.append(each) is not None:
-                # The second one of the first two: the blob has an event meanwhile.
+                # The first of the two has appended an event of the blob meanwhile.
                 assert streams.append(decided()) is None
         found = streams.state(stream)
         assert found.ref == LIVE

@@ -1,4 +1,4 @@
-"""Digests: what is one and what is not."""
+"""Texts that are digests, and texts that are none."""
 
 import hashlib
 
@@ -28,14 +28,14 @@ HEX = "a" * 64
     ],
 )
 def test_malformed_text_is_no_digest(text: str) -> None:
-    """Paths are built from digests: nothing but the exact grammar may pass."""
+    """Paths are made of digests, so nothing but the exact grammar may pass."""
     with pytest.raises(InvalidDigest):
         parse_digest(text)
 
 
 @pytest.mark.parametrize("text", ["md5:" + "a" * 32, f"blake3:{HEX}", f"multihash+base58:{HEX}"])
 def test_a_well_formed_unknown_algorithm_is_told_apart(text: str) -> None:
-    """A read answers 404 for it, a write 400."""
+    """A read answers 404 for such a digest, a write 400."""
     with pytest.raises(UnsupportedAlgorithm):
         parse_digest(text)
 

@@ -1,4 +1,4 @@
-"""Events: one stored sample of every type and version that was ever written must be read for ever."""
+"""Every version of every event type that was ever written is read for ever: there is a stored sample of each."""
 
 from collections.abc import Iterator
 
@@ -70,7 +70,7 @@ def test_every_declared_type_has_a_sample() -> None:
         ("TagDeleted", 0, '{"repository":"a","tag":"b"}'),
     ],
 )
-def test_what_this_program_does_not_know_stops_whoever_reads_it(name: str, version: int, data: str) -> None:
+def test_an_event_that_this_program_does_not_know_stops_its_reader(name: str, version: int, data: str) -> None:
     """A newer program wrote it and can read it, so nothing is wrong with it, whatever its data are."""
     with pytest.raises(UnknownEvent):
         decode(name, version, data)
@@ -85,8 +85,8 @@ def test_what_this_program_does_not_know_stops_whoever_reads_it(name: str, versi
         "not JSON",
     ],
 )
-def test_what_nobody_can_take_is_told_apart(data: str) -> None:
-    """Its key is parked, and everybody else goes on."""
+def test_an_event_that_no_program_could_read_is_told_apart(data: str) -> None:
+    """Its type and version are known and its data are wrong: its key is parked, and all others go on."""
     with pytest.raises(MalformedEvent):
         decode("TagDeleted", 1, data)
 

@@ -28,7 +28,7 @@ def index(**more: Any) -> dict[str, Any]:
 
 
 def test_no_manifest_of_4_mib_names_too_much() -> None:
-    """However short its descriptors are; what is larger may name too much, and is refused for that."""
+    """Even the shortest descriptors do not fit in so often. A larger manifest may name too much, and is refused."""
     shortest = f'{{"digest":"{D}","size":0}}'
     frame = '{{"schemaVersion":2,"manifests":[{}]}}'.format
     number = (4 * 1024 * 1024 - len(frame(""))) // (len(shortest) + 1)
@@ -162,7 +162,7 @@ def test_types_that_differ_in_flavour_only_are_kept_with_a_warning() -> None:
 
 
 def test_foreign_layers_need_not_be_held() -> None:
-    """Only these types are exempt, a normal layer with urls is not."""
+    """Only these types are exempt; a layer of another type with urls is needed."""
     foreign = {**LAYER, "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}
     named = {**LAYER, "urls": ["https://example.com/layer"]}
     parsed = parse_manifest(json.dumps(image(layers=[foreign, named])).encode(), OCI_MANIFEST)
@@ -180,7 +180,7 @@ def test_children_that_are_no_manifests_are_blobs() -> None:
     "config", [None, b"", b"{}", b"\xff\x00", b"[]", b"[" * 100_000, b'{"config":7,"history":[1,{}],"os":["x"]}']
 )
 def test_a_config_that_tells_nothing_changes_nothing(config: bytes | None) -> None:
-    """It may be anything."""
+    """A config may be any bytes."""
     facts = parse_manifest(json.dumps(image()).encode(), OCI_MANIFEST).facts
     assert with_config(facts, config) == facts
 

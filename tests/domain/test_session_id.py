@@ -1,4 +1,4 @@
-"""Ids of upload sessions: one spelling each, good for one account in one repository, and nothing of them may change."""
+"""Ids of upload sessions: each has one spelling, is good for one account in one repository, and cannot be altered."""
 
 import re
 import string
@@ -36,7 +36,7 @@ def test_an_id_says_what_went_into_it_and_proves_it(said: SessionId, repository:
 
 @pytest.mark.parametrize("place", range(len(SEALED)))
 def test_an_id_that_was_altered_at_any_place_is_none(place: int) -> None:
-    """Any other character makes it no id, or one that nobody has given out."""
+    """Any other character makes it a text that is no id, or an id that nobody has given out."""
     for other in CHARACTERS.replace(SEALED[place], ""):
         text = SEALED[:place] + other + SEALED[place + 1 :]
         try:
@@ -56,7 +56,7 @@ def test_nothing_else_is_an_id(text: str) -> None:
 
 
 def test_a_time_beyond_all_times_is_no_id() -> None:
-    """Anybody may write one: it must not end in an error of the program."""
+    """Anybody may write such a text, so it must not end in an error of the program."""
     with pytest.raises(InvalidName):
         claimed(SEALED.replace(SEALED.split("-")[2], "f" * 12))
 
@@ -86,7 +86,7 @@ def test_an_id_that_was_given_out_once_is_read_for_ever() -> None:
 
 
 def test_ids_of_the_old_kind_are_told_apart() -> None:
-    """The random part of an id of the new kind is none: it is shown to all who read the log."""
+    """The random part of a new id alone is no id of the old kind: all who read the log can see it."""
     assert old_upload_id("0123456789" * 4) == "0123456789" * 4
     for text in (SAID.upload, SEALED, "A" * 40, "a" * 41, ""):
         assert old_upload_id(text) is None

@@ -1,4 +1,4 @@
-"""Decisions on an upload session, against plain numbers: on what was seen last, and on what has changed since."""
+"""Decisions about an upload session, compared with plain numbers, on the present state and on an outdated one."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -72,7 +72,7 @@ def found_in(streams: Streams) -> Session:
 
 
 def opened(by_event: bool) -> Streams:
-    """A log in which the session is open, or in which nothing is of it yet."""
+    """A log with the event that opened the session, or with no event of it."""
     streams = Streams()
     if by_event:
         assert streams.append(decide_opening(OpenUpload(UPLOAD, REPOSITORY, "anonymous"))) is None
@@ -104,7 +104,7 @@ def test_a_session_takes_chunks_in_order_until_it_ends(by_event: bool, steps: li
 
 
 @given(st.booleans(), st.booleans(), commands, commands)
-def test_of_two_steps_decided_on_one_state_only_the_first_is_appended(
+def test_only_the_first_of_two_steps_decided_on_one_state_is_appended(
     by_event: bool, moved_on: bool, first: Command, second: Command
 ) -> None:
     """The second one is told that it was overtaken, and is decided again."""

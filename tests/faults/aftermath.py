@@ -1,4 +1,4 @@
-"""After the faults: everything that was acknowledged is there and whole, and nothing is left over."""
+"""Checks after the faults that everything acknowledged is there and whole, and that nothing is left over."""
 
 import threading
 from collections import defaultdict
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def assert_kept(site: Site, ledger: Ledger) -> None:
-    """Over HTTP: manifests, blobs and tags as acknowledged, uploads as they were left."""
+    """Check over HTTP that manifests, blobs and tags are as acknowledged, and uploads as they were left."""
     assert ledger.wrong == [], ledger.wrong[:9]
     for look, places in (
         (pushers.wrong_manifest, ledger.manifests),
@@ -59,7 +59,7 @@ def _wrong(
 
 
 def assert_consistent(site: Site) -> None:
-    """The log is gapless and says what stands beside it; read models equal a fold from nothing; bytes are whole."""
+    """Check that log, rows beside it and read models agree, that the log has no gap, and that all blobs are whole."""
     url = site.server.database_url
     wait_folded(url, timeout_s=LEVEL_TIMEOUT_S)
     faults = verify.verify(url)
@@ -78,7 +78,7 @@ def assert_consistent(site: Site) -> None:
 
 
 def assert_nothing_left(site: Site, ledger: Ledger) -> None:
-    """It ends when told to and leaves no process and no lock: the next one starts, and a push works."""
+    """Check that the server ends when told to and leaves no process and no lock, and that the next one takes a push."""
     assert site.server.stop() == 0
     assert processes_of(site.data) == [], processes_of(site.data)
     assert not is_held(site.data)

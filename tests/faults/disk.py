@@ -1,9 +1,9 @@
-"""A disk that can lose power: what the product does to files is watched, and all that was not flushed is lost, kept
-or mangled, as a file system may.
+"""A disk that can lose power. It watches what the product does to files; what was not flushed is then lost, kept or
+mangled, as on a real file system.
 
-The model is that of a local file system with a journal. Bytes of a file are safe after its fdatasync, names after the
-fsync of a folder that they are in; a rename is one step, never half of it. Of all else nothing is promised: a name may
-be there without the bytes, and later changes without earlier ones.
+The model is a local file system with a journal. Bytes of a file are safe after its fdatasync, names after the fsync of
+the folder that they are in. A rename happens whole or not at all. Nothing else is promised: a name may be there without
+the bytes, and a later change without an earlier one.
 """
 
 import os
@@ -19,12 +19,12 @@ Names = dict[Path, "File"]
 
 
 class PowerLoss(BaseException):
-    """The machine stops here: no handler of the product runs on."""
+    """Raised where the machine stops; a BaseException, so that no handler of the product catches it."""
 
 
 @dataclass(eq=False, slots=True)
 class File:
-    """A file's bytes as they were flushed last; `written` are those that its last name was taken from."""
+    """A file: its bytes at the last flush, and in `written` its bytes when its last name was taken away."""
 
     flushed: bytes = b""
     written: bytes | None = None
@@ -32,7 +32,7 @@ class File:
 
 @dataclass(slots=True)
 class Change:
-    """A change of names, and the folders whose flush makes it last."""
+    """A change of names, and the folders whose flush makes it durable."""
 
     folders: tuple[Path, ...]
     apply: Callable[[Names], None]
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """The fate of changes that were not flushed: those of names, and the bytes of a file."""
+    """The fate of what was not flushed: of each change of names, and of the bytes of a file."""
 
     name: str
     keeps: Callable[[], bool]
@@ -49,7 +49,7 @@ class Survival:
 
 
 def _zeros(flushed: bytes, written: bytes) -> bytes:
-    """The new length, the old bytes: what was not written back yet reads as zeros."""
+    """The flushed bytes, and zeros up to the new length."""
     return flushed[: len(written)].ljust(len(written), b"\0")
 
 
@@ -61,7 +61,7 @@ SURVIVALS = (FLUSHED, NAMES, LENGTHS, EVERYTHING)
 
 
 def chance(random: Random) -> Survival:
-    """Each change of names and each file by itself, some bytes of it up to any length."""
+    """A fate drawn for each change of names and for each file by itself: some of its bytes, up to any length."""
 
     def bytes_of(flushed: bytes, written: bytes) -> bytes:
         mixed = random.choice((flushed, written, _zeros(flushed, written)))
@@ -72,13 +72,13 @@ def chance(random: Random) -> Survival:
 
 
 def _same(flushed: bytes, written: bytes) -> int:
-    """The number of first bytes that were flushed and not changed since, which are safe."""
+    """The number of safe bytes at the beginning: flushed, and not changed since."""
     pairs = enumerate(zip(flushed, written, strict=False))
     return next((place for place, (old, new) in pairs if old != new), min(len(flushed), len(written)))
 
 
 class Disk:
-    """The files under one folder. `steps` are named as the product makes them; one may be the last."""
+    """The files under one folder. `steps` lists the steps that the product has made; power may be lost after one."""
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.steps: list[str] = []
@@ -102,12 +102,12 @@ class Disk:
             patch.setattr(os, name, self._do_unlink)
 
     def stop_after(self, steps: int | None) -> None:
-        """Lose power once so many more steps were made; None: never."""
+        """Lose power after so many more steps; never if None."""
         self.steps.clear()
         self._left = steps
 
     def step(self, name: str) -> None:
-        """A step has been made."""
+        """Note that a step was made; power may be lost here."""
         self.steps.append(name)
         if self._left is not None:
             self._left -= 1
@@ -116,7 +116,7 @@ class Disk:
                 raise PowerLoss(name)
 
     def require_power(self) -> None:
-        """Raises PowerLoss once it is gone: not even a `finally` of the product changes anything then."""
+        """Raise PowerLoss if power is gone, so that not even a `finally` of the product changes a file."""
         if self._lost:
             raise PowerLoss("no power")
 
@@ -125,7 +125,7 @@ class Disk:
         return self._contents(self._names_left(survival), survival)
 
     def restore(self, survival: Survival) -> None:
-        """Power is back: the folder holds what survived."""
+        """Give power back: the folder then holds what survived."""
         names = self._names_left(survival)
         survived = self._contents(names, survival)
         for path in self._names.keys() - survived.keys():
@@ -140,7 +140,7 @@ class Disk:
         self._lost, self._left = False, None
 
     def check(self) -> None:
-        """The model knows every file: the product has made none by a call that is not watched."""
+        """Check that the model knows every file, so that the product made none by a call that is not watched."""
         found = {each for each in self._root.rglob("*") if each.is_file()}
         assert found == self._names.keys(), found ^ self._names.keys()
 
@@ -199,7 +199,7 @@ class Disk:
         return change
 
     def _flushing(self, real: Callable[[int], None]) -> Callable[[int], None]:
-        """The bytes of a file, or the names in a folder; for the model alone, which needs no real flush."""
+        """A flush of a file's bytes or of a folder's names; only the model notes it, a real flush is not needed."""
 
         def flush(descriptor: int) -> None:
             found = self._open.get(descriptor)

@@ -12,7 +12,7 @@ Place = tuple[str, str]
 
 @dataclass(eq=False)
 class Write:
-    """A value sent to a register; `over` is when it had taken effect or no longer could."""
+    """A value sent to a register; `over` is the time at which it had taken effect or no longer could."""
 
     value: str
     began: float
@@ -22,12 +22,12 @@ class Write:
 
 @dataclass
 class Register:
-    """A tag: what was written to it, by anybody."""
+    """A tag, with all values that any client has written to it."""
 
     writes: list[Write] = field(default_factory=list)
 
     def possible(self, began: float, ended: float) -> set[str | None]:
-        """The answers that a read between these moments may give: every write that no acknowledged one has replaced."""
+        """The values that a read between these moments may give: those that no acknowledged write has replaced."""
         done = [each.began for each in self.writes if each.acknowledged and each.over <= began]
         last = max(done, default=-math.inf)
         found: set[str | None] = {each.value for each in self.writes if each.began <= ended and each.over >= last}
@@ -36,7 +36,7 @@ class Register:
 
 @dataclass
 class Session:
-    """An upload that was opened: what it is to hold, what was acknowledged, and whether its end was asked for."""
+    """An open upload: the bytes that it is to hold, how many were acknowledged, and if its end was asked for."""
 
     repository: str
     location: str
@@ -48,7 +48,7 @@ class Session:
 
 @dataclass
 class Ledger:
-    """All that the clients know; safe for their threads."""
+    """All that the clients know of their writes; threads may share it."""
 
     manifests: dict[Place, bytes] = field(default_factory=dict)
     blobs: dict[Place, int] = field(default_factory=dict)
@@ -85,13 +85,13 @@ class Ledger:
             return made
 
     def acknowledge(self, writes: Iterable[Write]) -> None:
-        """They were answered well."""
+        """Note that these writes were answered with success."""
         with self.lock:
             for each in writes:
                 each.acknowledged, each.over = True, time.monotonic()
 
     def settle(self, ended: float, now: float) -> None:
-        """Nothing lives any more that could carry out what was sent before `ended`: what is open stays undone now."""
+        """Note that no process lives that could carry out writes sent before `ended`, so open ones never happen."""
         with self.lock:
             for register in self.tags.values():
                 for each in register.writes:
@@ -99,7 +99,7 @@ class Ledger:
                         each.over = min(each.over, now)
 
     def possible(self, place: Place, began: float) -> set[str | None]:
-        """The answers that a read of a tag may have given, which began then and has just ended."""
+        """The values that a read of a tag may have given if it began then and has just ended."""
         with self.lock:
             return self.tags[place].possible(began, time.monotonic())
 

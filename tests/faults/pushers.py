@@ -1,4 +1,4 @@
-"""Clients that push images as real ones do: they try again after a 503 and a broken connection, and resume uploads."""
+"""Clients that push as real ones do: they try again after a 503 or a broken connection, and resume uploads."""
 
 import http.client
 import json
@@ -19,14 +19,14 @@ SHARED_LAYERS = 12
 LEFT_MAX = 4
 RETRY_PAUSE_S = 0.1
 RETRY_PAUSE_MAX_S = 1.0
-# Longer than several restarts take one after the other, on a machine that is ten times slower.
+# Longer than several restarts in a row take on a machine that is ten times slower than usual.
 PATIENCE_S = 240.0
-# Of those that may be tried again, the only one that these clients should ever see.
+# Clients may try again after several statuses, but here they should never see another one than this.
 TRY_AGAIN = 503
 
 
 class GaveUp(Exception):
-    """A client leaves a request whose answer did not come, as people do."""
+    """A client gives up a request to which no answer came."""
 
 
 class Line:
@@ -40,7 +40,7 @@ class Line:
     def once(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Answer | None:
-        """One request; None if no answer came or one that asks to try again."""
+        """Send one request; None if no answer came, or one that asks to try again."""
         if self._connection is None:
             self._connection = Connection(self._host)
         began = time.monotonic()
@@ -58,7 +58,7 @@ class Line:
         return answer
 
     def stubbornly(self, what: str, ask: Callable[[], Answer | None]) -> Answer:
-        """The first answer of an `ask` that is tried again; AssertionError if there never is one."""
+        """Call `ask` until it gives an answer, and answer that; AssertionError after PATIENCE_S seconds."""
         began, pause = time.monotonic(), RETRY_PAUSE_S
         while (answer := ask()) is None:
             assert time.monotonic() - began < PATIENCE_S, f"{what}: no answer in {PATIENCE_S:g} s"
@@ -67,12 +67,12 @@ class Line:
         return answer
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """One request, tried again until it is answered."""
+        """Send one request again and again until it is answered."""
         return self.stubbornly(f"{method} {path}", lambda: self.once(method, path, body, headers))
 
 
 class Pusher:
-    """One client: pushes an image, reads something back, and again, until it is told to stop."""
+    """One client that pushes an image and reads something back, again and again, until it is told to stop."""
 
     def __init__(self, name: str, seed: int, host: str, ledger: Ledger, stop: threading.Event, pause_s: float) -> None:
         self._name = name
@@ -85,7 +85,7 @@ class Pusher:
         self._pushes = 0
 
     def run(self) -> None:
-        """Until stopped; an answer that must not be ends it, and is noted."""
+        """Push and read until told to stop; a wrong answer is noted and ends it."""
         try:
             while not self._stop.wait(self._chance.uniform(0, 2 * self._pause_s)):
                 self.push()
@@ -95,7 +95,7 @@ class Pusher:
             raise
 
     def push(self) -> None:
-        """An image with new layers and an old one, under a tag of its own and some that all clients move."""
+        """Push an image of new layers and an old one, under a tag of its own and under tags that all clients move."""
         chance, repository = self._chance, self._chance.choice(REPOSITORIES)
         self._pushes += 1
         name = f"{self._name}-{self._pushes}"
@@ -132,7 +132,7 @@ class Pusher:
             self._ledger.manifests[repository, sha256(body)] = body
 
     def _upload(self, repository: str, data: bytes) -> None:
-        """In one request or by a session; now and then with an upload beside it that is left where it stands."""
+        """Upload a blob in one request or by a session; now and then also leave or resume another upload."""
         if self._chance.random() < 0.25:
             self._leave_or_resume(repository)
         if self._chance.random() < 0.4:
@@ -157,7 +157,7 @@ class Pusher:
             self._left.append(session)
 
     def read_back(self) -> None:
-        """A manifest, a blob and a tag, of those that anybody was acknowledged."""
+        """Read a manifest, a blob and a tag, any of those that were acknowledged to some client."""
         with self._ledger.lock:
             manifest, blob, tag = (
                 self._chance.choice(list(each)) if each else None
@@ -173,7 +173,7 @@ class Pusher:
 
 
 def open_session(line: Line, ledger: Ledger, repository: str, data: bytes) -> Session:
-    """A session that is to hold `data`."""
+    """Open a session that is to hold `data`."""
     path = f"/v2/{repository}/blobs/uploads/"
     answer = expect(line.ask("POST", path), 202, f"POST {path}")
     session = Session(repository, answer.headers["location"], data)
@@ -183,7 +183,7 @@ def open_session(line: Line, ledger: Ledger, repository: str, data: bytes) -> Se
 
 
 def length_of(line: Line, session: Session) -> int | None:
-    """The number of its bytes that the registry has; None if it knows no such session."""
+    """The number of bytes that the registry has of a session; None if it knows no such session."""
     answer = line.ask("GET", session.location)
     if answer.status == 404:
         return None
@@ -194,7 +194,7 @@ def length_of(line: Line, session: Session) -> int | None:
 
 
 def chunk(line: Line, ledger: Ledger, session: Session, length: int) -> bool:
-    """Send the next bytes; False if the session is gone. After a broken connection it asks how far it got."""
+    """Send the next bytes of a session; False if it is gone. After a broken connection it asks how many arrived."""
     while True:
         first = session.acknowledged
         part = session.data[first : first + length]
@@ -207,7 +207,7 @@ def chunk(line: Line, ledger: Ledger, session: Session, length: int) -> bool:
         if answer is not None and answer.status == 404:
             return gone(line, ledger, session, "PATCH")
         if answer is not None:
-            # Its own request from before may be at work still.
+            # An earlier request of this client may still be at work.
             expect(answer, 416, f"PATCH {session.location}")
         time.sleep(RETRY_PAUSE_S)
         found = length_of(line, session)
@@ -221,7 +221,7 @@ def chunk(line: Line, ledger: Ledger, session: Session, length: int) -> bool:
 
 
 def finish(line: Line, ledger: Ledger, session: Session, chunks: int) -> bool:
-    """Send what is missing and close it; False if the session is gone, and the upload has to begin anew."""
+    """Send the rest of a session and close it; False if it is gone and the upload has to begin anew."""
     missing = len(session.data) - session.acknowledged
     while session.acknowledged < len(session.data):
         if not chunk(line, ledger, session, max(2, missing // chunks)):
@@ -243,7 +243,7 @@ def finish(line: Line, ledger: Ledger, session: Session, chunks: int) -> bool:
 
 
 def gone(line: Line, ledger: Ledger, session: Session, by: str) -> bool:
-    """Note a session that answered 404; only one whose end was asked for may, and then by every method."""
+    """Note a session that answered 404: its end must have been asked for, and every method must answer 404."""
     found = length_of(line, session)
     if found is not None:
         ledger.complain(f"{session.location}: {by} says 404, GET says that it has {found} bytes")

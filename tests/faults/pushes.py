@@ -1,4 +1,4 @@
-"""Every way in which a client brings bytes, and what it knows of them when its connection breaks."""
+"""The ways in which a client pushes, and what it knows of its push when its connection breaks."""
 
 import json
 from collections.abc import Callable
@@ -15,12 +15,12 @@ CONFIG = json.dumps({"architecture": "amd64", "os": "linux"}).encode()
 
 @dataclass(slots=True)
 class Push:
-    """One client's push into a repository of its own. `kept` are the paths that were acknowledged, and their bytes."""
+    """One client's push into a repository of its own; `kept` has the acknowledged paths with their bytes."""
 
     repository: str
     layer: bytes
     kept: dict[str, bytes] = field(default_factory=dict)
-    # Where its sessions are, of which the client was told.
+    # The locations of the sessions that the client was told of.
     sessions: list[str] = field(default_factory=list)
 
     @property
@@ -34,19 +34,19 @@ class Push:
         return image(CONFIG, self.layer)
 
     def keep_blob(self, answer: Response, data: bytes) -> None:
-        """The answer acknowledges a blob."""
+        """Note that this answer acknowledges the blob."""
         assert answer.status_code == 201, answer.data
         self.kept[f"/v2/{self.repository}/blobs/{sha256(data)}"] = data
 
     def keep_manifest(self, answer: Response, *references: str) -> None:
-        """The answer acknowledges the manifest under these references."""
+        """Note that this answer acknowledges the manifest under these references."""
         assert answer.status_code == 201, answer.data
         for each in (sha256(self.manifest), *references):
             self.kept[f"/v2/{self.repository}/manifests/{each}"] = self.manifest
 
 
 def opened(registry: Registry, push: Push) -> str:
-    """A session's location."""
+    """Open a session; answers its location."""
     answer = registry.post(push.uploads)
     assert answer.status_code == 202, answer.data
     push.sessions.append(answer.headers["Location"])
@@ -60,7 +60,7 @@ def chunk(registry: Registry, session: str, data: bytes, first: int) -> None:
 
 
 def closed(registry: Registry, push: Push, session: str, data: bytes = b"") -> None:
-    """PUT, with a last chunk or without."""
+    """PUT that closes a session, with a last chunk or without."""
     push.keep_blob(registry.put(f"{session}?digest={sha256(push.layer)}", data=data), push.layer)
 
 
@@ -115,7 +115,7 @@ def cancelled(registry: Registry, push: Push) -> None:
 
 
 def in_another_repository(registry: Registry, push: Push) -> None:
-    """The layer stands already in another repository."""
+    """Push the layer into another repository first."""
     other = Push(f"{push.repository}/other", push.layer, push.kept)
     monolithic(registry, other)
 
@@ -127,7 +127,7 @@ def mounted(registry: Registry, push: Push) -> None:
 
 
 def blobs_of_an_image(registry: Registry, push: Push) -> None:
-    """Layer and config stand."""
+    """Push layer and config first."""
     monolithic(registry, push)
     registry.blob(push.repository, CONFIG)
 
@@ -144,12 +144,12 @@ def by_digest(registry: Registry, push: Push) -> None:
 
 
 def nothing(registry: Registry, push: Push) -> None:
-    """Nothing stands before."""
+    """Push nothing first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The requests of the client, and the state before them."""
+    """A way to push: its name, the client's requests, and what is pushed before them."""
 
     name: str
     act: Callable[[Registry, Push], None]

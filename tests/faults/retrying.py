@@ -1,4 +1,4 @@
-"""Clients that push over HTTP and ask again until they are told that it was done, whatever fails meanwhile."""
+"""Clients that push over HTTP and send each request again until it succeeds, whatever fails meanwhile."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ ASKED_AGAIN_MAX_S = 120.0
 
 @dataclass
 class Pusher:
-    """One client with a repository and a tag of its own: what it pushed and was told is done, in order."""
+    """One client with a repository and a tag of its own; it remembers its acknowledged pushes in order."""
 
     host: str
     repository: str
@@ -35,7 +35,7 @@ class Pusher:
     failure: BaseException | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Push one image after the other, each with the tag, each read back; some with a new layer."""
+        """Push one image after the other under the tag and read each back; some have a new layer."""
         self._api = Connection(self.host)
         try:
             while not stop.is_set():
@@ -56,13 +56,13 @@ class Pusher:
         assert found.headers["docker-content-digest"] == self.acknowledged[-1]
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask until it is done."""
+        """Send a request again and again until it succeeds; answers its answer."""
         return self._until(201, method, path, body, headers)
 
     def _until(
         self, status: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Ask again while the answer is 503."""
+        """Send a request again while the answer is 503; fails unless another answer has this status."""
         give_up = time.monotonic() + ASKED_AGAIN_MAX_S
         while True:
             began = time.monotonic()
@@ -80,9 +80,9 @@ class Pusher:
 
 @contextmanager
 def pushing(host: str, clients: int, prefix: str) -> Iterator[list[Pusher]]:
-    """So many clients, whose repositories begin with the prefix, push until the end of the `with`.
+    """Let so many clients push during the block, into repositories whose names begin with the prefix.
 
-    Raises what one of them raised.
+    If one of them fails, its error is raised at the end.
     """
     stop = threading.Event()
     pushers = [Pusher(host, f"faults/{prefix}{number}") for number in range(clients)]
@@ -106,17 +106,17 @@ def done(pushers: list[Pusher]) -> list[int]:
 
 
 def told(pushers: list[Pusher]) -> str:
-    """The answers to the clients, in a line."""
+    """A line that counts the pushes and the answers to the clients."""
     statuses = sum((each.statuses for each in pushers), Counter[int]())
     longest = max(each.longest_s for each in pushers)
     return f"{sum(done(pushers))} pushes, answers {dict(sorted(statuses.items()))}, longest request {longest:.2f} s"
 
 
 def assert_each_once(database_url: str, pushers: list[Pusher]) -> None:
-    """Each tag went through what was acknowledged, in order, and nothing else; each blob was linked once.
+    """Check that each tag moved through the acknowledged images in order and no others, and each blob was linked once.
 
-    A push that was answered 503 may have been done: asked again, it is another push of the same image, which moves the
-    tag from there to there. Anything else would have been appended behind the client's back.
+    A push that was answered 503 may have been done. Sent again, it is another push of the same image, which moves the
+    tag to the digest that it names already. Any other event would have been appended behind the client's back.
     """
     with log_of(database_url) as store:
         for each in pushers:

@@ -1,4 +1,4 @@
-"""One data folder and the `tagtrail serve` over it: who may be killed, and how long until it serves again."""
+"""Runs `tagtrail serve` over one data folder, kills its processes, and measures how long until it serves again."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from tests.servers import RunningServer, children_of, command_of, end, is_alive,
 from tests.waiting import PAUSE_S
 
 RECOVERY_TIMEOUT_S = 60.0
-# Below those that the kernel gives to outgoing connections, so that nobody takes it while the server is away.
+# The kernel gives outgoing connections higher ports, so nobody takes this one while the server is away.
 PORTS = range(20_000, 32_000)
 SUPERVISOR = "supervisor"
 VICTIMS = (SUPERVISOR, "postgres", "backend", "api", "worker", "projector", "watchdog")
@@ -26,10 +26,10 @@ VICTIMS = (SUPERVISOR, "postgres", "backend", "api", "worker", "projector", "wat
 
 @dataclass(frozen=True)
 class Recovery:
-    """The killed process, and the times from then, or from the restart, until it was ready and then complete again.
+    """The killed process, and the seconds from the kill, or from the restart, until all was ready and then whole again.
 
-    `slowness` is by how much the machine's other work stretched that: what its processes needed of processors and
-    waited for them, over what they needed.
+    `slowness` tells by how much other work of the machine stretched these times: the seconds that the server's
+    processes ran or waited for a processor, divided by the seconds that they ran.
     """
 
     victims: tuple[str, ...]
@@ -40,7 +40,7 @@ class Recovery:
 
     @property
     def name(self) -> str:
-        """By what to count it."""
+        """The name under which it is counted: the kind of process that was killed, or "two at once"."""
         return self.victims[0] if len(self.victims) == 1 else "two at once"
 
 
@@ -61,7 +61,7 @@ class Site:
         self.server = self._start()
 
     def wait_ready(self) -> None:
-        """Wait until it is ready for the first time; who is there then is to be there after each fault."""
+        """Wait until it is ready for the first time; the processes of that moment must be there after each fault."""
         self.server.wait_ready()
         self._whole = self._processes()
 
@@ -107,7 +107,7 @@ class Site:
         return True
 
     def _restart(self, below: list[int]) -> None:
-        """Start it by hand, at once: it must cope with what still ends. Once it is ready nothing old may live."""
+        """Start it again at once, while old processes may still be ending; once it is ready none of them may live."""
         ended = time.monotonic()
         self.server.process.wait()
         self._restarts += 1
@@ -116,7 +116,7 @@ class Site:
         self._settle_at = ended
 
     def recover(self) -> Recovery:
-        """Wait until it is ready and whole again; start it by hand where it has ended."""
+        """Wait until it is ready and whole again; start it again if its supervisor has ended."""
         deadline = time.monotonic() + RECOVERY_TIMEOUT_S
         ready_at: float | None = None
         while True:
@@ -147,7 +147,7 @@ class Site:
         needed = waited = 0
         for pid in (self.server.process.pid, *self.server.descendants()):
             now, before = scheduled(pid), self._scheduled.get(pid, (0, 0))
-            # One that has ended, and is not yet replaced, tells zeros.
+            # A process that has ended and is not yet replaced has zeros.
             needed += max(0, now[0] - before[0])
             waited += max(0, now[1] - before[1])
         return (needed + waited) / max(needed, 1)
@@ -166,7 +166,7 @@ class Site:
 
 @contextmanager
 def site_of(ledger: Ledger, *arguments: str) -> Iterator[Site]:
-    """A site over a fresh folder, ended whatever happens."""
+    """Run a site over a fresh folder during the block; it is ended whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="tt-kills-", dir="/tmp"))
     site = Site(folder, ledger, *arguments)
     try:
@@ -182,7 +182,7 @@ def _workers_of(children: dict[str, int]) -> list[int]:
 
 
 def scheduled(pid: int) -> tuple[int, int]:
-    """The time that its first thread ran and the time that it waited for a processor, in nanoseconds."""
+    """The nanoseconds that the first thread of a process ran, and those that it waited for a processor."""
     try:
         ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
     except OSError:

@@ -1,8 +1,8 @@
-"""Postgres away while clients push over HTTP: stopped, ended and started again, its connections cut.
+"""Postgres is away while clients push over HTTP: it is stopped, ended and started again, its connections are cut.
 
-Clients ask again until they are told that it was done: then it was done once, and the tag's stream holds nothing else.
+Clients send each request again until it succeeds. Then it was done once, and the stream of the tag has no other event.
 
-The long form: make test-long PART=database_away.
+The long form is `make test-long PART=database_away`.
 """
 
 import os
@@ -32,7 +32,7 @@ from tests.waiting import eventually
 CLIENTS = 8
 SEED = 20261126
 LIMIT_S = 2.0
-# The server may say so this much later than its own limit; then it is given up.
+# A server that does not answer is given up so many seconds after its own time limit.
 MARGIN_S = 1.0
 # A busy machine may add this much to a request that reached its limit.
 SLACK_S = 2.0
@@ -48,13 +48,13 @@ class OwnPostgres:
     database: Database
 
     def processes(self) -> list[int]:
-        """Itself and all its backends."""
+        """The pids of the server and of all its backends."""
         children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text()
         return [self.server.pid, *map(int, children.split())]
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """It takes what is sent, and says nothing."""
+        """Stop the server during the block: it takes what is sent, and says nothing."""
         pids = self.processes()
         for each in pids:
             os.kill(each, signal.SIGSTOP)
@@ -66,7 +66,7 @@ class OwnPostgres:
 
     @contextmanager
     def ended(self) -> Iterator[None]:
-        """It ends in immediate mode, and comes back at the same address."""
+        """End the server in immediate mode, and start it again at the same address after the block."""
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(30)
         try:
@@ -102,7 +102,7 @@ def registry(postgres: OwnPostgres) -> Iterator[RunningServer]:
 
 
 def assert_away(registry: RunningServer, seconds: float) -> None:
-    """For so long: reads, writes and readiness are answered 503 in time, whoever asks; the process itself lives."""
+    """Check for so many seconds that reads, writes and readiness are 503 in time, and that the process itself lives."""
     until = time.monotonic() + seconds
     asked = [
         ("GET", "/v2/faults/away/manifests/latest"),
@@ -141,7 +141,7 @@ def assert_away(registry: RunningServer, seconds: float) -> None:
 
 
 def assert_whole(registry: RunningServer, pushers: list[Pusher]) -> None:
-    """Nothing lost, nothing twice, no hole; read models as the log says."""
+    """Check that nothing was lost or done twice, that the log has no hole, and that read models agree with it."""
     assert_each_once(registry.database_url, pushers)
     assert verify.verify(registry.database_url) == []
     with log_of(registry.database_url) as store:
@@ -150,7 +150,7 @@ def assert_whole(registry: RunningServer, pushers: list[Pusher]) -> None:
 
 
 def goes_on(pushers: list[Pusher]) -> None:
-    """Each client is told of a new push."""
+    """Wait until each client has one more acknowledged push."""
     before = done(pushers)
     eventually(
         lambda: all(now > then for now, then in zip(done(pushers), before, strict=True)),
@@ -203,7 +203,7 @@ def test_connections_that_are_cut_at_random_lose_nothing(
         goes_on(pushers)
     print(f"{cut} connections cut in {seconds:g} s, {told(pushers)}")
     assert cut > 0
-    # A question that is asked again on another connection may take its whole time limit and then succeed: reads, then
-    # an append.
+    # A question that is asked again on another connection may take its whole time limit and then succeed. A request
+    # has at most two such questions: a read and an append.
     assert max(each.longest_s for each in pushers) < 2 * LIMIT_S + MARGIN_S + SLACK_S
     assert_whole(registry, pushers)

@@ -32,7 +32,7 @@ Plan = Iterator[tuple[str, ...]]
 
 @contextmanager
 def pushing(site: Site, ledger: Ledger, pause_s: float) -> Iterator[None]:
-    """All clients push meanwhile; whoever was told to stop finishes first."""
+    """Let all clients push during the block; at its end each finishes its push."""
     stop = threading.Event()
     pushers = [Pusher(f"c{number}", SEED, site.host, ledger, stop, pause_s) for number in range(CLIENTS)]
     threads = [threading.Thread(target=each.run) for each in pushers]
@@ -47,12 +47,12 @@ def pushing(site: Site, ledger: Ledger, pause_s: float) -> Iterator[None]:
 
 
 def each_once(victims: Sequence[str], chance: random.Random) -> Plan:
-    """Every kind of victim, in random order."""
+    """The victims of one round: every kind of process once, in random order."""
     yield from ((each,) for each in chance.sample(victims, len(victims)))
 
 
 def again_and_again(victims: Sequence[str], chance: random.Random) -> Plan:
-    """Rounds of them; now and then a second one is killed while the first is being replaced."""
+    """The victims of round after round; now and then a second one is killed while the first is being replaced."""
     while True:
         for (each,) in each_once(victims, chance):
             yield (each, chance.choice(victims)) if chance.random() < TWO_AT_ONCE else (each,)
@@ -68,7 +68,7 @@ def kill(site: Site, plan: Plan, kills: int, chance: random.Random, pause_s: flo
         eventually(partial(site.kill, first, chance), what=f"kill of {first}")
         for each in second:
             time.sleep(chance.uniform(0, 1))
-            site.kill(each, chance)  # unless there is none
+            site.kill(each, chance)  # does nothing if there is no such process at this moment
         found.append(site.recover())
         print(found[-1], flush=True)
     return found
@@ -80,7 +80,7 @@ def kills_of(found: list[Recovery]) -> int:
 
 
 def report(ledger: Ledger, found: list[Recovery]) -> None:
-    """The figures."""
+    """Print the kills, how long recoveries took, and what clients were acknowledged."""
     by_name: dict[str, list[Recovery]] = defaultdict(list)
     for each in found:
         by_name[each.name].append(each)
@@ -101,7 +101,7 @@ def report(ledger: Ledger, found: list[Recovery]) -> None:
 
 
 def assert_survives(site: Site, ledger: Ledger, plan: Plan, kills: int, pause_s: float, chance: random.Random) -> None:
-    """Push and kill; then look at all there is."""
+    """Push and kill, then check everything that was acknowledged and all that is left."""
     with pushing(site, ledger, PUSH_PAUSE_S):
         found = kill(site, plan, kills, chance, pause_s)
     report(ledger, found)
@@ -119,7 +119,7 @@ def assert_survives(site: Site, ledger: Ledger, plan: Plan, kills: int, pause_s:
     [(each_once, len(VICTIMS), 0.3), pytest.param(again_and_again, 200, 0.6, marks=pytest.mark.slow)],
 )
 def test_nothing_acknowledged_is_lost(plan: Callable[..., Plan], kills: int, pause_s: float) -> None:
-    """Read models fed by the store."""
+    """The read models are fed by the store."""
     print(f"seed {SEED}, {kills} kills")
     chance, ledger = random.Random(SEED), Ledger()
     with site_of(ledger) as site:
@@ -129,7 +129,7 @@ def test_nothing_acknowledged_is_lost(plan: Callable[..., Plan], kills: int, pau
 @pytest.mark.slow
 @pytest.mark.xdist_group("kafka")
 def test_nothing_acknowledged_is_lost_with_kafka(broker: Broker, topic_prefix: str) -> None:
-    """Read models fed by Kafka; the relay is killed as well."""
+    """The read models are fed by Kafka, and the relay is killed too."""
     print(f"seed {SEED}, {KILLS_WITH_KAFKA} kills")
     chance, ledger = random.Random(SEED), Ledger()
     with site_of(ledger, "--kafka", broker.bootstrap, "--kafka-topic-prefix", topic_prefix) as site:

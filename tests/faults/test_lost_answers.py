@@ -1,4 +1,4 @@
-"""A client that lost the answer to what it sent, and sends it again: it is done once, and the client can go on."""
+"""A client that lost an answer sends its request again: it is done once, and the client can go on."""
 
 import http.client
 import secrets
@@ -21,7 +21,7 @@ LAYER = b"layer"
 def ask_twice(
     server: RunningServer, stream: str, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
 ) -> Answer:
-    """Send a request, close the connection unread once its event is there, send it again; the second answer."""
+    """Send a request, close the connection unread once its event is there, send it again; gives the second answer."""
     with log_of(server.database_url) as store:
         before = len(events_of_stream(store, stream))
         with closing(http.client.HTTPConnection(server.host, timeout=60)) as lost:
@@ -37,7 +37,7 @@ def types_of(server: RunningServer, stream: str) -> list[str]:
 
 
 def test_a_manifest_put_again_is_another_push_of_the_same(server: RunningServer) -> None:
-    """The tag moves from there to there; whoever reads it sees one and the same."""
+    """The second push moves the tag to the digest that it names already, so readers see no difference."""
     repository = f"faults/lost{secrets.token_hex(4)}"
     put_whole_blob(Connection(server.host), repository, LAYER)
     body = image(LAYER)
@@ -60,7 +60,7 @@ def test_a_blob_sent_again_is_linked_once(server: RunningServer) -> None:
 
 
 def test_a_session_sent_again_chunk_by_chunk_is_committed_once(server: RunningServer) -> None:
-    """A chunk that is there already is refused with where the session stands; the closing PUT is answered again."""
+    """A chunk that is there already is refused with the end of the session; the closing PUT is answered again."""
     repository, api = f"faults/lost{secrets.token_hex(4)}", Connection(server.host)
     location = api.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
     upload = upload_stream(upload_of(location))

@@ -1,7 +1,8 @@
-"""Power is lost after any step of any push: never an event without its bytes, and every client can go on.
+"""Power is lost after any step of any push: no event is ever without its bytes, and every client can go on.
 
 The steps are those of the disk and of the store: create, write, flush, rename, flush the folder, append (with
-the manifest's content), answer. The database keeps what it committed; the disk keeps what it must, or more, or mangled.
+the manifest's content), answer. The database keeps what it committed. The disk keeps what was flushed; of the rest it
+may keep all, nothing, or mangled bytes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ SEED = 20261125
 
 
 class Machine:
-    """A registry whose power is cut again and again; the database is somewhere else and keeps everything."""
+    """A registry whose power is cut again and again; its database runs on another machine and keeps everything."""
 
     def __init__(self, registry: Registry, disk: Disk, patch: pytest.MonkeyPatch) -> None:
         self.disk = disk
@@ -56,13 +57,13 @@ class Machine:
         self.steps_seen: set[str] = set()
         self._position = 0
         patch.setattr(Store, "append", self._step_of_the_store(Store.append, "append"))
-        # A PUT whose bytes are gone waits so long for another one that may be committing them.
+        # A PUT whose staged bytes are gone waits for another one that may be committing them; here only for a moment.
         patch.setattr(uploads, "_COMMIT_WAIT_S", 0.05)
 
     def lose_power(self, way: Way, steps: Sequence[int], survival: Survival) -> bool:
-        """One push, stopped after so many steps each time that it is tried; then it succeeds.
+        """Make one push, and lose power in each of its tries after so many steps; the last try succeeds.
 
-        Answers whether the last stop came before its end.
+        Answers True if the last loss of power came before the end of the push.
         """
         number = len(self.pushes)
         push = Push(f"u/n{number}", Random(number).randbytes(100))
@@ -96,7 +97,7 @@ class Machine:
         return False
 
     def _read_claims(self) -> None:
-        """The claims of the new events must be true: files of blobs and content of manifests are there."""
+        """Check the claims of the new events: the files of blobs and the content of manifests are there."""
         store = self._registry.rooms.store
         for each in store.read_log(self._position, 10_000):
             self._position = each.position
@@ -110,7 +111,7 @@ class Machine:
                     assert sha256(content.body) == manifest.digest
 
     def require_blobs(self, files: Mapping[Path, bytes], survival: str) -> None:
-        """Every blob that an event has claimed is there, whole."""
+        """Check that every blob that an event has claimed is whole in these files."""
         for path, digest in self._claimed.items():
             found = files.get(path)
             assert found is not None, f"an event without its bytes: {digest} ({survival} survived)"
@@ -121,7 +122,7 @@ class Machine:
         return data / "blobs" / digest.algorithm / digest.hex[:2] / f"{digest.hex}.{generation}"
 
     def _open(self, push: Push) -> dict[str, Upload]:
-        """The open sessions by location: those of which the client was told, also if the log has nothing of one."""
+        """The open sessions of which the client was told, by location; the log may have no event of a session."""
         recorded = {each.id: each for each in open_sessions(self._registry)}
         told = {upload_of(each): each for each in push.sessions}
         assert recorded.keys() <= told.keys()
@@ -132,7 +133,7 @@ class Machine:
         return {told[UploadId(each)]: upload for each, upload in (recorded | new).items()}
 
     def _go_on(self, push: Push, location: str, upload: Upload) -> None:
-        """An open session goes on where the log says, or is gone for everybody, because its bytes are a blob."""
+        """Check that an open session goes on where the log says, or is gone for everybody because it became a blob."""
         digest = sha256(push.layer)
         registry = self._registry
         status = registry.get(location)
@@ -150,13 +151,13 @@ class Machine:
         push.keep_blob(registry.put(f"{location}?digest={digest}", data=rest[7:]), push.layer)
 
     def require_kept(self, pushes: list[Push]) -> None:
-        """All that was acknowledged pulls back."""
+        """Check that everything acknowledged can be pulled."""
         for path, data in [each for push in pushes for each in push.kept.items()]:
             answer = self._registry.get(path)
             assert (answer.status_code, answer.data) == (200, data), path
 
     def finish(self) -> None:
-        """In the end: everything stands, and upkeep finds nothing that it cannot clear away."""
+        """Check in the end that everything acknowledged is there, and that upkeep clears all leftovers away."""
         self.disk.check()
         self._read_claims()
         self.require_blobs(self.disk.left(FLUSHED), FLUSHED.name)
@@ -184,7 +185,7 @@ def open_sessions(registry: Registry) -> list[Upload]:
 
 
 def restarted(registry: Registry) -> Registry:
-    """A new process over the same disk; of the old one's memory only connections to the database stay."""
+    """A new process over the same disk, which has of the old one's memory only the connections to the database."""
     rooms = registry.rooms
     blobs = DiskBlobStore(rooms.settings.data)
     keys = SealKeys(rooms.store.seal_keys)
@@ -202,7 +203,7 @@ def machine(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def every_step(machine: Machine, way: Way) -> None:
-    """Power lost after each step of one way."""
+    """Lose power after each step of one way to push."""
     for steps in count(1):
         assert steps < STEPS_MAX
         if not machine.lose_power(way, [steps], SURVIVALS[steps % len(SURVIVALS)]):
@@ -224,7 +225,7 @@ def test_power_lost_after_any_step_loses_nothing(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_power_lost_at_random_again_and_again(machine: Machine) -> None:
-    """Up to three times in one push, and what was not flushed survives or not, each piece by itself."""
+    """Power is lost up to three times in one push; of what was not flushed, each piece survives or not by itself."""
     print(f"seed: {SEED}")
     random = Random(SEED)
     for _ in range(SCHEDULES):
@@ -247,7 +248,7 @@ def unflushed_folder_of_uploads(patch: pytest.MonkeyPatch) -> None:
 
 
 def append_before_the_bytes(patch: pytest.MonkeyPatch) -> None:
-    """The event first, then the blob."""
+    """Let the product append the event before it makes the blob."""
     commits_late: list[Callable[[], None]] = []
     commit, append = staging.DiskUpload.commit, Store.append
 

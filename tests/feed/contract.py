@@ -1,4 +1,4 @@
-"""The promises of a feed, as tests that every feed passes: subclass, and say how projectors are fed.
+"""The promises of a feed, as tests that every feed must pass; a subclass says how projectors are fed.
 
 A feed brings the events of the log to the builds of the read models (rule: feeds keep one contract).
 """
@@ -32,19 +32,18 @@ from tests.waiting import eventually
 BAD = "u/bad"
 Projectors = Callable[[int], AbstractContextManager[None]]
 
-_POSITIONS = "SELECT min(c.position) FROM readmodel.checkpoint AS c WHERE c.build = %s"
 _CUT_OFF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tagtrail-projector'"
 
 
 class Folded:
-    """The positions that this process has folded, by build and key, in the order in which they were."""
+    """The positions that this process has folded, by build and key, in the order in which it did."""
 
     def __init__(self) -> None:
         self.positions: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def add(self, build: Build, events: Sequence[Recorded]) -> None:
-        """Note the events of a transaction. The checkpoint is locked, so nobody else notes any of the same build."""
+        """Note the events of a transaction. It locks the checkpoint, so no other thread notes events of this build."""
         with self._lock:
             for each in events:
                 if each.type in build.model.types:
@@ -53,7 +52,7 @@ class Folded:
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch) -> Folded:
-    """Everything that the feeds fold from now on."""
+    """Note everything that the feeds fold during the test."""
     made, whole = Folded(), checkpoints.apply
 
     def applied(connection: sa.Connection, build: Build, events: Sequence[Recorded], *rest: Any, **more: Any) -> None:
@@ -65,26 +64,30 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> Folded:
     return made
 
 
-class FeedContract:
-    """Subclasses give the fixture `projectors`: a call with a number runs so many of them until the block ends."""
+def push_and_fold(registry: Registry, database: Database, seed: int, times: int = 5) -> None:
+    """Push at random while projectors run, and wait until every live build has folded all of it."""
+    random_pushes(registry, seed, times)
+    wait_folded(database.app_url)
 
-    def test_what_was_appended_before_and_what_is_appended_now_is_folded(
+
+class FeedContract:
+    """A subclass gives the fixture `projectors`: a call with a number runs so many of them until the block ends."""
+
+    def test_events_from_before_the_start_and_new_ones_are_folded(
         self, registry: Registry, database: Database, projectors: Projectors
     ) -> None:
         random_pushes(registry, 1, 10)
         with projectors(1):
             wait_folded(database.app_url)
-            random_pushes(registry, 2, 10)
-            wait_folded(database.app_url)
-            assert_right(database.app_url)
+            push_and_fold(registry, database, 2, 10)
+        assert_right(database.app_url)
 
     def test_each_event_is_folded_once_and_those_of_a_key_in_order(
         self, registry: Registry, database: Database, projectors: Projectors, folded: Folded
     ) -> None:
-        """By any number of projectors."""
+        """Two projectors share the work."""
         with projectors(2):
-            random_pushes(registry, 3, 20)
-            wait_folded(database.app_url)
+            push_and_fold(registry, database, 3, 20)
         log = registry.rooms.store.read_log(0, 100_000)
         for model in MODELS:
             build = live_build(database.app_url, model)
@@ -98,8 +101,7 @@ class FeedContract:
         self, registry: Registry, database: Database, projectors: Projectors, folded: Folded
     ) -> None:
         with projectors(1):
-            random_pushes(registry, 4, 8)
-            wait_folded(database.app_url)
+            push_and_fold(registry, database, 4, 8)
         random_pushes(registry, 5, 8)
         with projectors(1):
             wait_folded(database.app_url)
@@ -110,18 +112,16 @@ class FeedContract:
         self, registry: Registry, database: Database, projectors: Projectors
     ) -> None:
         with projectors(1):
-            random_pushes(registry, 6, 5)
-            wait_folded(database.app_url)
+            push_and_fold(registry, database, 6)
             with psycopg.connect(database.admin_url, autocommit=True) as connection:
                 assert connection.execute(_CUT_OFF).fetchall()
-            random_pushes(registry, 7, 5)
-            wait_folded(database.app_url)
+            push_and_fold(registry, database, 7)
         assert_right(database.app_url)
 
     def test_a_key_that_a_fold_cannot_take_is_parked_and_all_others_go_on(
         self, registry: Registry, database: Database, projectors: Projectors
     ) -> None:
-        """In the one model whose fold it is; the rest of the feed does not wait."""
+        """It is parked in the one model whose fold fails; the rest of the feed does not wait."""
         with broken_fold("raises"), projectors(1):
             registry.push(BAD, "boom", b"1")
             registry.push("u/good", "v1", b"1")
@@ -137,7 +137,7 @@ class FeedContract:
     def test_a_build_that_was_replaced_and_the_one_in_its_place_are_both_fed(
         self, registry: Registry, database: Database, projectors: Projectors
     ) -> None:
-        """So that going back takes a moment."""
+        """The replaced build stays level, so that going back to it takes only a moment."""
         random_pushes(registry, 8, 5)
         with projectors(1):
             wait_folded(database.app_url)
@@ -155,10 +155,9 @@ class FeedContract:
     def test_read_models_that_know_more_than_the_log_start_from_nothing(
         self, registry: Registry, database: Database, projectors: Projectors
     ) -> None:
-        """Only the log was restored: what the read models hold is of another history (rule: epochs)."""
+        """Only the log was restored, so the read models hold rows of another history (rule: epochs)."""
         with projectors(1):
-            random_pushes(registry, 9, 10)
-            wait_folded(database.app_url)
+            push_and_fold(registry, database, 9, 10)
         with psycopg.connect(database.admin_url, autocommit=True) as connection:
             connection.execute("ALTER TABLE log.es_event DISABLE TRIGGER USER")
             connection.execute("DELETE FROM log.es_event WHERE position > 10")

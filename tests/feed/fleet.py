@@ -1,4 +1,4 @@
-"""A registry of many processes, each started by its own command: APIs, relays, projectors over one database."""
+"""Runs a registry of many processes over one database, each by its own command: APIs, relays, projectors."""
 
 import itertools
 import os
@@ -80,15 +80,15 @@ class Fleet:
         process.wait()
 
     def restart(self, name: str) -> None:
-        """Start one again that was killed."""
+        """Start a process again that was killed."""
         self.start(name, self.commands[name])
 
     def log(self) -> str:
-        """The logs of all of them."""
+        """The logs of all processes."""
         return (self.folder / "log").read_text()
 
     def close(self) -> None:
-        """End all of them."""
+        """End all processes."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -102,7 +102,7 @@ class Fleet:
 
 @contextmanager
 def running_fleet(database: Database, kafka: KafkaSettings) -> Iterator[Fleet]:
-    """A fleet, ended whatever happens."""
+    """Give a fleet during the block; its processes are ended whatever happens."""
     fleet = Fleet(database, kafka)
     try:
         yield fleet

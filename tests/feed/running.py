@@ -1,4 +1,4 @@
-"""Relay and projectors inside the test's process, over a registry that is there too."""
+"""Runs relays and projectors in the test's process, beside the registry that runs there too."""
 
 import threading
 import time
@@ -51,7 +51,7 @@ def thread(target: Any, *arguments: Any, **options: Any) -> Iterator[Stop]:
 
 
 def relaying(database_url: str, settings: KafkaSettings) -> Any:
-    """A relay."""
+    """Run a relay during the block."""
 
     def run(stop: Stop) -> None:
         relay.run(database_url, settings, stop)
@@ -60,7 +60,7 @@ def relaying(database_url: str, settings: KafkaSettings) -> Any:
 
 
 def projecting(database_url: str, settings: KafkaSettings | None = None, models: Sequence[Model] = MODELS) -> Any:
-    """A projector that Kafka feeds, or the log without it."""
+    """Run a projector during the block; Kafka feeds it if there are settings, otherwise the log."""
 
     def run(stop: Stop) -> None:
         project(database_url, stop, models=models, kafka=settings)
@@ -70,7 +70,7 @@ def projecting(database_url: str, settings: KafkaSettings | None = None, models:
 
 @contextmanager
 def fed(database_url: str, settings: KafkaSettings, *, relays: int = 1, projectors: int = 1) -> Iterator[None]:
-    """Relays and projectors, all of them at once."""
+    """Run so many relays and projectors at once during the block."""
     with ExitStack() as stack:
         for _ in range(relays):
             stack.enter_context(relaying(database_url, settings))
@@ -89,13 +89,13 @@ def published(database_url: str, position: int) -> None:
 
 
 def assert_right(database_url: str) -> None:
-    """Every read model equals a fold from nothing."""
+    """Check that every read model equals a fold from nothing."""
     differing = [(each.name, each.samples) for each in verify(database_url) if not each.equal]
     assert differing == []
 
 
 def fresh_sequence(database_url: str, settings: KafkaSettings, timeout_s: float = 30.0) -> list[Recorded]:
-    """The events that a consumer from the beginning gets of every partition, holes filled from the store, in order."""
+    """The events that a new consumer gets of all partitions, in order of the log; the store fills holes."""
     store = Store(database_url, pool_size=2)
     head, epoch = store.head(), store.log_info().epoch
     reader = FeedReader(settings).start()
@@ -126,7 +126,7 @@ def fresh_sequence(database_url: str, settings: KafkaSettings, timeout_s: float 
 
 
 def assert_feed_right(database_url: str, settings: KafkaSettings) -> None:
-    """A fresh consumer sees the log, all of it but the upload chatter."""
+    """Check that a new consumer gets the whole log, except for events of upload sessions."""
     with closing(Store(database_url, pool_size=1)) as store:
         log = store.read_log(0, 1_000_000)
     expected = [each.position for each in log if not each.stream.startswith(UPLOAD_PREFIX)]

@@ -1,4 +1,4 @@
-"""Waiting for the log: what rings, what does not, and that nothing is missed between a look and the sleep."""
+"""A wait for the log ends with an append, and an append between the last look and the sleep is not missed."""
 
 import os
 import resource
@@ -42,16 +42,16 @@ def writer(database: Database) -> Iterator[psycopg.Connection]:
 
 
 def waiting(made: Bell, stop: Stop, timeout_s: float = FOR_EVER_S) -> threading.Thread:
-    """A thread that waits with it."""
+    """Start a thread that waits with this bell; answers the thread."""
     thread = threading.Thread(target=made.wait, args=(stop, timeout_s))
     thread.start()
     return thread
 
 
 def test_an_append_rings_the_bell(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
-    """Also one that comes between the last look and the sleep."""
+    """An append between the last look and the sleep rings too."""
     made, stop = Bell(listener), Stop()
-    made.wait(stop, FOR_EVER_S)  # it begins to listen, so that the caller looks once more
+    made.wait(stop, FOR_EVER_S)  # the first call only begins to listen, so that the caller looks once more
     append_batch(writer, [command(event("a"))])
     made.wait(stop, FOR_EVER_S)
     thread = waiting(made, stop)
@@ -60,8 +60,8 @@ def test_an_append_rings_the_bell(listener: psycopg.Connection, writer: psycopg.
     assert not thread.is_alive()
 
 
-def test_what_appends_nothing_rings_no_bell(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
-    """A command that is repeated; and who has something to do does not listen."""
+def test_a_command_that_appends_nothing_rings_no_bell(listener: psycopg.Connection, writer: psycopg.Connection) -> None:
+    """A repeated command appends nothing. A process that has something to do does not listen."""
     given = command(event("a"))
     append_batch(writer, [given])
     made, stop = Bell(listener), Stop()
@@ -105,7 +105,7 @@ def test_another_thread_ends_the_wait_that_is_under_way_or_the_next_one(listener
 
 
 def test_a_stop_ends_the_wait(listener: psycopg.Connection) -> None:
-    """Though nothing rings, and also if it comes before the wait."""
+    """It ends although nothing rings, and also if the stop comes before the wait."""
     made, stop = Bell(listener), Stop()
     made.wait(stop)
     thread = waiting(made, stop)
@@ -131,7 +131,7 @@ def test_a_lost_connection_ends_the_wait(listener: psycopg.Connection, database:
 def test_an_idle_projector_sleeps_and_is_woken(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks nothing for as long as nothing happens, and has folded the next push long before its slow look."""
+    """It asks nothing while nothing happens, and folds the next push long before it would look by itself."""
     monkeypatch.setattr(runner, "QUIET_S", 0.1)
     monkeypatch.setattr(Bell.wait, "__defaults__", (FOR_EVER_S,))
     looks: list[float] = []

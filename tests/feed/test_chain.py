@@ -1,4 +1,4 @@
-"""From whatever Kafka gives, the sequence of the log."""
+"""A consumer gets the sequence of the log, whatever Kafka loses, repeats or swaps."""
 
 import random
 import uuid
@@ -40,13 +40,13 @@ class Log:
         self.positions = positions
 
     def read(self, after: int, upto: int) -> tuple[list[Recorded], int]:
-        """Events of (after, upto], and how far they reach."""
+        """The first events of the positions (after, upto], and the position that they reach."""
         found = [recorded(each) for each in self.positions if after < each <= upto][:BATCH]
         return found, found[-1].position if len(found) == BATCH else upto
 
 
 def consume(log: Log, records: list[FeedRecord], last: int = 0) -> tuple[list[int], int, list[Run]]:
-    """Give the same records until they are all taken; positions seen, where that ends, and the runs."""
+    """Give the same records until all are taken; answers the positions seen, the last position, and the runs."""
     seen: list[int] = []
     runs = []
     while True:
@@ -92,7 +92,7 @@ def test_drops_duplicates_and_swaps_never_change_the_sequence(positions: list[in
 
 @given(POSITIONS)
 def test_a_feed_without_faults_is_never_repaired(positions: list[int]) -> None:
-    """Neither holes nor duplicates, nothing from the store."""
+    """There are no holes and no duplicates, and nothing is read from the store."""
     seen, _, runs = consume(Log(positions), records_of(positions))
     assert seen == positions
     assert [(run.holes, run.repaired, run.duplicates, run.discarded) for run in runs] == [(0, 0, 0, 0)]
@@ -100,7 +100,7 @@ def test_a_feed_without_faults_is_never_repaired(positions: list[int]) -> None:
 
 
 def test_a_hole_larger_than_a_batch_is_filled_in_several_runs() -> None:
-    """Each of them bounded, none of them skipping."""
+    """Each run is bounded, and none leaves an event out."""
     positions = list(range(1, 30))
     seen, last, runs = consume(Log(positions), records_of(positions)[-1:])
     assert seen == positions
@@ -111,7 +111,7 @@ def test_a_hole_larger_than_a_batch_is_filled_in_several_runs() -> None:
 
 
 def test_a_watermark_moves_a_partition_that_has_nothing_new() -> None:
-    """And only as far as its `prev` allows."""
+    """A hole before it is filled from the store first, and a watermark beyond the head of the log is left out."""
     log = Log([4, 8])
     assert consume(log, [FeedRecord(0, 9, 20, 8, EPOCH, None)], last=8)[1] == 8
     log = Log([4, 8, 30])

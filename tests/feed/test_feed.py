@@ -1,4 +1,4 @@
-"""The feed over a real Kafka: what the relay writes, who may write it, and what consumers make of it."""
+"""The feed over a real Kafka: the relay's records and topics, two relays at once, and what consumers get."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def messages(settings: KafkaSettings, topic: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class Published:
-    """An event as a topic has it: where it stands there, and which position the record names as the one before."""
+    """An event in a topic: its place there, and the position that its record names as the one before (`prev`)."""
 
     partition: int
     offset: int
@@ -77,12 +77,12 @@ def events_of(settings: KafkaSettings, kind: str) -> list[Published]:
 
 
 def is_chatter(event: Recorded) -> bool:
-    """True for what has a topic of its own: events of upload sessions."""
+    """True for events of upload sessions, which have a topic of their own."""
     return event.stream.startswith(UPLOAD_PREFIX)
 
 
 def push(registry: Registry, count: int = 4) -> int:
-    """Some pushes to several repositories; answers the head of the log."""
+    """Push to several repositories; answers the head of the log."""
     for number in range(count):
         registry.push(f"u/app{number % 3}", f"t{number}", bytes([number]))
         started = registry.post(f"/v2/u/app{number % 3}/blobs/uploads/")
@@ -94,7 +94,7 @@ def push(registry: Registry, count: int = 4) -> int:
 def test_the_whole_log_is_published_exactly_as_it_stands(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
-    """Every event once, in its partition, with the bytes of its data; `prev` chains each topic's partitions."""
+    """Every event is there once, in its partition, with the bytes of its data; `prev` chains the events of each."""
     head = push(registry)
     with relaying(database.app_url, kafka):
         published(database.app_url, head)
@@ -116,7 +116,7 @@ def test_the_whole_log_is_published_exactly_as_it_stands(
 def test_records_are_cloud_events_whose_data_fit_their_schemas(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
-    """CloudEvents 1.0, binary mode: required attributes as headers, the data as the value."""
+    """In the binary mode of CloudEvents 1.0 the required attributes are headers, and the data is the value."""
     head = push(registry)
     with relaying(database.app_url, kafka):
         published(database.app_url, head)
@@ -161,7 +161,7 @@ _PRODUCT = [name for name, cls in event_types().items() if cls.__module__.starts
 def test_two_relays_at_once_leave_nothing_out_and_consumers_see_each_event_once(
     registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both believe that they have the lease: what both write, consumers take once."""
+    """Both believe that they have the lease; a consumer takes an event that both wrote only once."""
     monkeypatch.setattr(relay, "Membership", lambda *_, **__: _Careless())
     stop = Stop()
     workers = [threading.Thread(target=relay.run, args=(database.app_url, kafka, stop)) for _ in range(2)]
@@ -198,7 +198,7 @@ class _Careless:
 def test_a_topic_with_another_number_of_partitions_is_refused(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
-    """Its name and what to do stand in the status; nothing is published."""
+    """The status names the topic and says what to do; nothing is published."""
     with closing(make_admin(kafka)) as client:
         client.create_topics([NewTopic(kafka.topic(EVENTS), 3, 1)])
     push(registry, 1)
@@ -212,7 +212,7 @@ def test_a_topic_with_another_number_of_partitions_is_refused(
 def test_topics_are_deleted_after_days_and_upload_chatter_sooner(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
-    """Retention by time, never compaction: that would break the chain."""
+    """Topics are cut by time and never compacted, which would break the chain."""
     from kafka.admin import ConfigResource, ConfigResourceType
 
     with relaying(database.app_url, kafka):
@@ -229,7 +229,7 @@ def test_topics_are_deleted_after_days_and_upload_chatter_sooner(
 
 
 def setting(described: Any, name: str) -> Any:
-    """One setting of a topic's description, wherever the client library puts it."""
+    """The value of a setting in a topic's description, as the client library gives it."""
     if isinstance(described, dict):
         if name in described:
             value = described[name]
@@ -269,7 +269,7 @@ def test_the_example_consumer_of_the_docs_sees_every_move(
 def test_logins_and_certificates_are_passed_through(
     registry: Registry, database: Database, broker: Broker, topic_prefix: str, how: str
 ) -> None:
-    """The feed by way of a listener that asks for a password, and of one that shows a certificate."""
+    """The feed works by a listener that asks for a password, and by one that shows a certificate."""
     settings = broker.settings(topic_prefix, how)
     head = push(registry)
     with fed(database.app_url, settings):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 TIMEOUT_S = 60.0
-# A process of its own: in this one, threads of other tests come and go, and open files.
+# It runs in a process of its own: in that of the tests, threads and open files of other tests come and go.
 LEFT_BEHIND = """
 import os, sys, threading
 from kafka.errors import KafkaError
@@ -38,7 +38,7 @@ def silent() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("make", ["make_admin", "make_consumer", "make_producer"])
-def test_who_is_not_answered_leaves_no_thread_and_no_file_open(silent: str, make: str) -> None:
+def test_a_client_that_is_not_answered_leaves_no_thread_and_no_file_open(silent: str, make: str) -> None:
     """A relay tries again and again for as long as Kafka is away, which may be days."""
     command = [sys.executable, "-c", LEFT_BEHIND, make, silent]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)

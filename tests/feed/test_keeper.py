@@ -1,4 +1,4 @@
-"""The keeper: one works, a task that fails keeps none waiting, and where each stands can be seen."""
+"""One keeper works at a time, a task that fails keeps no other waiting, and the state of each task can be seen."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ class Work:
     done: int = 0
 
     def step(self) -> Step:
-        """The next answer."""
+        """Count this step and give its answer."""
         answer = self.steps[min(self.done, len(self.steps) - 1)]
         self.done += 1
         if isinstance(answer, Exception):
@@ -34,18 +34,18 @@ class Work:
         return answer
 
     def wait_for_more(self) -> None:
-        """Until another step was taken."""
+        """Wait until another step was taken."""
         done = self.done
         eventually(lambda: self.done > done)
 
     def task(self, name: str, period_s: float = 0.05, backlog: Callable[[], int] = lambda: 0) -> Task:
-        """As the keeper takes it."""
+        """The work as a task of the keeper."""
         return Task(name, period_s, self.step, backlog)
 
 
 @contextmanager
 def running(url: str, *tasks: Task, clock: Clock = utc_now) -> Iterator[None]:
-    """A keeper in a thread of its own."""
+    """Run a keeper with these tasks in a thread during the block."""
     stop = threading.Event()
     thread = threading.Thread(target=Keeper(url, tasks, clock).run, args=(stop,))
     thread.start()
@@ -58,14 +58,14 @@ def running(url: str, *tasks: Task, clock: Clock = utc_now) -> Iterator[None]:
 
 
 def standings(url: str) -> dict[str, tuple[int, int, bool, str | None]]:
-    """By task: removed, backlog, whether it ever went well, its problem."""
+    """The noted state of each task: things removed, backlog, True if it ever went well, its problem."""
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT name, removed, backlog, succeeded_at IS NOT NULL, problem FROM feed.task")
         return {row[0]: row[1:] for row in rows}
 
 
 def test_a_task_that_fails_keeps_none_waiting(database: Database) -> None:
-    """The others run at their pace; the one that fails is noted with its problem, and what waits for it."""
+    """The others run at their pace. The one that fails is noted with its problem and its backlog."""
     bad, good = Work([RuntimeError("broken")]), Work([Step(2), Step(0)])
     with running(database.app_url, bad.task("bad", backlog=lambda: 7), good.task("good")):
         eventually(lambda: bad.done > 3 and good.done > 3 and len(standings(database.app_url)) == 2)
@@ -84,14 +84,14 @@ def test_a_round_that_begins_while_the_keeper_stops_is_noted_as_it_went(database
 
 
 def test_a_task_goes_well_again(database: Database) -> None:
-    """Its problem is gone then."""
+    """After a failure and a success no problem is noted."""
     work = Work([RuntimeError("broken"), Step(1), Step(0)])
     with running(database.app_url, work.task("once")):
         eventually(lambda: work.done > 3)
     assert standings(database.app_url) == {"once": (1, 0, True, None)}
 
 
-def test_what_waits_is_noted_as_it_was_where_it_cannot_be_asked(database: Database) -> None:
+def test_a_backlog_that_cannot_be_asked_stays_noted_as_it_was(database: Database) -> None:
     """The task itself counts as done."""
     backlogs = iter([5])
     work = Work()
@@ -101,7 +101,7 @@ def test_what_waits_is_noted_as_it_was_where_it_cannot_be_asked(database: Databa
 
 
 def test_a_long_task_gives_the_others_their_turn(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is broken off after a while, goes on at once, and the other is not late by more than that."""
+    """It is broken off after a while and goes on soon, so the others are late by no more than that while."""
     monkeypatch.setattr(keeper, "ROUND_S", 0.05)
     long, short = Work([Step(1, more=True)]), Work()
     with running(database.app_url, long.task("long", period_s=3600.0), short.task("short")):
@@ -109,7 +109,7 @@ def test_a_long_task_gives_the_others_their_turn(database: Database, monkeypatch
 
 
 def test_one_keeper_works_and_another_takes_over(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one stands by as long as the first one lives, and begins when that ends."""
+    """The second keeper waits as long as the first one lives, and begins when that ends."""
     monkeypatch.setattr(keeper, "STANDBY_S", 0.05)
     monkeypatch.setattr(keeper, "BEAT_S", 0.1)
     first, second = Work(), Work()
@@ -130,7 +130,7 @@ def test_one_keeper_works_and_another_takes_over(database: Database, monkeypatch
 def test_a_keeper_whose_clock_is_far_from_the_database_removes_nothing(
     database: Database, days: int, told: str
 ) -> None:
-    """By such a clock a thing of this moment may be a day old, or a time that it leaves is old to the next keeper."""
+    """By such a clock new things look a day old, or times that the keeper notes look old to the next keeper."""
     ahead, work = timedelta(days=days), Work([Step(1), Step(0)])
     with running(database.app_url, work.task("task"), clock=lambda: utc_now() + ahead):
         problem = eventually(lambda: standings(database.app_url).get("task", (0, 0, False, None))[3])
@@ -143,7 +143,7 @@ def test_a_keeper_whose_clock_is_far_from_the_database_removes_nothing(
 
 
 def test_a_keeper_outlives_a_database_that_is_away(database: Database) -> None:
-    """Its connections are cut again and again: it goes on, and notes where it stands afterwards."""
+    """Its connections are cut again and again; it goes on, and notes the state of its tasks afterwards."""
     work = Work()
     with running(database.app_url, work.task("task")), psycopg.connect(database.admin_url, autocommit=True) as admin:
         for _ in range(5):

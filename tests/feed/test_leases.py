@@ -1,4 +1,4 @@
-"""Leases are renewed in time, and who lacks one looks for it more often."""
+"""Leases are renewed in time, and a process that lacks one looks for it more often."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ class Clock:
 
 @pytest.fixture
 def connection(database: Database) -> Iterator[psycopg.Connection]:
-    """The connection of a heart."""
+    """The connection on which a process renews its leases."""
     with psycopg.connect(database.app_url, autocommit=True) as made:
         yield made
 
@@ -33,7 +33,7 @@ def connection(database: Database) -> Iterator[psycopg.Connection]:
 def test_leases_are_renewed_at_each_beat_and_outlast_one_that_fails(
     database: Database, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A beat that runs into the time limit of statements is followed by another one before the leases are over."""
+    """After a beat that runs into the time limit of statements there is another one before the leases run out."""
     clock, found = Clock(), list[object]()
     monkeypatch.setattr(members, "time", clock)
     process = Membership(
@@ -52,10 +52,10 @@ def test_leases_are_renewed_at_each_beat_and_outlast_one_that_fails(
     assert process.held == frozenset()
 
 
-def test_whoever_lacks_a_lease_says_so_and_tells_when_it_has_come(
+def test_a_process_that_lacks_a_lease_says_so_and_tells_when_it_has_it(
     database: Database, connection: psycopg.Connection
 ) -> None:
-    """Then its heart beats more often, so that the successor of a process that was killed need not wait for it."""
+    """A beat answers False while a lease is lacking. Then the next one comes sooner, to take over from a killed one."""
     member = Member("projector", features=HANDLED["projector"])
     first, second = (Membership(database.app_url, member, lambda alive, me, partitions: ["one/0"]) for _ in range(2))
     told: list[frozenset[str]] = []

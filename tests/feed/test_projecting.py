@@ -1,4 +1,4 @@
-"""Read models that Kafka feeds: level with the log by Kafka alone, and right whatever Kafka does."""
+"""Read models that Kafka feeds are level with the log by Kafka alone, and right whatever Kafka does."""
 
 import random
 import time
@@ -41,7 +41,7 @@ def count(counter: Any) -> float:
 
 
 def push(registry: Registry, times: int, start: int = 0) -> int:
-    """Pushes, moves and deletions over several repositories; answers the head of the log."""
+    """Push, move and delete in several repositories; answers the head of the log."""
     for number in range(start, start + times):
         name = f"u/app{number % 5}"
         digest = registry.push(name, f"t{number % 4}", bytes([number % 7]))
@@ -53,13 +53,13 @@ def push(registry: Registry, times: int, start: int = 0) -> int:
 
 
 def settled(database: Database, head: int) -> None:
-    """Wait until every read model has folded the log; then they must be right."""
+    """Wait until every read model has folded the log, and check that all are right."""
     wait_folded(database.app_url, head, DEADLINE_S)
     assert_right(database.app_url)
 
 
 def shared(database: Database, projectors: int) -> bool:
-    """True if so many projectors feed each read model, each as many partitions as the others, give or take one."""
+    """True if so many projectors feed each read model, and their shares of partitions differ by one at most."""
     shares = [Counter(part.owner for part in each.partitions) for each in admin.status(database.app_url).models]
     return all(
         None not in each and len(each) == projectors and max(each.values()) - min(each.values()) < 2 for each in shares
@@ -69,8 +69,8 @@ def shared(database: Database, projectors: int) -> bool:
 def test_without_faults_nothing_is_read_from_the_store(
     registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One relay, three projectors that share the partitions: every event by way of Kafka, once."""
-    # On a busy machine Kafka may need longer than it is otherwise given.
+    """One relay and three projectors share the partitions, and every event comes once and by way of Kafka."""
+    # On a busy machine Kafka may need longer than a projector usually waits before it reads the store.
     monkeypatch.setattr(kafka_feed, "STALLED_S", DEADLINE_S / 2)
     with fed(database.app_url, kafka, projectors=3):
         # Until relay, topics and shares are there, the store may feed; from then on Kafka alone does.
@@ -87,7 +87,7 @@ def test_without_faults_nothing_is_read_from_the_store(
 def test_topics_and_shares_have_as_many_partitions_as_the_log(
     database: Database, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitions: int
 ) -> None:
-    """Each of them is leased by one of the projectors and fed by Kafka."""
+    """Each partition is leased by one of the projectors and fed by Kafka."""
     monkeypatch.setattr(kafka_feed, "STALLED_S", DEADLINE_S / 2)
     set_partitions(database, partitions)
     with registry_over(database, tmp_path) as registry, fed(database.app_url, kafka, projectors=2):
@@ -105,7 +105,7 @@ def test_topics_and_shares_have_as_many_partitions_as_the_log(
 def test_a_projector_that_rests_is_woken_by_a_push(
     registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the database alone: it folds what Kafka brings then, long before any of its slow looks."""
+    """The database wakes it, and it folds what Kafka brings then, long before it would look by itself."""
     monkeypatch.setattr(kafka_feed, "STALLED_S", FOR_EVER_S)
     monkeypatch.setattr(kafka_feed, "CALM_S", 1.0)
     monkeypatch.setattr(consumer, "RESTING_S", FOR_EVER_S)
@@ -131,7 +131,7 @@ def test_a_projector_that_rests_is_woken_by_a_push(
 def test_drops_duplicates_and_swaps_on_the_way_change_nothing(
     registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Injected between relay and projector, at random."""
+    """The test injects them between relay and projector at random."""
     print("seed", SEED)
     chance = random.Random(SEED)
     whole = FeedReader.get
@@ -160,7 +160,7 @@ def test_drops_duplicates_and_swaps_on_the_way_change_nothing(
 def test_projectors_that_all_believe_to_own_everything_fold_each_event_once(
     registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Positions stand beside the rows; whoever comes second finds the work done."""
+    """Positions are stored beside the rows, so the projector that comes second finds the work done."""
     everything = frozenset(
         kafka_feed.lease_name(model, partition) for model in MODELS for partition in range(DEFAULT_PARTITIONS)
     )
@@ -187,7 +187,7 @@ def test_topics_that_are_deleted_come_back_and_nothing_is_missing(
 def test_a_topic_that_was_cut_is_read_on_where_it_begins_now(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
-    """Offsets that are gone: retention was shorter than the projector was away."""
+    """Its offsets are gone, as after a projector was away for longer than the topic's retention."""
     with relaying(database.app_url, kafka):
         with projecting(database.app_url, kafka):
             settled(database, push(registry, 6))
@@ -204,7 +204,7 @@ def test_a_topic_that_was_cut_is_read_on_where_it_begins_now(
 def test_a_broker_that_dies_and_comes_back_empty_costs_nothing_but_time(
     registry: Registry, database: Database, broker: Broker, topic_prefix: str
 ) -> None:
-    """Killed, back, killed, back with another cluster id and no topics."""
+    """It is killed and comes back, then is killed again and comes back with another cluster id and no topics."""
     settings = broker.settings(topic_prefix)
     with fed(database.app_url, settings):
         settled(database, push(registry, 6))

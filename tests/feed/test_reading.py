@@ -1,4 +1,4 @@
-"""The thread that reads Kafka: what it does while there is nothing to read, and when it is woken again and again."""
+"""The thread that reads Kafka sleeps while there is nothing to read, and checks its topic however often it is woken."""
 
 import threading
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Waits(threading.Event):
         self.count = 0
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait as ever."""
+        """Count this wait, then wait as usual."""
         self.count += 1
         return super().wait(timeout)
 
@@ -41,12 +41,12 @@ def test_a_reader_of_nothing_sleeps(reader: FeedReader) -> None:
     reader.start()
     reader.assign({})
     eventually(lambda: waits.count >= 2)
-    # The wait that comes after the change was told of is not ended by it.
+    # It has taken the change and waits for the next one.
     eventually(lambda: not reader._changed.is_set(), what="it never sleeps")
 
 
 class Hours:
-    """The time of a reader that is woken often: it rests for most of `IDENTITY_S`, and reads a little."""
+    """The clock, stop and client of a reader that is woken often: it rests most of `IDENTITY_S` and reads a little."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.now = 1000.0
@@ -78,7 +78,7 @@ class Hours:
 def test_a_reader_that_is_woken_again_and_again_asks_for_the_identity_of_its_topic(
     reader: FeedReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A topic that was made anew is noticed however the events come."""
+    """So it notices a topic that was made anew, however the events come."""
     hours, asked = Hours(reader._stop), list[float]()
 
     def identify() -> str:

@@ -1,6 +1,6 @@
-"""The feed under a storm of pushes: processes and the broker killed at random, models rebuilt meanwhile.
+"""The feed under a storm of pushes: processes and the broker are killed at random, models are rebuilt meanwhile.
 
-The long form: make test-long PART=feed.
+The long form is `make test-long PART=storm`.
 """
 
 import random
@@ -24,7 +24,7 @@ SETTLE_S = 60.0
 
 
 def assert_settled(database: Database, broker: Broker, prefix: str) -> None:
-    """Level with the log; read models and feed right."""
+    """Wait until the read models are level with the log, and check that they and the feed are right."""
     head = admin.status(database.app_url).head
     wait_folded(database.app_url, head, SETTLE_S)
     published(database.app_url, head)
@@ -36,7 +36,7 @@ def assert_settled(database: Database, broker: Broker, prefix: str) -> None:
 def test_killed_relays_projectors_and_brokers_cost_nothing(
     database: Database, broker: Broker, topic_prefix: str, kills: int
 ) -> None:
-    """By SIGKILL, at random moments; no request fails or is stale, nothing is lost, repeated or wrong."""
+    """SIGKILL ends them at random moments; no request fails or is stale, nothing is lost, repeated or wrong."""
     print(f"seed {SEED}, {kills} kills")
     chance = random.Random(SEED)
     with running_fleet(database, broker.settings(topic_prefix)) as fleet:
@@ -80,7 +80,7 @@ def assert_started(database: Database) -> None:
 def test_every_model_is_rebuilt_during_a_storm_on_two_apis(
     database: Database, broker: Broker, topic_prefix: str, rounds: int
 ) -> None:
-    """0 failed requests, 0 stale reads, checksums equal."""
+    """No request fails, no read is stale, and the read models verify."""
     with running_fleet(database, broker.settings(topic_prefix)) as fleet:
         hosts = [fleet.api(), fleet.api()]
         fleet.relay("relay")

@@ -1,4 +1,4 @@
-"""Manifests that say much of themselves: pages are complete and bounded, and so is what is folded at a time."""
+"""Manifests with long annotations: pages of referrers are complete and bounded, and so are the facts of one fold."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ NAME = "u/app"
 CONFIG = b"{}"
 SUBJECT = image(CONFIG)
 KINDS = ("application/vnd.test.a", "application/vnd.test.b")
-# Each a page of its own, some of which share one, one that says that it was left out, none.
+# Annotations that fill a page alone, some that share a page, the marker of omitted ones as a client's own, and none.
 LONG = [
     {"text": "ä" * 1_600_000},
     {"one": "x" * 700_000, "two": 'quoted "' * 50_000},
@@ -69,7 +69,7 @@ def paged(registry: Registry, query: str = "") -> tuple[list[dict[str, Any]], li
 
 
 def expected(*, kind: str | None = None, without: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """The entries that a client must be given."""
+    """The entries that a client must get, without those of `without`, and of one kind if `kind` is given."""
     made = []
     for digest, body in sorted(REFERRERS.items()):
         document = json.loads(body)
@@ -80,7 +80,7 @@ def expected(*, kind: str | None = None, without: frozenset[str] = frozenset()) 
 
 
 def assert_right(registry: Registry, without: frozenset[str] = frozenset()) -> None:
-    """Everything is listed, in pages that no client refuses."""
+    """Check that all referrers are listed, in pages that no client refuses."""
     found, sizes = paged(registry)
     assert found == expected(without=without)
     assert len(sizes) > 2
@@ -98,7 +98,7 @@ def project_some(registry: Registry, database: Database) -> None:
 
 
 def test_referrers_with_long_annotations_are_paged_to_the_end(filled: Registry, database: Database) -> None:
-    """All from the tail, some of them folded, all folded, some deleted and pushed again since."""
+    """They are read from the tail, half folded, all folded, and after some were deleted and pushed again."""
     assert_right(filled)
     project_some(filled, database)
     assert_right(filled)
@@ -121,7 +121,7 @@ def test_referrers_with_long_annotations_are_paged_to_the_end(filled: Registry, 
 
 
 def test_a_page_may_be_empty_and_the_next_one_is_not(filled: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that were deleted since would have filled it."""
+    """The rows that would have filled the page were deleted since."""
     filled.project()
     monkeypatch.setattr(lists, "_REFERRERS_BYTES_MAX", 1)
     gone = frozenset(sorted(REFERRERS)[::2])
@@ -133,7 +133,7 @@ def test_a_page_may_be_empty_and_the_next_one_is_not(filled: Registry, monkeypat
 
 
 def test_facts_of_an_older_version_hold_all_annotations(registry: Registry, database: Database) -> None:
-    """They are cut where they are read; both folds agree about them."""
+    """Such facts are cut when they are read, and both folds agree about them."""
     registry.blob(NAME, CONFIG)
     for body in (SUBJECT, *REFERRERS.values()):
         values = json.loads(facts_to_json(parse_manifest(body, OCI_MANIFEST).facts))
@@ -152,7 +152,7 @@ def test_facts_of_an_older_version_hold_all_annotations(registry: Registry, data
 
 
 def test_facts_stay_small_whatever_a_manifest_says() -> None:
-    """Annotations that fit are kept as they were."""
+    """Annotations that fit are kept as they are."""
     for body in REFERRERS.values():
         text = facts_to_json(parse_manifest(body, OCI_MANIFEST).facts)
         assert len(text) < 2 * ANNOTATIONS_BYTES_MAX
@@ -163,7 +163,7 @@ def test_facts_stay_small_whatever_a_manifest_says() -> None:
 
 
 def test_annotations_beyond_what_a_client_takes_are_refused(registry: Registry) -> None:
-    """As a bad manifest, at once: no list could show them. Any manifest of 4 MiB is taken."""
+    """The push is refused, because no list could show such annotations. Those of a manifest of 4 MiB are taken."""
     registry.blob(NAME, CONFIG)
     body = image(CONFIG, annotations={"text": "x" * (4 * 1024 * 1024)})
     answer = registry.manifest(NAME, "v1", body)
@@ -173,10 +173,10 @@ def test_annotations_beyond_what_a_client_takes_are_refused(registry: Registry) 
 
 
 @pytest.mark.parametrize("bound", [1, 5])
-def test_what_is_folded_at_a_time_is_bounded(
+def test_the_facts_that_are_folded_at_a_time_are_bounded(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch, bound: int
 ) -> None:
-    """By how much manifests name, however few they are; the result is the same."""
+    """The bound counts references, so even few manifests are folded in parts; the result is the same."""
     brought: list[int] = []
     fold = folding._load
 

@@ -1,4 +1,4 @@
-"""Read models: one fold, however it is fed."""
+"""Read models give the same answers, however far they have folded and whatever feeds them."""
 
 import random
 import threading
@@ -35,7 +35,7 @@ STEPS = st.lists(
 
 
 def answers(registry: Registry) -> dict[str, Any]:
-    """Every GET that a list of names leads to."""
+    """The answers to every GET about the repositories that the tests use."""
     found: dict[str, Any] = {"catalog": registry.get("/v2/_catalog").json}
     for name in ("a", "b/c"):
         paths = [f"/v2/{name}/tags/list", f"/api/v1/repositories/{name}/history?n=1000"]
@@ -59,7 +59,7 @@ def live(connection: sa.Connection, number: int) -> build_tables.Build:
 
 
 def step(registry: Registry, url: str, what: str, name: str, number: int) -> None:
-    """One random thing; refusals are as good as successes."""
+    """Do one random thing to the registry; a refusal is as good as a success."""
     layer = f"layer{number}".encode()
     if what == "push":
         registry.push(name, f"t{number}", layer)
@@ -88,7 +88,7 @@ def step(registry: Registry, url: str, what: str, name: str, number: int) -> Non
 def test_any_history_gives_the_same_answers_however_far_each_model_is(
     registry: Registry, database: Database, steps: list[tuple[str, str, int]]
 ) -> None:
-    """Overlay at any checkpoint == projected == folded from nothing; examples share one growing log."""
+    """Answers with a tail equal those of folded rows and those of a fold from nothing. Examples share a growing log."""
     for what, name, number in steps:
         step(registry, database.app_url, what, name, number)
     overlaid = answers(registry)
@@ -124,7 +124,7 @@ TAMPERED = {
 
 @pytest.mark.parametrize("name", [each.name for each in MODELS])
 def test_verify_finds_what_was_tampered_with_and_rebuild_mends_it(registry: Registry, full: str, name: str) -> None:
-    """The model is named, with rows; the others are equal."""
+    """Verify names the model and rows of it; all others are equal."""
     with psycopg.connect(full, autocommit=True) as connection:
         connection.execute(TAMPERED[name])
     differing = [each for each in verify(full) if not each.equal]
@@ -137,7 +137,7 @@ def test_verify_finds_what_was_tampered_with_and_rebuild_mends_it(registry: Regi
 
 
 def test_both_folds_write_annotations_alike_whatever_is_in_them(registry: Registry, database: Database) -> None:
-    """Quotes, controls, text beyond ASCII and beyond the first plane, keys whose order differs by locale."""
+    """They hold quotes, control characters, text beyond ASCII and beyond 16 bits, and keys that locales sort apart."""
     subject = registry.push("u/app", "t", b"layer")
     odd = {"é": 'a"b\\c', "z": "\n\t\x01\x7f\u2028", "a": "🐘", "B": "</script>", "": "", "ab": "/"}
     descriptor = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 1}
@@ -150,7 +150,7 @@ def test_both_folds_write_annotations_alike_whatever_is_in_them(registry: Regist
 
 
 def test_reads_stay_right_while_a_model_is_rebuilt(registry: Registry, full: str) -> None:
-    """Old rows until the new ones are there."""
+    """Readers see the old rows until the new ones are there."""
     done = threading.Event()
     found: set[tuple[int, int]] = set()
 
@@ -209,7 +209,7 @@ def test_a_write_is_seen_by_the_next_read_while_projectors_run(registry: Registr
 
 
 def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database: Database) -> None:
-    """Never skipped: the position stays before it."""
+    """It is never skipped: the checkpoint stays before it."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO log.es_event SELECT position + 1, recorded_at, 1, log_id, partition, 1, false,"
@@ -223,18 +223,18 @@ def test_an_unknown_event_stops_a_model(registry: Registry, full: str, database:
 
 
 def test_a_projector_waits_longer_for_company_while_much_comes() -> None:
-    """One push is folded soon; the passes of a busy projector take a second of events each."""
+    """A single push is folded soon; a busy projector gathers the events of a second before it folds."""
     assert [runner.gather_s(events) for events in (0, 27, 50, 51, 2000)] == [0.2, 0.2, 0.2, 1.0, 1.0]
 
 
 def test_an_unknown_model_is_named() -> None:
-    """With those that there are."""
+    """The error lists the models that there are."""
     with pytest.raises(UnknownModel, match="tags"):
         models_named("tgas")
 
 
 def test_tables_are_made_once_by_many(database: Database) -> None:
-    """Any number of processes may start at once."""
+    """Any number of processes may start at the same time."""
     threads = [threading.Thread(target=ensure_tables, args=(database.app_url,)) for _ in range(4)]
     for each in threads:
         each.start()

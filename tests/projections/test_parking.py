@@ -1,4 +1,4 @@
-"""An event that a fold cannot take: its key is parked, loudly, and goes on in order after a fix."""
+"""An event that a fold cannot take parks its key, which is told loudly; after a fix the key goes on in order."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def parked_now(database: Database) -> list[parking.Parked]:
 def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
     registry: Registry, database: Database, how: str
 ) -> None:
-    """The rest is projected; what is parked is one key of one model, from that position."""
+    """One key of one model is parked from that position on, and all others are folded."""
     registry.push(BAD, "fine", b"1")
     registry.push("u/good", "v1", b"1")
     with broken_fold(how), projecting(database.app_url):
@@ -72,7 +72,7 @@ def test_a_poisonous_event_parks_its_key_and_goes_on_in_order_after_the_fix(
 
 
 def answers_503_for_the_key_alone(registry: Registry) -> None:
-    """The fold raises in a GET too."""
+    """Check that a GET of the parked key is 503, because the fold raises there too, and that others are answered."""
     for path in (f"/v2/{BAD}/tags/list", f"/v2/{BAD}/manifests/boom"):
         answer: Any = registry.get(path)
         assert answer.status_code == 503
@@ -87,7 +87,7 @@ def answers_503_for_the_key_alone(registry: Registry) -> None:
 
 @contextmanager
 def out_of_order(where: str, fault: Exception) -> Iterator[None]:
-    """A machine that gives this fault where the tags are folded, or where their rows are written."""
+    """Raise this fault of the machine during the block where tags are folded, or where their rows are written."""
     whole, write = tags.model.fold, folding._write
 
     def fold(rows: Rows, happened: Happened) -> None:
@@ -110,7 +110,7 @@ def out_of_order(where: str, fault: Exception) -> Iterator[None]:
 
 
 def ended_by(url: str) -> BaseException | None:
-    """The error that ends a projector by itself, before the deadline."""
+    """Run a projector until it ends by itself; answers its error."""
     stop = Stop()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(project, url, stop)
@@ -153,13 +153,13 @@ def test_a_fault_of_the_machine_beside_the_folding_stops_the_projector_too(
 
 
 def only_behind(database: Database) -> list[str]:
-    """The one model that is behind the log; none while there are more."""
+    """The name of the one model that is behind the log; none while more are behind."""
     behind = [each.name for each in admin.status(database.app_url).builds if each.lag]
     return behind if len(behind) < 2 else []
 
 
 def test_a_defect_of_the_projector_itself_parks_nothing(registry: Registry, database: Database) -> None:
-    """The build whose step fails waits, however often it does; the others go on."""
+    """The build whose step fails is tried again and again, and the others go on."""
     registry.push("u/app", "v1", b"1")
     write, tries = folding._write, [0]
 
@@ -181,7 +181,7 @@ def test_a_defect_of_the_projector_itself_parks_nothing(registry: Registry, data
 
 
 def test_a_fold_that_fails_once_is_tried_again_and_nothing_is_parked(registry: Registry, database: Database) -> None:
-    """The event that it lacked may only have been late."""
+    """An event that the fold lacked may only have been late."""
     whole = tags.model.fold
     failures = iter([True, True])
 
@@ -204,7 +204,7 @@ def test_a_fold_that_fails_once_is_tried_again_and_nothing_is_parked(registry: R
 def test_replaying_a_long_history_goes_in_steps(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each in a transaction of its own, none out of order."""
+    """Each step is a transaction of its own, and the events stay in order."""
     monkeypatch.setattr(parking, "BATCH_EVENTS", 2)
     with broken_fold("raises"), projecting(database.app_url):
         registry.push(BAD, "boom", b"1")

@@ -44,7 +44,7 @@ def connection(database: Database) -> Iterator[sa.Connection]:
 
 
 def answers(registry: Registry) -> dict[str, Any]:
-    """Each kind of GET that asks for one repository."""
+    """The answers to each kind of GET that asks for one repository."""
     paths = [f"/v2/{name}/{what}" for name in REPOSITORIES for what in ("tags/list", "manifests/v2")]
     paths += [f"/v2/{name}/blobs/{sha256(LAYER)}" for name in REPOSITORIES]
     paths += [f"/api/v1/repositories/{name}/history" for name in REPOSITORIES]
@@ -67,7 +67,7 @@ def test_an_answer_is_right_however_far_each_partition_is(
     nobody = Membership(database.app_url, Member("projector"))
     feed = KafkaFeed(connection, MODELS, KafkaSettings("127.0.0.1:1"), nobody, 2000)
     feed._share()
-    # First those that are not concerned: whoever looked at one of them would believe that the key has no tail.
+    # Partitions without the key come first: a read that took one of their checkpoints would see no tail of the key.
     for partitions_fed in (sorted(set(range(partitions)) - taken), *([each] for each in sorted(taken))):
         for build in feed._builds:
             while feed._catch_up(build, partitions_fed, isolate=False)[1]:

@@ -4,7 +4,7 @@ from projections.builds.pauses import Pauses
 
 
 def test_pauses_double_up_to_the_longest_and_end_with_a_success() -> None:
-    """Work that has not failed is not left alone."""
+    """Work that has not failed is tried at once."""
     now = 0.0
     pauses = Pauses(1.0, 5.0, lambda: now)
     lengths = []

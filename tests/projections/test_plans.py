@@ -1,8 +1,7 @@
-"""The work of the database for a GET over large lists: it reads the page and the tail, and neither the rest of the list
-nor the log.
+"""For a GET over a large list the database reads the page and the tail, and neither the rest of the list nor the log.
 
-The statements and their parameters are those that the requests have sent, and the planner is left to choose. Times of
-much larger lists are bench/sizes.py's.
+The statements and their parameters are those that requests have sent, and the planner is free to choose. bench/sizes.py
+measures the times of much larger lists.
 """
 
 from collections import Counter
@@ -27,8 +26,8 @@ TAGS, REFERRERS, REPOSITORIES = 8_000, 2_000, 2_000
 PAGE = 10
 # The protocol leaves this one to the registry.
 REFERRERS_PAGE = 1000
-# One to know whether there is another page; of a pull the tag, the manifest and its content; a blob's few references
-# are counted, shown, and looked up again where the tail changes them.
+# Rows beyond those of the page. One tells that there is another page; a pull reads tag, manifest and content; the few
+# references of a blob are counted, shown, and looked up again where the tail changes them.
 ROWS_MORE = 8
 # The tags fill some 240 blocks of their table and its index; each row shown may lie in a block of its own.
 BLOCKS_MORE = 120
@@ -75,12 +74,12 @@ def large(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_question_costs_what_it_shows_and_reads_no_event(
     large: Registry, monkeypatch: pytest.MonkeyPatch, path: str, shown: int
 ) -> None:
-    """At no lag: few rows but those of the page, and no event at all."""
+    """If the projector is level, it reads few rows beyond those of the page, and no event at all."""
     asked: list[tuple[str | Statement, Parameters]] = []
     rows_of = StoreReader.rows
 
     def listening(reader: StoreReader, query: str | Statement, parameters: Parameters = ()) -> list[Row]:
-        # Beside these a pull asks whether an answer that was kept is still right: the position of the last event.
+        # A pull also asks for the position of the last event, to know if an answer that was kept is still right.
         if query is _STREAM_STATE or (isinstance(parameters, Mapping) and "tail" in parameters):
             asked.append((query, parameters))
         return rows_of(reader, query, parameters)

@@ -1,6 +1,6 @@
-"""Readings of a part of the log cost what that part holds, and not what stands between its ends.
+"""A reading of a part of the log costs what that part holds, however much else stands between its ends.
 
-The statements and their parameters are those that the product has sent, and the planner is left to choose.
+The statements and their parameters are those that the product has sent, and the planner is free to choose.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ from tests.eventstore.costs import Cost, cost
 from tests.postgres import Database, Server, drop_database, new_database
 
 EVENTS = 60_000
-# A key of few events far apart beside one that has nearly all, so that the planner knows that keys have many.
+# One key has few events, far apart, and another one nearly all: the planner then expects many events of a key.
 RARE, COMMON, APART = "u/rare", "u/common", 2_000
-# A key that was not there for long, and has much since.
+# A key that has no event in most of the log, and many in the rest.
 LATE, LATE_FROM = "u/late", EVENTS * 3 // 4
 OF_RARE = EVENTS // APART
 PARTITION, OTHER = partition_of(RARE, DEFAULT_PARTITIONS), partition_of(COMMON, DEFAULT_PARTITIONS)
@@ -110,7 +110,7 @@ def looked_at(log: Database, asked: list[tuple[str | Statement, Any]]) -> Cost:
 
 
 def assert_that_of_the_key(found: Cost) -> None:
-    """The events of the rare key, each in a block of its own, and the one that ends the reading."""
+    """Check that only events of the rare key were read, each in a block of its own, and one that ends the reading."""
     assert found.rows["es_event"] <= OF_RARE + 1
     assert found.blocks <= 2 * OF_RARE + BLOCKS_MORE
 
@@ -118,7 +118,7 @@ def assert_that_of_the_key(found: Cost) -> None:
 def test_a_parked_key_is_replayed_at_the_cost_of_its_own_events(
     log: Database, connection: sa.Connection, asked: list[tuple[str | Statement, Any]]
 ) -> None:
-    """Nobody waits at the checkpoint for a reading of all that was appended meanwhile."""
+    """A replay that read all events since then would hold the checkpoint, and others would wait for it."""
     with connection.begin():
         build = build_tables.live(connection, tags.model)
         (first,), more = read_key(connection, tags.model, RARE, 0, EVENTS, 1)
@@ -148,7 +148,7 @@ def test_a_key_is_replayed_in_parts_that_read_nothing_twice(
 def test_the_fold_from_nothing_of_some_keys_reads_these_alone(
     log: Database, connection: sa.Connection, asked: list[tuple[str | Statement, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rebuild that finds rows of one repository wrong judges that repository."""
+    """A rebuild that finds wrong rows of one repository folds that repository from nothing to judge them."""
     monkeypatch.setattr(compare, "_PYTHON_EVENTS", OF_RARE // 2)
     build = build_tables.live(connection, tags.model)
     asked.clear()
@@ -158,10 +158,10 @@ def test_the_fold_from_nothing_of_some_keys_reads_these_alone(
     assert found.blocks <= 2 * OF_RARE + len(asked) * BLOCKS_MORE
 
 
-def test_what_the_feed_lacks_of_a_partition_is_read_of_that_partition(
+def test_events_of_a_partition_that_the_feed_lacks_are_read_from_that_partition(
     log: Database, connection: sa.Connection, asked: list[tuple[str | Statement, Any]]
 ) -> None:
-    """A hole in one partition costs nothing of the others, however much they got meanwhile."""
+    """To fill a hole in one partition no events of the others are read, however many there are."""
     events = read_range(connection, tags.model, 0, EVENTS, {PARTITION: APART}, EVENTS)
     assert [each.position for each in events] == list(range(2 * APART, EVENTS + 1, APART))
     assert_that_of_the_key(looked_at(log, asked))
@@ -170,7 +170,7 @@ def test_what_the_feed_lacks_of_a_partition_is_read_of_that_partition(
 def test_a_range_is_read_once(
     log: Database, connection: sa.Connection, asked: list[tuple[str | Statement, Any]]
 ) -> None:
-    """Types that nobody knows are found in the reading that brings the model's own."""
+    """The reading that brings the model's events also finds types that this program does not know."""
     assert len(read_range(connection, tags.model, 0, APART, ALL)) == APART
     assert read_range(connection, links.model, 0, APART, ALL) == []
     assert looked_at(log, asked).rows["es_event"] == 2 * APART
@@ -178,7 +178,7 @@ def test_a_range_is_read_once(
 
 @pytest.mark.parametrize("position", [1, APART])
 def test_an_unknown_type_is_found_by_every_reading_that_comes_by(database: Database, position: int) -> None:
-    """Readings of a range, a partition and a key meet it; those of another key or partition do not."""
+    """Readings of its range, its partition and its key find it; those of another key or partition do not."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         query = _FILL.replace("'TagMoved'", f"CASE n WHEN {position} THEN 'Later' ELSE 'TagMoved' END")
         admin.execute(query, {**VALUES, "events": APART})
@@ -199,7 +199,7 @@ def test_an_unknown_type_is_found_by_every_reading_that_comes_by(database: Datab
 def test_the_log_of_one_repository_is_shown_at_the_cost_of_its_own_events(
     log: Database, monkeypatch: pytest.MonkeyPatch, key: str, first: int
 ) -> None:
-    """`events tail --repo`: of one of few events, and of one that is everywhere, but not where the reading begins."""
+    """`events tail --repo` reads a repository of few events, and one of many events of which none is at the start."""
     found: list[tuple[str | Statement, Any]] = []
     rows_of = Reader.rows
 

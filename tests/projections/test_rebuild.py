@@ -1,4 +1,4 @@
-"""Rebuilding a read model while it is read and written: resumed, compared, swapped, gone back from."""
+"""A read model is rebuilt while it is read and written: the rebuild is resumed, compared, swapped in and undone."""
 
 import threading
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from tests.projections.making import builds_of, live_build, random_pushes
 
 @pytest.fixture(autouse=True)
 def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a small log has many ranges."""
+    """Make ranges so short that a small log has many."""
     monkeypatch.setattr(fill, "RANGE_EVENTS", 20)
     monkeypatch.setattr(fill, "FILLERS", 1)
 
@@ -39,7 +39,7 @@ class BrokenOff(Exception):
 
 
 def test_a_rebuild_that_was_broken_off_goes_on_where_it_was(registry: Registry, database: Database) -> None:
-    """The live build is as it was; ranges that were folded are not folded again."""
+    """The live build stays as it was, and ranges that were folded are not folded again."""
     head = random_pushes(registry, 1, 40)
     registry.project()
     done: list[int] = []
@@ -67,7 +67,7 @@ def test_a_rebuild_that_was_broken_off_goes_on_where_it_was(registry: Registry, 
 def test_stripes_that_were_broken_off_are_gone_on_with_each_where_it_was(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two connections fold at once."""
+    """Two connections fold at once, each its stripe of the log."""
     monkeypatch.setattr(fill, "FILLERS", 2)
     random_pushes(registry, 12, 40)
     registry.project()
@@ -87,7 +87,7 @@ def test_stripes_that_were_broken_off_are_gone_on_with_each_where_it_was(
 
 
 def superseded_tables(database: Database) -> int:
-    """The number of tables of superseded events, all of which would survive a crash."""
+    """The number of tables of superseded events; fails unless all of them would survive a crash."""
     with psycopg.connect(database.admin_url) as connection:
         rows = connection.execute(
             "SELECT relpersistence FROM pg_class WHERE relkind = 'r' AND relname LIKE 'superseded_%'"
@@ -99,7 +99,7 @@ def superseded_tables(database: Database) -> int:
 def test_models_that_are_folded_together_may_be_broken_off_and_gone_on_with_one_by_one(
     registry: Registry, database: Database
 ) -> None:
-    """They share a table of superseded events, which goes with the last of them."""
+    """The models share a table of superseded events, which is dropped with the last of them."""
     head = random_pushes(registry, 13, 40)
     registry.project()
 
@@ -148,8 +148,8 @@ def test_a_build_that_is_filled_and_not_yet_swapped_in_is_gone_on_with(registry:
     assert builds_of(database.app_url, tags.model) == [("tags_s1_v1", "retired"), ("tags_s1_v2", "live")]
 
 
-def test_of_two_rebuilds_at_once_the_second_is_refused(registry: Registry, database: Database) -> None:
-    """And the first is not disturbed."""
+def test_the_second_of_two_rebuilds_at_once_is_refused(registry: Registry, database: Database) -> None:
+    """The first one is not disturbed."""
     random_pushes(registry, 3, 10)
     registry.project()
 
@@ -161,7 +161,7 @@ def test_of_two_rebuilds_at_once_the_second_is_refused(registry: Registry, datab
 
 
 def test_reads_and_writes_go_on_while_every_model_is_rebuilt(registry: Registry, database: Database) -> None:
-    """No stale answer, no failure, with the projector at work; nothing differs afterwards."""
+    """With a projector at work no answer is stale, no request fails, and nothing differs afterwards."""
     random_pushes(registry, 4, 30)
     bodies = [registry.get(f"/v2/u/m/manifests/{registry.push('u/m', f'm{n}', bytes([n]))}").data for n in range(2)]
     wrong: list[object] = []
@@ -221,7 +221,7 @@ def test_the_build_that_was_live_before_is_kept_up_gone_back_to_and_removed(
 
 
 def test_rows_and_checkpoint_that_readers_see_are_of_one_build(registry: Registry, database: Database) -> None:
-    """The old build may be ahead of the new one, which is live: reads take the tail from where the new one stands."""
+    """The replaced build may be ahead of the live one: reads take the tail from the checkpoint of the live one."""
     registry.push("u/app", "v1", b"a")
     registry.project()
     rebuild.rebuild(database.app_url, tags.model)
@@ -230,14 +230,14 @@ def test_rows_and_checkpoint_that_readers_see_are_of_one_build(registry: Registr
         (old,) = build_tables.listed(connection, [tags.model], [build_tables.RETIRED])
         known = build_tables.live(connection, catalog.model)
         connection.commit()
-        # A page of tags takes the tail from the lower of two checkpoints: the other one is level.
+        # A page of tags takes the tail from the lower of the checkpoints of two models; the other model is level.
         for each in (old, known):
             assert runner.advance(connection, each, registry.head_position()) == registry.head_position()
     assert registry.get("/v2/u/app/tags/list").get_json()["tags"] == ["v1", "v2"]
 
 
 def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Database) -> None:
-    """The SQL fold forgets deletions: the third fold tells which build is right."""
+    """The set fold of this test forgets deletions. A third fold, of some keys from nothing, tells which is right."""
     registry.push("u/app", "gone", b"a")
     registry.push("u/app", "kept", b"b")
     registry.delete("/v2/u/app/manifests/gone")
@@ -254,7 +254,7 @@ def test_two_folds_that_disagree_stop_the_swap(registry: Registry, database: Dat
 def test_a_live_build_that_is_far_behind_is_replaced_after_a_sample_was_judged(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is nothing to compare with; the third fold judges some repositories."""
+    """There is no build to compare with, so the third fold judges some repositories."""
     monkeypatch.setattr(rebuild, "COMPARED_LAG_MAX", 10)
     random_pushes(registry, 14, 40)
     wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("e.data->>'digest'", "e.data->>'tag'"))
@@ -267,7 +267,7 @@ def test_a_live_build_that_is_far_behind_is_replaced_after_a_sample_was_judged(
 
 
 def test_a_rebuild_of_another_epoch_is_not_gone_on_with(registry: Registry, database: Database) -> None:
-    """Its positions may have been used again."""
+    """The positions that it has reached may have been used again for other events."""
     random_pushes(registry, 7, 20)
     registry.project()
 
@@ -286,7 +286,7 @@ def test_a_rebuild_of_another_epoch_is_not_gone_on_with(registry: Registry, data
 
 @dataclass(frozen=True, slots=True)
 class _CountedRow:
-    """A tag, and how often it was moved since it is there."""
+    """A row of a new shape of tags: it also counts how often a tag was moved since it was made."""
 
     repository: Name
     tag: Name
@@ -327,7 +327,7 @@ NEXT = Model(
 def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Processes of both versions at work; each reads its own shape, and both are right."""
+    """Processes of both versions work side by side; each reads its own shape, and both are right."""
     url = database.app_url
     random_pushes(registry, 8, 40)
     monkeypatch.setattr(housekeeping, "FILL_EVENTS", 50)
@@ -336,7 +336,7 @@ def test_a_new_shape_fills_itself_beside_the_old_one_which_goes_when_nobody_asks
         # The new version starts beside the old one: its shape is there at once, and filled by SQL.
         ensure_tables(url, newer)
         housekeeping.Housekeeping(url, newer, threading.Event())._fill_new()
-    # The new one ends last: housekeeping of the old one would otherwise drop the new shape in its turn.
+    # The new version ends last; otherwise housekeeping of the old one would drop the new shape.
     with projecting(url, models=newer), projecting(url):
         random_pushes(registry, 9, 20)
         random_pushes(registry, 10, 10)
@@ -390,7 +390,7 @@ def test_a_model_that_is_far_behind_is_folded_by_sql(
 def test_a_fill_that_is_refused_is_tried_again_after_longer_and_longer_pauses(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each try reads the whole log. The other models are filled by the first one."""
+    """Each try reads the whole log, so tries must be rare. The first try fills the other models."""
     monkeypatch.setattr(housekeeping, "FILL_EVENTS", 30)
     random_pushes(registry, 14, 40)
     wrong = replace(tags.model, set_fold=tags.model.set_fold.replace("e.data->>'digest'", "e.data->>'tag'"))
@@ -417,7 +417,7 @@ def test_a_fill_that_is_refused_is_tried_again_after_longer_and_longer_pauses(
 def test_a_fill_that_the_database_breaks_off_is_left_alone_too(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is full for the new rows, a connection that is lost: the log is not read again each second."""
+    """With a full disk or a lost connection the log must not be read again each second."""
     monkeypatch.setattr(housekeeping, "FILL_EVENTS", 30)
     random_pushes(registry, 14, 40)
     ends = "SELECT '', '', '', now(), 0 WHERE pg_terminate_backend(pg_backend_pid())"

@@ -1,4 +1,4 @@
-"""A database restored from a backup: positions are used again, and every read model is right."""
+"""After a database was restored from a backup, positions are used again, and every read model is right."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.projections.making import random_pushes
 
 
 def copy(server: Server, source: str, target: str) -> None:
-    """Make a database that holds what another one holds now."""
+    """Make the database `target` a copy of `source`; both lose their connections."""
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (source,))
         connection.execute(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
@@ -25,10 +25,10 @@ def copy(server: Server, source: str, target: str) -> None:
 
 
 @pytest.mark.xdist_group("kafka")
-def test_what_kafka_kept_of_the_lost_future_is_left_out(
+def test_events_of_the_lost_future_that_kafka_kept_are_left_out(
     database: Database, postgres_server: Server, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    """Backup, more pushes, restore, other pushes at the same positions: Kafka still holds the lost ones."""
+    """After backup, pushes, restore and other pushes at the same positions, Kafka still holds the lost pushes."""
     url = database.app_url
     with registry_over(database, tmp_path) as registry:
         with fed(url, kafka):
@@ -54,7 +54,7 @@ def test_what_kafka_kept_of_the_lost_future_is_left_out(
 
 
 def test_each_kind_of_restore_raises_the_epoch_once(database: Database, postgres_server: Server) -> None:
-    """Another database or table, timeline or cluster; nothing else."""
+    """Another database, table, timeline or cluster raises it, and nothing else does."""
     epoch = schema.note_cluster(database.app_url)
     assert schema.note_cluster(database.app_url) == epoch
     copy(postgres_server, database.name, "backup_of_that")

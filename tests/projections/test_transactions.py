@@ -1,4 +1,4 @@
-"""One transaction of a projector folds a bounded part of what manifests name, whoever feeds it."""
+"""One transaction of a projector folds a bounded number of references of manifests, whichever feed it has."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ def feed(connection: sa.Connection, database: Database) -> KafkaFeed:
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of manifests that each transaction folded, once it is bounded to what two of them name."""
+    """Bound a transaction to the references of two manifests; the number of manifests that each transaction folds."""
     counts: list[int] = []
     fold = folding.fold_into
 
@@ -69,8 +69,15 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def pushed(registry: Registry) -> list[Recorded]:
-    """The log of some pushes and deletions in several repositories."""
+@pytest.fixture
+def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a turn of a build last until it is level."""
+    monkeypatch.setattr(kafka_feed, "CATCH_UP_S", FOR_EVER_S)
+
+
+@pytest.fixture
+def log(registry: Registry) -> list[Recorded]:
+    """The events of some pushes and deletions in several repositories."""
     for number in range(10):
         registry.push(f"u/app{number % 4}", f"t{number}", bytes([number]), bytes([number, 1]))
     for number in range(3):
@@ -79,9 +86,11 @@ def pushed(registry: Registry) -> list[Recorded]:
 
 
 def records_of(
-    log: Sequence[Recorded], epoch: int, leave_out: Callable[[Recorded], bool]
+    log: Sequence[Recorded], connection: sa.Connection, leave_out: Callable[[Recorded], bool] = lambda each: False
 ) -> dict[int, list[FeedRecord]]:
-    """The relay's records of the log, without those of some events."""
+    """The relay's records of the log by partition, without those of some events."""
+    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
+    connection.commit()
     found: dict[int, list[FeedRecord]] = {}
     for partition, events in groupby(sorted(log, key=lambda each: each.partition), lambda each: each.partition):
         prev = 0
@@ -94,7 +103,7 @@ def records_of(
 
 
 def assert_bounded(folded: list[int], log: Sequence[Recorded], database: Database) -> None:
-    """Every transaction was, each event was folded once, and the rows are right."""
+    """Check that every transaction was bounded, that each event was folded once, and that the rows are right."""
     assert max(folded) <= MOST // NAMED
     assert sum(folded) == sum(each.type in blob_references.model.types for each in log)
     assert [each.samples for each in verify(database.app_url, blob_references.model.name) if not each.equal] == []
@@ -118,28 +127,19 @@ def level(connection: sa.Connection, head: int) -> bool:
     return bool(reached)
 
 
+@pytest.mark.usefixtures("long_turns")
 @pytest.mark.parametrize("lost", ["nothing", "all but the last of each partition", "every other one"])
-def test_what_kafka_brings_is_folded_in_bounded_transactions(
-    registry: Registry,
-    database: Database,
-    connection: sa.Connection,
-    feed: KafkaFeed,
-    folded: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-    lost: str,
+def test_events_that_kafka_brings_are_folded_in_bounded_transactions(
+    log: list[Recorded], database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int], lost: str
 ) -> None:
-    """However much it brings at once, and however large its holes are."""
-    monkeypatch.setattr(kafka_feed, "CATCH_UP_S", FOR_EVER_S)
-    log = pushed(registry)
+    """No transaction is larger, however much Kafka brings at once and however large its holes are."""
     last = {each.partition: each.position for each in log}
-    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
-    connection.commit()
     lose: dict[str, Callable[[Recorded], bool]] = {
         "nothing": lambda each: False,
         "all but the last of each partition": lambda each: each.position != last[each.partition],
         "every other one": lambda each: each.position % 2 == 0 and each.position != last[each.partition],
     }
-    records = records_of(log, epoch, lose[lost])
+    records = records_of(log, connection, lose[lost])
     feed._take(Batch("topic", records), threading.Event())
     assert level(connection, log[-1].position)
     assert_bounded(folded, log, database)
@@ -149,23 +149,20 @@ def test_what_kafka_brings_is_folded_in_bounded_transactions(
     }
 
 
+@pytest.mark.usefixtures("long_turns")
 def test_a_transaction_that_is_cut_moves_no_checkpoint_back(
-    registry: Registry,
+    log: list[Recorded],
     database: Database,
     connection: sa.Connection,
     feed: KafkaFeed,
     folded: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The place of the cut lies before what another partition of the same batch has done already."""
-    log = pushed(registry)
+    """The position of the cut lies before the checkpoint of another partition of the same batch."""
     build, stop = feed._builds[0], threading.Event()
-    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
-    connection.commit()
-    records = records_of(log, epoch, lambda each: False)
+    records = records_of(log, connection)
     ahead = max(records, key=lambda each: len(records[each]))
-    monkeypatch.setattr(kafka_feed, "CATCH_UP_S", FOR_EVER_S)
-    # This partition is done but for its last event; the others have done nothing.
+    # This partition is folded but for its last event, and the others are not folded at all.
     feed._take(Batch("topic", {ahead: records[ahead][:-1]}), stop)
     positions = [checkpoint_of(connection, build.id)]
     connection.commit()
@@ -186,16 +183,13 @@ def test_a_transaction_that_is_cut_moves_no_checkpoint_back(
     assert_bounded(folded, log, database)
 
 
-def test_what_is_not_done_when_the_turn_ends_comes_from_the_store(
-    registry: Registry, database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int]
+def test_events_that_are_left_when_a_turn_ends_come_from_the_store(
+    log: list[Recorded], database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int]
 ) -> None:
-    """A build does not keep the others, and the end of the process, waiting for all that Kafka has brought."""
-    log = pushed(registry)
-    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
-    connection.commit()
+    """So other builds, and the end of the process, need not wait until a build has folded all that Kafka brought."""
     stop = threading.Event()
     stop.set()
-    feed._take(Batch("topic", records_of(log, epoch, lambda each: False)), stop)
+    feed._take(Batch("topic", records_of(log, connection)), stop)
     assert len(folded) == 1
     while feed._catch_up(feed._builds[0], range(DEFAULT_PARTITIONS), isolate=False)[1]:
         pass
@@ -203,11 +197,10 @@ def test_what_is_not_done_when_the_turn_ends_comes_from_the_store(
     assert_bounded(folded, log, database)
 
 
-def test_what_kafka_does_not_bring_is_folded_in_bounded_transactions(
-    registry: Registry, database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int]
+def test_events_that_kafka_does_not_bring_are_folded_in_bounded_transactions(
+    log: list[Recorded], database: Database, connection: sa.Connection, feed: KafkaFeed, folded: list[int]
 ) -> None:
-    """From the store, for all partitions together."""
-    log = pushed(registry)
+    """They come from the store, for all partitions together."""
     (build,) = feed._builds
     partitions = range(DEFAULT_PARTITIONS)
     while feed._catch_up(build, partitions, isolate=False)[1]:
@@ -217,10 +210,9 @@ def test_what_kafka_does_not_bring_is_folded_in_bounded_transactions(
 
 
 def test_a_projector_that_the_store_feeds_folds_in_bounded_transactions(
-    registry: Registry, database: Database, connection: sa.Connection, folded: list[int]
+    log: list[Recorded], database: Database, connection: sa.Connection, folded: list[int]
 ) -> None:
-    """A batch of events ends where it would become too much."""
-    log = pushed(registry)
+    """A batch of events ends where its references would become too many."""
     live = build_tables.live(connection, blob_references.model)
     connection.commit()
     while advance(connection, live, log[-1].position) < log[-1].position:

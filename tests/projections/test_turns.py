@@ -1,4 +1,4 @@
-"""Builds of one projector take turns, and an idle projector wakes up; there is no Kafka."""
+"""Builds of one projector take turns, and an idle projector wakes up. These tests need no Kafka."""
 
 import logging
 import threading
@@ -23,7 +23,7 @@ from tests.api import Registry
 from tests.postgres import Database
 
 MODELS = (blob_references.model, tags.model)
-# So long takes a transaction here: a build gets four of them in a turn.
+# The seconds that a transaction takes here, so that a build has four of them in a turn.
 STEP_S = CATCH_UP_S / 3.5
 STEPS = 4
 JOIN_MAX_S = 60.0
@@ -31,7 +31,7 @@ FOR_EVER_S = 180.0
 
 
 class Leases(Membership):
-    """A process that has the leases that the test gives it, and no heart."""
+    """A process that has the leases that the test gives it; it never renews them."""
 
     given = frozenset(lease_name(each, partition) for each in MODELS for partition in range(DEFAULT_PARTITIONS))
 
@@ -94,7 +94,7 @@ def test_each_build_that_is_behind_has_a_turn_of_its_own_until_it_is_level(
 
 
 def test_a_turn_ends_when_the_projector_is_stopped(registry: Registry, feed: KafkaFeed) -> None:
-    """After the transaction that is under way, with a build that is behind."""
+    """It ends after the transaction that is under way, though the build is still behind."""
     registry.push("u/app", "t")
     registry.push("u/app", "t2")
     feed._share()
@@ -108,7 +108,7 @@ def test_a_turn_ends_when_the_projector_is_stopped(registry: Registry, feed: Kaf
 def test_a_change_of_leases_ends_the_rest_of_a_projector(
     registry: Registry, feed: KafkaFeed, members: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Partitions that it has now are fed at once, though nothing is appended."""
+    """Its new partitions are fed at once, though nothing is appended."""
     monkeypatch.setattr(Bell.wait, "__defaults__", (FOR_EVER_S,))
     feed._share()
     stop = Stop()

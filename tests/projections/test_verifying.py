@@ -1,4 +1,4 @@
-"""Verifying the live read models: each where it stands, all in one snapshot, from as few readings as can be."""
+"""Verify compares each live read model at its own checkpoint, all in one snapshot, with few readings of the log."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from tests.projections.making import live_build, random_pushes
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
-    """The models of each reading of a range, as they come."""
+    """The names of the models of each reading of a range, in order."""
     seen: list[frozenset[str]] = []
 
     def noted(connection: sa.Connection, tables: Sequence[tuple[Model, sa.Table]], *rest: Any) -> int:
@@ -35,7 +35,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
 def test_models_that_are_level_are_folded_from_one_reading(
     registry: Registry, database: Database, readings: list[frozenset[str]]
 ) -> None:
-    """And told of in their own order."""
+    """The results come in the usual order of models."""
     random_pushes(registry, 31, 20)
     registry.project()
     found = list(verify.verify(database.app_url))
@@ -47,7 +47,7 @@ def test_models_that_are_level_are_folded_from_one_reading(
 def test_models_that_stand_apart_are_each_compared_where_they_stand(
     registry: Registry, database: Database, readings: list[frozenset[str]]
 ) -> None:
-    """Two are ahead of the others, and right all the same."""
+    """Two models are ahead of the others, and all are right."""
     first = random_pushes(registry, 32, 10)
     registry.project()
     head = random_pushes(registry, 33, 10)
@@ -61,8 +61,8 @@ def test_models_that_stand_apart_are_each_compared_where_they_stand(
     assert set(readings) == {frozenset(("tags", "links")), frozenset(found) - {"tags", "links"}}
 
 
-def test_what_was_changed_by_hand_is_found_in_its_model_alone(registry: Registry, database: Database) -> None:
-    """One row is missing, one is another; the rest is equal."""
+def test_rows_that_were_changed_by_hand_are_found_in_their_model_alone(registry: Registry, database: Database) -> None:
+    """A missing row and a changed row are found; everything else is equal."""
     registry.push("u/app", "gone", b"a")
     registry.push("u/app", "other", b"b")
     registry.project()

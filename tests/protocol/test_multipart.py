@@ -98,7 +98,7 @@ def test_small_pieces_go_out_together_and_large_ones_are_not_gathered() -> None:
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
-def test_who_gives_up_leaves_nothing_open(taken: int) -> None:
+def test_a_reader_that_gives_up_leaves_nothing_open(taken: int) -> None:
     """Also before the first block was taken."""
     source = Source(bytes(1_000_000), block=GATHERED_BYTES)
     asked = (ByteRange(0, 10), ByteRange(1000, 500_000))

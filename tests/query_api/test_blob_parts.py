@@ -116,7 +116,7 @@ def test_if_range_compares_strongly(stored: Registry, if_range: str, asked: str,
     assert status != 200 or answer.data == DATA
 
 
-def test_what_a_client_has_is_not_sent_in_parts_either(stored: Registry) -> None:
+def test_parts_of_a_blob_that_the_client_has_are_not_sent(stored: Registry) -> None:
     """If-None-Match comes before If-Range and Range."""
     headers = {"Range": "bytes=5000-", "If-None-Match": TAG, "If-Range": '"another"'}
     answer = stored.get(PATH, headers=headers)

@@ -16,7 +16,7 @@ TAGS = ["1", "A", "B.1", "_x", "a", "a-1", "b"]
 
 
 @pytest.mark.parametrize("kind", ["blob", "manifest"])
-def test_what_has_not_changed_is_not_sent(registry: Registry, kind: str) -> None:
+def test_an_unchanged_body_is_not_sent_again(registry: Registry, kind: str) -> None:
     """304 for a matching entity tag, quoted or bare."""
     manifest = registry.push("u/app", "v1", DATA)
     digest, path = (sha256(DATA), "blobs") if kind == "blob" else (manifest, "manifests")
@@ -158,7 +158,7 @@ def test_extensions_are_told(registry: Registry) -> None:
     assert json.loads(registry.get("/v2/").data) == {}
 
 
-def test_whoever_asks_what_a_tag_names_is_served_that_without_a_question(
+def test_a_client_that_asked_for_a_tag_gets_its_manifest_without_another_question(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As docker does: HEAD of the tag, then GET of the digest. A digest that was deleted since is not served."""

@@ -108,7 +108,7 @@ def assert_well_played(played: Played, commands: int) -> None:
 
 
 @pytest.mark.parametrize(("projector", "commands"), PLAYS)
-def test_what_one_worker_acknowledged_the_others_answer(projector: str, commands: int) -> None:
+def test_all_workers_answer_what_one_of_them_acknowledged(projector: str, commands: int) -> None:
     """Workers of one server, each asked by connections of its own, over the store's feed."""
     environment = {"TAGTRAIL_WORKERS": str(WORKERS), "TAGTRAIL_PROJECTOR": str(projector == "on").lower()}
     with serving(environment, "--no-access-log") as server:
@@ -121,7 +121,7 @@ def test_what_one_worker_acknowledged_the_others_answer(projector: str, commands
 
 @pytest.mark.xdist_group("kafka")
 @pytest.mark.parametrize("commands", [60, pytest.param(3000, marks=pytest.mark.slow)])
-def test_what_one_worker_acknowledged_the_others_answer_over_kafka(
+def test_all_apis_answer_what_one_of_them_acknowledged_over_kafka(
     database: Database, kafka: KafkaSettings, commands: int
 ) -> None:
     """APIs by their own command; relay and projectors are killed and restarted at random meanwhile."""

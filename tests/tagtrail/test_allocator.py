@@ -50,7 +50,7 @@ os.wait()
 COPIED_MAX_KIB = 1024
 
 
-def test_what_is_free_goes_back_only_when_it_is_given_back() -> None:
+def test_free_memory_goes_back_to_the_system_only_when_it_is_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     before, after = (int(each) for each in done.stdout.split())

@@ -125,12 +125,12 @@ def test_another_host_is_not_answered(path: str, host: str) -> None:
     assert asked(path, environ={"HTTP_HOST": host}) is None
 
 
-def test_what_is_not_kept_is_not_answered() -> None:
+def test_an_answer_that_is_not_kept_is_not_given_at_once() -> None:
     assert asked("/v2/u/app/manifests/v2") is None
 
 
 @pytest.mark.parametrize("voucher", [Voucher(at_once=False), Voucher(holding=False)])
-def test_what_nobody_vouches_for_without_waiting_is_not_answered(voucher: Voucher) -> None:
+def test_an_answer_that_nobody_vouches_for_without_waiting_is_not_given_at_once(voucher: Voucher) -> None:
     assert asked(voucher=voucher) is None
 
 
@@ -155,7 +155,7 @@ PROBLEMS = [MemoryError(), KeyError("defect"), StoreUnavailable("gone")]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
-def test_whatever_goes_wrong_is_left_to_the_application(problem: Exception) -> None:
+def test_any_fault_is_left_to_the_application(problem: Exception) -> None:
     """It looks again, and answers with an error that has a body, the request's id and a line in the log."""
 
     def refusal() -> str | None:

@@ -144,7 +144,7 @@ def test_a_short_request_is_answered_beside_one_that_takes_long() -> None:
         assert in_time == [True]
 
 
-def test_when_the_one_that_waits_ends_another_takes_its_place() -> None:
+def test_another_thread_takes_the_place_of_the_one_that_waits_when_that_ends() -> None:
     with serving(3) as server:
         settled(server, 2)
         server.end_one()

@@ -55,7 +55,7 @@ def pause_of(child: Child, clock: Clock) -> float:
     return clock.now - ended
 
 
-def test_who_ends_again_and_again_is_started_later_each_time_but_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_ends_again_and_again_is_started_later_each_time_but_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that fails at its start costs little, and one that is killed is ready again in the promised time."""
     with ending_at_once(monkeypatch) as (child, clock):
         pauses = [pause_of(child, clock) for _ in range(8)]

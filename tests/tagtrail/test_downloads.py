@@ -69,7 +69,7 @@ def test_a_body_that_nobody_takes_gives_its_place_back() -> None:
     assert (gate.total, body.closed) == (0, 1)
 
 
-def test_one_too_many_is_refused_and_its_body_closed() -> None:
+def test_one_download_too_many_is_refused_and_its_body_closed() -> None:
     serving, _ = downloads()
     held = serving.admit(Answer(200, [], Body()), "a")
     body = Body()
@@ -82,7 +82,7 @@ def test_one_too_many_is_refused_and_its_body_closed() -> None:
     assert list(held.body) == [b"a", b"b"]
 
 
-def test_of_downloads_that_end_at_once_the_last_one_sets_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_of_several_downloads_that_end_at_once_sets_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one has counted and is held up; the second one counts none any more."""
     serving, _ = downloads(2)
     first, second = (serving.admit(Answer(200, [], Body()), "a").body for _ in range(2))

@@ -101,7 +101,7 @@ def test_the_rest_is_read_and_a_small_one_keeps_the_connection(size: int, length
     assert client.left == 0
 
 
-def test_what_was_read_already_is_not_waited_for() -> None:
+def test_bytes_that_were_read_already_are_not_waited_for() -> None:
     client = Client(100)
     body = body_of(client, 100)
     given = Answer()
@@ -152,7 +152,7 @@ def test_the_rest_of_a_body_is_read_up_to_a_limit(client: Client, read_least: fl
     assert read_least <= size - client.left <= read_most
 
 
-def test_one_too_many_is_not_read() -> None:
+def test_the_rest_of_one_body_too_many_is_not_read() -> None:
     """Its answer says so; a place is free again after each end, also of an answer that failed."""
     client = Client(100)
     only = drain(client)

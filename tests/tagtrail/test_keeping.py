@@ -69,7 +69,7 @@ def test_a_closing_put_may_be_repeated_for_a_while(registry: Registry, now: Froz
     assert registry.put(f"{location}?digest={digest}").status_code == 404
 
 
-def test_what_crashes_leave_is_swept(registry: Registry, now: FrozenDateTimeFactory) -> None:
+def test_leftovers_of_crashes_are_swept(registry: Registry, now: FrozenDateTimeFactory) -> None:
     """A staging file without a session, and content that no event names; open sessions keep theirs."""
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
     registry.patch(location, data=b"x")

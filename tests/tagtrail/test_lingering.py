@@ -83,7 +83,7 @@ def test_a_client_that_sends_everything_first_sees_its_answer(place: Place) -> N
     eventually(let_go)
 
 
-def test_what_the_server_still_reads_is_left_to_it(place: Place) -> None:
+def test_bytes_that_the_server_still_reads_are_left_to_it(place: Place) -> None:
     served, client = place.connection()
     place.lingering.hold(PEER)
     client.sendall(b"of another request")
@@ -112,7 +112,7 @@ def test_a_client_is_not_read_from_for_ever(place: Place, *, sends: bool) -> Non
     assert len(place.lingering) == 0
 
 
-def test_of_an_address_a_few_are_held_that_received_something_last(place: Place) -> None:
+def test_the_few_connections_of_an_address_that_received_something_last_are_held(place: Place) -> None:
     both = [place.connection() for _ in range(PER_REQUEST_MAX + 1)]
     other = Lingering(1, lambda: 0.0, reads=False)
     other.hold(PEER)
@@ -125,7 +125,7 @@ def test_of_an_address_a_few_are_held_that_received_something_last(place: Place)
         assert served.fileno() > 0
 
 
-def test_who_asks_at_the_same_time_shares_a_listing_that_began_later(
+def test_threads_that_ask_at_the_same_time_share_a_listing_that_began_later(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listing costs more with each open file, and the interpreter has other things to do."""

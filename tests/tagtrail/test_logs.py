@@ -99,7 +99,7 @@ def test_a_failed_request_shows_its_trace_and_id_but_no_local_variables(
 
 
 @pytest.mark.parametrize(("level", "heard"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_what_is_below_the_level_is_not_logged(level: str, heard: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_below_the_level_are_not_logged(level: str, heard: int, capsys: pytest.CaptureFixture[str]) -> None:
     configure("text", level)
     logger = logs.get_logger()
     for each in ("debug", "info", "warning", "error"):

@@ -110,7 +110,7 @@ def test_nobody_is_cut_off_while_no_read_waits_for_long() -> None:
     ],
     ids=lambda each: each.name if isinstance(each, Client) else "",
 )
-def test_only_who_sends_too_little_and_gets_no_answer_is_cut_off(client: Client, reason: str | None) -> None:
+def test_only_a_client_that_sends_too_little_and_gets_no_answer_is_cut_off(client: Client, reason: str | None) -> None:
     world = World(client)
     with world.waits.waiting(PEER):
         world.run(10 * STALL_S)
@@ -129,7 +129,7 @@ def test_beside_connections_between_requests_a_silent_one_has_the_time_of_those(
 
 
 @pytest.mark.parametrize("taken_after_s", [None, STALL_S / 2], ids=["it vanished", "it acknowledges late"])
-def test_one_between_requests_lives_on_beside_a_silent_one_that_has_not_acknowledged_all(
+def test_a_connection_between_requests_lives_on_beside_a_silent_one_that_has_not_acknowledged_all(
     taken_after_s: float | None,
 ) -> None:
     """A read waits for the other one, which was sent a "100 Continue" or its answer before."""

@@ -256,7 +256,7 @@ def test_a_process_that_ends_in_order_signs_off(victim: RunningServer, name: str
     eventually("it serves again", lambda: ready(victim) and len(victim.children()) == 4)
 
 
-def test_what_was_pushed_survives_a_killed_database(victim: RunningServer) -> None:
+def test_pushed_images_survive_a_killed_database(victim: RunningServer) -> None:
     location = start_upload(victim, "survives")
     killed = victim.children()["postgres"]
     os.kill(killed, signal.SIGKILL)

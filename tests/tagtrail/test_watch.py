@@ -60,7 +60,7 @@ def test_a_connection_for_which_nothing_waits_has_its_time_anew() -> None:
     assert watch.judge(at(7), 210) is STALLED
 
 
-def test_who_takes_by_each_look_what_waited_at_the_last_one_is_not_slow() -> None:
+def test_a_client_that_takes_by_each_look_what_waited_at_the_last_one_is_not_slow() -> None:
     """It asks for one small thing after the other, and is so far away that something is always under way."""
     watch = Watch(LIMITS)
     assert [watch.judge(at(taken, waiting=30), 5 * taken / 30) for taken in range(0, 3000, 30)] == [None] * 100
@@ -131,7 +131,9 @@ def test_the_kernel_tells_what_came_and_what_is_left_unread(pair: tuple[socket.s
     assert sockets.peer_address(served.fileno()) == "127.0.0.1"
 
 
-def test_who_may_not_have_read_all_that_it_took_sees_no_reset(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_may_not_have_read_all_that_it_took_sees_no_reset(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
     served, client = pair
     served.sendall(b"an answer")
 
@@ -147,7 +149,7 @@ def test_who_may_not_have_read_all_that_it_took_sees_no_reset(pair: tuple[socket
     assert client.recv(100) == b""
 
 
-def test_what_is_no_connection_is_passed_over(tmp_path: Path) -> None:
+def test_descriptors_of_no_connection_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,

@@ -1,4 +1,4 @@
-"""Bytes on a connection that are no right request: what a broken client or an attacker writes."""
+"""Makes bytes that are no valid request, as a broken client or an attacker writes them."""
 
 from collections.abc import Callable
 from random import Random
@@ -153,5 +153,5 @@ KINDS: tuple[Callable[[Random, Sent], bytes], ...] = (
 
 
 def damaged(chance: Random, sent: Sent) -> bytes:
-    """Bytes that begin or are meant to be a request, with something wrong; any answer below 500 or none is right."""
+    """Bytes that look like a request with something wrong in it. Any answer below 500 is right, and so is none."""
     return chance.choice(KINDS)(chance, sent)

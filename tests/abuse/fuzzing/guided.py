@@ -1,6 +1,6 @@
-"""The parsers' targets driven by atheris, which is guided by the code that it reaches.
+"""Feeds the targets of parsers.py by atheris, which is guided by the code that its bytes reach.
 
-`python -m tests.abuse.fuzzing.guided CORPUS_FOLDER -max_total_time=60 -seed=1`: libFuzzer's options.
+The options are libFuzzer's: `python -m tests.abuse.fuzzing.guided CORPUS_FOLDER -max_total_time=60 -seed=1`.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""One process that asks the WSGI application itself, over a real Postgres and real files.
+"""Sends random requests to the WSGI application in its own process, over a real Postgres and real files.
 
-`python -m tests.abuse.fuzzing.inside DATABASE_URL FOLDER SEED REQUESTS` prints a report as JSON; a fault ends it with
-what it takes to see it again.
+`python -m tests.abuse.fuzzing.inside DATABASE_URL FOLDER SEED REQUESTS` prints a report as JSON. A fault ends it with a
+message that tells how to see the fault again.
 """
 
 import faulthandler
@@ -28,11 +28,11 @@ from tests.clients.wire import Answer
 from tests.postgres import Database
 from tests.sessions import upload_of
 
-# Of the thread's own processor time, so that a busy machine does not count.
+# Measured in the thread's own processor time, so that other work of the machine does not count.
 WORK_MAX_S = 1.0
 HANG_S = 120.0
 BATCH_REQUESTS = 250
-# Between two times the read models lag behind, as they may, but not so far that only long tails are read.
+# After so many requests the read models are brought up to date: they lag in between, but tails do not grow for ever.
 PROJECT_EVERY = 2_000
 STOCK_EVERY = 500
 TELL_EVERY = 10_000
@@ -54,7 +54,7 @@ class Report:
 
 
 class Fault(AssertionError):
-    """Something that must not be; the message tells how to see it again."""
+    """A broken rule; the message tells how to see it again."""
 
 
 def ask(registry: Registry, sent: Sent) -> Answer:
@@ -160,7 +160,7 @@ class Player:
         self._world.learn(sent, got.status, got.headers)
 
     def _judge_batch(self) -> None:
-        """No event is of a request that was refused; the files are those that the answers told of."""
+        """Check that no refused request has an event, and that the files are those that the answers told of."""
         for event in self._registry.rooms.store.read_log(self._position, 100 * BATCH_REQUESTS):
             self._position = event.position
             self.events += 1
@@ -169,7 +169,7 @@ class Player:
         if len(self._world.sessions) > requests.SESSIONS_MAX + BATCH_REQUESTS // 2:
             raise self._fault(f"{len(self._world.sessions)} sessions that cannot be cancelled", *self._refused.values())
         data = self._registry.rooms.settings.data
-        # By the last byte that Range shows: `0-0` stands for nothing and for one byte. Nothing has no file.
+        # Sizes are compared by the last byte that Range shows, where 0-0 stands for no byte and for one.
         staged = {each.name: max(each.stat().st_size, 1) for each in (data / "uploads").iterdir()}
         answered = {upload_of(name): size for name, size in self._world.sessions.items() if size > 0}
         if staged != answered:
@@ -188,7 +188,7 @@ class Player:
         return Fault("\n".join(lines))
 
     def _shrunk(self, sent: Sent) -> Sent | None:
-        """The request without all that the fault does not need; None if it does not come again by itself."""
+        """The smallest request with the same fault; None if the request alone does not show it again."""
         verdict = self._verdict(sent)
         if verdict is None:
             return None

@@ -9,7 +9,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def fault_of(method: str, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
-    """The faults of an answer of the application; header names are in lower case."""
+    """The fault of an answer of the application, None if it has none; header names are in lower case."""
     if not 200 <= status < 500:
         return f"status {status}"
     if any(_CONTROLS.search(each) for each in headers.values()):

@@ -1,6 +1,7 @@
-"""Every parser that reads what a client wrote, each with what must hold of what it accepts.
+"""Gives arbitrary bytes to each parser of clients' texts, and checks what must hold of the texts that it accepts.
 
-`python -m tests.abuse.fuzzing.guided` feeds them by atheris, which looks for bytes that reach new code.
+The functions here are targets. `python -m tests.abuse.fuzzing.guided` feeds them by atheris, which looks for bytes that
+reach new code.
 """
 
 import json
@@ -28,7 +29,7 @@ _BLOB_BYTES = 1000
 
 
 def _text(data: bytes) -> str:
-    """As the server hands over what is in a request line or a header (PEP 3333)."""
+    """The text that the server makes of these bytes of a request line or a header (PEP 3333)."""
     return data.decode("latin-1")
 
 
@@ -139,7 +140,7 @@ TARGETS: tuple[Callable[[bytes], None], ...] = (
 
 
 def one(data: bytes) -> None:
-    """The first byte names the parser, the rest is for it."""
+    """Give the bytes to one of the parsers: the first byte says which, the rest is its text."""
     if data:
         TARGETS[data[0] % len(TARGETS)](data[1:])
 

@@ -1,4 +1,4 @@
-"""Requests over every route, method, header and parameter, drawn at random from a seed."""
+"""Draws requests over every route, method, header and parameter at random from a seed."""
 
 import re
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ class Sent:
     length: str | None = None
 
     def raw(self) -> bytes:
-        """As it goes over a connection; what Latin-1 does not have, which no client could send, is escaped."""
+        """Its bytes on a connection. A character that Latin-1 lacks, which no client could send, is escaped."""
         lines = [f"{self.method} {self.target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in self.headers)]
         body = self.body
         if self.chunked:
@@ -97,7 +97,7 @@ class World:
         location = headers.get("location", "")
         if status == 202 and "docker-upload-uuid" in headers:
             upload = headers["docker-upload-uuid"]
-            # `0-0` stands for nothing and for one byte: an empty chunk leaves what there was.
+            # A Range of 0-0 stands for no byte and for one byte; after an empty chunk it is what it was before.
             stood = 1 if sent.method == "PATCH" and sent.brings_bytes else self.sessions.get(upload, 0)
             self.sessions[upload] = stood if headers["range"] == "0-0" else int(headers["range"][2:]) + 1
             self.repositories[upload] = location.removeprefix("/v2/").rpartition("/blobs/uploads/")[0]
@@ -331,7 +331,7 @@ class Requests:
         chance = self._chance
         name = chance.choice(HEADERS)
         if name == "X-Request-Id":
-            # Never the same twice: by it an event is known to be of a request.
+            # Each request has an id of its own, so that an event can be traced back to its request.
             return name, f"{chance.getrandbits(128):x}" + chance.choice(("", "", " ", "\xe4", "x" * 40))
         draw = chance.random()
         if draw < 0.6:

@@ -1,4 +1,4 @@
-"""Connections to a running server: requests in pipelines, then bytes that are none; every answer judged."""
+"""Clients on connections of a running server: pipelines of requests, then bytes that are no request; answers judged."""
 
 import select
 import socket
@@ -15,13 +15,13 @@ from tests.abuse.fuzzing.oracle import fault_of
 from tests.abuse.fuzzing.requests import Requests, World
 from tests.clients.wire import Answer, Registry
 
-# Far above what any answer takes, also on a busy machine: who waits so long waits for ever.
+# Far longer than any answer takes, also on a busy machine: a client that waits so long would wait for ever.
 ANSWER_TIMEOUT_S = 30.0
 QUIET_S = 0.1
 PIPELINE_MAX = 24
-# Connections between two times.
+# A client pushes what its requests name once in so many connections.
 STOCK_EVERY = 100
-# granian (hyper) itself answers requests that it cannot read: with a bare status, then it closes.
+# Statuses by which granian (hyper) itself answers a request that it cannot read, before it closes the connection.
 NOT_OURS = (400, 413, 414, 417, 431, 501)
 
 
@@ -79,16 +79,16 @@ class Wire:
         return Answer(status, headers, body)
 
     def finish(self) -> None:
-        """From now on, once it is quiet, say that nothing more comes: what the server waits for must end then."""
+        """Say that nothing more comes, once the connection is quiet: the server must then stop waiting for a body."""
         self._ending = True
 
     def reset(self) -> None:
-        """Go away as a killed client does."""
+        """Close the connection with a reset, as the kernel does for a killed client."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._socket.close()
 
     def _more(self) -> None:
@@ -114,7 +114,7 @@ def stock(registry: Registry) -> None:
 
 
 class Client(threading.Thread):
-    """One client after another, until the tally of all has as many answers as wanted; `fault` says what went wrong."""
+    """A thread that plays one client after another until there are as many answers as wanted, or a `fault`."""
 
     def __init__(self, address: tuple[str, int], seed: int, answers: int) -> None:
         super().__init__(name=f"client-{seed}")
@@ -145,7 +145,7 @@ class Client(threading.Thread):
                 wire.close()
 
     def _pipeline(self, wire: Wire) -> None:
-        """Requests one behind the other. A refused body ends the connection: what stands behind it gets no answer."""
+        """Send requests one behind the other. A refused body ends the connection, so later ones may get no answer."""
         sent = [self._requests.draw() for _ in range(self._chance.randrange(1, PIPELINE_MAX))]
         wire.send(b"".join(each.raw() for each in sent))
         for each in sent:

@@ -154,7 +154,7 @@ def spoil(chance: Random, text: str) -> str:
 
 
 def one_of(chance: Random, good: Sequence[str], bad: Sequence[str]) -> str:
-    """Mostly a right value, else a wrong one, a spoilt one, or nothing that anybody would send."""
+    """Mostly a right value; otherwise a wrong one, a spoilt one, or noise."""
     draw = chance.random()
     if good and draw < 0.75:
         return chance.choice(good)
@@ -164,7 +164,7 @@ def one_of(chance: Random, good: Sequence[str], bad: Sequence[str]) -> str:
 
 
 def noise(chance: Random, length_max: int = 40) -> bytes:
-    """Any bytes."""
+    """Up to so many random bytes."""
     return chance.randbytes(chance.randrange(length_max))
 
 

@@ -18,17 +18,17 @@ import requests
 from tests.clients.programs import missing, tools
 
 SOURCE = Path(__file__).parent
-# A session that is not there, closed by a PUT, which every client can send.
+# The closing PUT of a session that does not exist: a request that is refused and that every client can send.
 PATH = f"/v2/abuse/none/blobs/uploads/{'a' * 40}?digest=sha256:{'a' * 64}"
 REFUSED = (404, "BLOB_UPLOAD_UNKNOWN")
 INNOCENT = (405, "UNSUPPORTED")
-# Far above what any of it takes on a busy machine.
+# Far longer than a client takes, also on a busy machine.
 RUN_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Some uploads of one size by one client: how many, how many at once, whether in chunks."""
+    """So many uploads of one size by one client, so many of them at once, in chunks or with a length."""
 
     size: int
     count: int
@@ -37,13 +37,13 @@ class Round:
 
     @property
     def encoding(self) -> str:
-        """As the programs take it."""
+        """The word by which the client programs take it."""
         return "chunked" if self.chunked else "length"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The numbers of uploads answered and lost and of innocent requests that failed, and the first problem of any."""
+    """How many uploads were answered and lost, how many innocent requests failed, and the first problem."""
 
     answered: int
     lost: int
@@ -78,7 +78,7 @@ def java_connection(host: str, given: Round) -> Found:
 
 
 def curl(host: str, given: Round) -> Found:
-    """The program of that name, one process an upload; the innocent request is its second one."""
+    """The program curl, one process for each upload; the innocent request is the second one of the process."""
     program = _tool("curl")
     with tempfile.NamedTemporaryFile() as body:
         body.truncate(given.size)
@@ -121,7 +121,7 @@ def python_requests(host: str, given: Round) -> Found:
 
 
 def python_http(host: str, given: Round) -> Found:
-    """http.client of Python's library, which sends all before it listens."""
+    """Python's http.client, which sends the whole body before it listens."""
     kept = local()
     made = ExitStack()
 
