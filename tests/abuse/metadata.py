@@ -25,8 +25,10 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much is pushed: so many referrers of one subject and so many other manifests, each of `size` bytes by its
-    annotations; so many wide manifests, which name as many things as fit into `size`; an index of so many children.
+    """The amount that is pushed.
+
+    So many referrers of one subject and so many others get `size` bytes by their annotations. So many wide manifests
+    name as many things as fit into `size`. An index has so many children.
     """
 
     referrers: int

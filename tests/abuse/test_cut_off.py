@@ -40,7 +40,7 @@ def is_told(server: RunningServer, address: str, reason: str) -> bool:
 
 
 def cuts(server: RunningServer, reason: str) -> float:
-    """How many clients were cut off for this reason, as /metrics counts them."""
+    """The number of clients that were cut off for this reason, as /metrics counts them."""
     return server.metrics().get(f'tagtrail_connections_cut_total{{reason="{reason}"}}', 0)
 
 

@@ -43,7 +43,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How many uploads were answered and lost, how many innocent requests failed, and the first problem."""
+    """The numbers of uploads that were answered or lost and of innocent requests that failed; the first problem."""
 
     answered: int
     lost: int
