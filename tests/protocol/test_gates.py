@@ -1,4 +1,4 @@
-"""The gate of places: for each address, in all, and for proxies."""
+"""The gate lets in so many for each address and so many in all, and proxies are exempt from the first limit."""
 
 import pytest
 

@@ -18,7 +18,7 @@ def request(query: str = "", **environ: Any) -> Request:
 
 
 def test_every_code_has_a_status() -> None:
-    """And only client errors but for two."""
+    """All are statuses of client errors, except for two."""
     assert set(STATUS_OF_CODE) == set(Code)
     assert {code for code, status in STATUS_OF_CODE.items() if status >= 500} == {Code.UNKNOWN, Code.UNAVAILABLE}
 
@@ -51,7 +51,7 @@ def test_an_error_has_the_status_that_was_given_for_it() -> None:
     ],
 )
 def test_a_page_begins_after_last_and_has_n_entries_at_most(query: str, limit: int, last: str | None) -> None:
-    """A larger n clamps, last alone pages too."""
+    """A larger n is clamped, and `last` alone gives a page too."""
     page = parse_page(request(query), 100)
     assert (page.limit, page.last) == (limit, last)
 
@@ -86,7 +86,7 @@ def test_a_missing_or_empty_header_names_no_entity() -> None:
 
 
 def test_too_many_parameters_are_refused() -> None:
-    """Never a 500."""
+    """They are a bad request and never a 500."""
     with pytest.raises(WireError) as caught:
         request("&".join(f"a{n}=1" for n in range(2000))).parameter("a")
     assert caught.value.status == 400
@@ -117,6 +117,6 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ],
 )
 def test_the_trace_of_a_request_is_that_of_a_valid_traceparent(traceparent: str | None, trace: str | None) -> None:
-    """As in the examples of W3C Trace Context, sections 3.2 and 4.3: what is malformed counts as missing."""
+    """The cases are those of W3C Trace Context, sections 3.2 and 4.3: a malformed header counts as missing."""
     sent = {} if traceparent is None else {"HTTP_TRACEPARENT": traceparent}
     assert request(**sent).trace_id == trace

@@ -1,4 +1,4 @@
-"""Several parts in one answer: the length is known before, the bytes are those asked for, little is held at once."""
+"""An answer of several parts: its length is known before, its bytes are those asked for, and little is held at once."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Source:
 
 
 class Blocks(Iterator[bytes]):
-    """The blocks that `read` gives: closed at its end, or by who has enough."""
+    """The blocks that `read` gives; closed at their end, or earlier by the reader."""
 
     def __init__(self, source: Source, position: int, end: int) -> None:
         self.source, self.position, self.end = source, position, end
@@ -81,7 +81,7 @@ def test_the_body_has_the_announced_length_and_the_parts(
 
 
 def test_each_answer_has_a_boundary_of_its_own() -> None:
-    """The client that pushed the blob cannot have put it there."""
+    """So a client that pushes a blob cannot put the boundary into it."""
     boundaries = {Framing(10, KIND).boundary for _ in range(100)}
     assert len(boundaries) == 100
     assert all(len(each) == 32 and each.isalnum() and each.isascii() for each in boundaries)
@@ -99,7 +99,7 @@ def test_small_pieces_go_out_together_and_large_ones_are_not_gathered() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
 def test_a_reader_that_gives_up_leaves_nothing_open(taken: int) -> None:
-    """Also before the first block was taken."""
+    """Nothing is left open even if no block was taken."""
     source = Source(bytes(1_000_000), block=GATHERED_BYTES)
     asked = (ByteRange(0, 10), ByteRange(1000, 500_000))
     body = MultipartBody(Framing(1_000_000, KIND), asked, source.read)

@@ -1,4 +1,4 @@
-"""Ranges of downloads and of chunks."""
+"""Headers that name ranges of a download or of a chunk give exactly the bytes that RFC 9110 says."""
 
 from itertools import pairwise
 
@@ -74,7 +74,7 @@ def parts(*ends: tuple[int, int]) -> tuple[ByteRange, ...]:
     ],
 )
 def test_a_header_gives_the_parts_that_it_asks_for(header: str | None, found: tuple[ByteRange, ...] | None) -> None:
-    """Ascending, merged where they overlap or touch; a set that is broken anywhere gets the whole."""
+    """The parts ascend, and those that overlap or touch are merged; a set that is broken anywhere gets the whole."""
     assert parse_ranges(header, SIZE) == found
 
 
@@ -90,21 +90,21 @@ def test_a_header_gives_the_parts_that_it_asks_for(header: str | None, found: tu
     ],
 )
 def test_ranges_that_name_no_byte_are_refused(header: str) -> None:
-    """416 where no range names a byte, never the whole blob."""
+    """The answer is 416 and never the whole blob."""
     with pytest.raises(Unsatisfiable):
         parse_ranges(header, SIZE)
 
 
 @pytest.mark.parametrize("header", ["bytes=0-0", "bytes=-5", "bytes=0-,1-"])
 def test_no_range_of_an_empty_blob_can_be_had(header: str) -> None:
-    """Not even its first byte."""
+    """Even a range of its first byte is refused."""
     with pytest.raises(Unsatisfiable):
         parse_ranges(header, 0)
 
 
 @pytest.mark.parametrize(("number", "parts_found"), [(RANGES_MAX, RANGES_MAX), (RANGES_MAX + 1, None)])
 def test_a_set_of_ranges_has_a_greatest_number(number: int, parts_found: int | None) -> None:
-    """One more is the whole, however few would remain; empty elements are none."""
+    """One range more gives the whole blob, even if few parts would remain. Empty elements do not count."""
     spread = "bytes=" + ",,".join(f"{each * 2}-{each * 2}" for each in range(number))
     same = "bytes=" + ",".join(["5-6"] * number)
     found = [parse_ranges(header, 10**6) for header in (spread, same)]
@@ -120,7 +120,7 @@ SPECS = st.one_of(
 
 
 def named(first: int | None, last: int | None, data: bytes) -> set[int]:
-    """The positions of the bytes that a range names: byte by byte, as the RFC words it."""
+    """The positions of the bytes that a range names, found byte by byte as the RFC defines it."""
     if first is None:
         assert last is not None
         return {position for position in range(len(data)) if position >= len(data) - last}
@@ -135,7 +135,7 @@ def named(first: int | None, last: int | None, data: bytes) -> set[int]:
 def test_the_parts_are_the_bytes_that_were_asked_for(
     data: bytes, specs: list[tuple[int | None, int | None]], separator: str
 ) -> None:
-    """Each byte that any range names, once and in order; no two parts touch."""
+    """The parts have each byte that any range names, once and in order, and no two parts touch."""
     texts = [f"{'' if first is None else first}-{'' if last is None else last}" for first, last in specs]
     positions = sorted(set().union(*(named(first, last, data) for first, last in specs)))
     try:

@@ -1,4 +1,4 @@
-"""From paths to routes: the rightmost match decides."""
+"""A path leads to a route by its rightmost match."""
 
 import pytest
 
@@ -32,7 +32,7 @@ D = "sha256:" + "a" * 64
     ],
 )
 def test_a_known_path_gives_its_route_by_the_rightmost_match(path: str, route: Route) -> None:
-    """Names are not judged here."""
+    """The route does not judge names: handlers do that."""
     assert parse_path(path) == route
 
 

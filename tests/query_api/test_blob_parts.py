@@ -19,7 +19,7 @@ DATA = bytes(range(256)) * 8
 PATH = f"/v2/u/app/blobs/{sha256(DATA)}"
 TAG = f'"{sha256(DATA)}"'
 BIG = Random("parts").randbytes(8 * 1024 * 1024)
-# As many as podman asks for at most, of a layer of some tens of gigabytes.
+# The most ranges that podman asks for, of a layer of some tens of gigabytes.
 PODMAN_RANGES = 1025
 TOO_LONG_BYTES = 1024 * 1024
 
@@ -131,7 +131,7 @@ def big(server: RunningServer) -> str:
 
 
 def test_podmans_largest_set_is_sent_and_little_more(server: RunningServer, big: str) -> None:
-    """In one answer of known length, and the connection goes on."""
+    """It is one answer of known length, and the connection goes on."""
     ends = [(start, start + 99) for start in range(0, PODMAN_RANGES * 8000, 8000)]
     with closing(http.client.HTTPConnection(server.host, timeout=60)) as connection:
         connection.request("GET", big, headers={"Range": ranges(*ends)})
@@ -156,7 +156,7 @@ def test_large_parts_are_streamed(server: RunningServer, big: str) -> None:
 
 
 def test_the_longest_set_fits_into_a_request(server: RunningServer, big: str) -> None:
-    """As many ranges as are taken, of a blob of a terabyte: the registry reads them, and this blob has none of them."""
+    """It has the most ranges that are taken, as of a blob of a terabyte; this blob is small, so the answer is 416."""
     far = 10**12
     header = ranges(*((far + start, far + start + 4) for start in range(0, RANGES_MAX * 10, 10)))
     with closing(http.client.HTTPConnection(server.host, timeout=60)) as connection:
@@ -166,7 +166,7 @@ def test_the_longest_set_fits_into_a_request(server: RunningServer, big: str) ->
 
 
 def test_a_longer_head_is_refused(server: RunningServer, big: str) -> None:
-    """431, whatever of it the server has not read."""
+    """The answer is 431, even if the server has not read all of the head."""
     host, _, port = server.host.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         head = f"GET {big} HTTP/1.1\r\nHost: {host}\r\nRange: bytes=0-0".encode()

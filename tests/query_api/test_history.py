@@ -1,4 +1,4 @@
-"""The trail asked by repository, tag, actor, kind and time: what a filter in Python would leave, page by page."""
+"""The trail by repository, tag, actor, kind and time shows, page by page, what a filter in Python would leave."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -79,7 +79,7 @@ def paged(registry: Registry, wanted: Wanted) -> list[AuditRow]:
 
 
 def test_every_question_is_answered_as_by_a_filter(trail: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From rows and tail together, and from rows alone; also where a page may look at few rows."""
+    """The pages come from rows and tail together and from rows alone, and also if one may look at few rows."""
     whole = paged(trail, Wanted())
     assert [row.position for row in whole] == sorted((row.position for row in whole), reverse=True)
     of_each = [row.position for name in REPOSITORIES for row in paged(trail, Wanted(name))]
@@ -133,7 +133,7 @@ def test_pages_over_http_keep_what_was_asked_for(trail: Registry, query: str, wa
 
 
 def test_a_repository_without_such_changes_is_not_unknown(trail: Registry) -> None:
-    """One that has no change at all is."""
+    """Its history is empty; a repository that has no change at all is unknown."""
     answer = trail.get("/api/v1/repositories/u/app/history?actor=nobody")
     assert (answer.status_code, answer.get_json()["entries"], answer.get_json()["next"]) == (200, [], None)
     answer = trail.get("/api/v1/repositories/u/none/history")
@@ -145,12 +145,12 @@ def test_a_repository_without_such_changes_is_not_unknown(trail: Registry) -> No
     "query", ["what=tags", "what=", "since=yesterday", "until=2026-13-01", "actor=", "actor=a%00b", "who=bob", "n=0"]
 )
 def test_a_wrong_condition_is_refused_by_name(trail: Registry, place: str, query: str) -> None:
-    """It never answers everything."""
+    """A wrong condition never leads to the whole history."""
     answer = trail.get(f"/api/v1/{place}?{query}")
     assert (answer.status_code, codes(answer)) == (400, ["UNSUPPORTED"])
     assert list(answer.get_json()["errors"][0]["detail"]) == [query.partition("=")[0]]
 
 
 def test_the_history_of_all_repositories_knows_no_tag(trail: Registry) -> None:
-    """A tag belongs to a repository."""
+    """A tag belongs to a repository, so the condition is refused there."""
     assert trail.get("/api/v1/history?tag=latest").status_code == 400

@@ -1,4 +1,4 @@
-"""Pulls, lists and history: the same answers from the tail, from the rows, and from both."""
+"""Pulls, lists and history give the same answers from the tail, from the rows, and from both."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ TAGS = ["1", "A", "B.1", "_x", "a", "a-1", "b"]
 
 @pytest.mark.parametrize("kind", ["blob", "manifest"])
 def test_an_unchanged_body_is_not_sent_again(registry: Registry, kind: str) -> None:
-    """304 for a matching entity tag, quoted or bare."""
+    """A matching entity tag, quoted or bare, is answered 304."""
     manifest = registry.push("u/app", "v1", DATA)
     digest, path = (sha256(DATA), "blobs") if kind == "blob" else (manifest, "manifests")
     for tag in (f'"{digest}"', digest, "*"):
@@ -42,7 +42,7 @@ def all_pages(registry: Registry, path: str, member: str) -> list[str]:
 @pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
 def test_tags_are_listed_bytewise_page_by_page(registry: Registry, projected: bool, n: int) -> None:
-    """Half of them may be rows and half of them tail."""
+    """Half of the tags are rows and half are in the tail; with `projected` all are rows."""
     for tag in TAGS[::2]:
         registry.push("u/app", tag, b"x")
     registry.push("u/app", "gone", b"x")
@@ -63,7 +63,7 @@ def test_tags_are_listed_bytewise_page_by_page(registry: Registry, projected: bo
 
 @pytest.mark.parametrize("n", [1, 2, 10])
 def test_the_catalog_lists_repositories_with_a_manifest(registry: Registry, n: int) -> None:
-    """At once; one that lost its last manifest leaves the list."""
+    """A repository is listed at once, and leaves the list with its last manifest."""
     digests = {name: registry.push(name, "v1", b"x") for name in ("a", "b/c", "z")}
     registry.blob("only/blobs", b"x")
     assert all_pages(registry, f"/v2/_catalog?n={n}", "repositories") == ["a", "b/c", "z"]
@@ -78,7 +78,7 @@ def test_the_catalog_lists_repositories_with_a_manifest(registry: Registry, n: i
 
 
 def test_history_tells_every_change(registry: Registry) -> None:
-    """Newest first, by tag too, page by page; with the times at which it happened."""
+    """Changes come newest first, page by page, with their times; also those of one tag alone."""
     start = datetime(2026, 3, 1, tzinfo=UTC)
     with freeze_time(start, ignore=["psycopg", "psycopg_pool", "queue", "threading", "concurrent"]) as now:
         first = registry.push("u/app", "v1", b"a")
@@ -109,7 +109,7 @@ def test_history_tells_every_change(registry: Registry) -> None:
 
 
 def test_blob_references_tell_who_uses_a_blob(registry: Registry) -> None:
-    """Repositories that link it, manifests that name it; a set, page by page."""
+    """They are the repositories that link it and, page by page, the manifests that name it, each once."""
     for number in range(3):
         registry.push("a", f"t{number}", b"shared")
     registry.push("b", "v1", b"shared")
@@ -126,7 +126,7 @@ def test_blob_references_tell_who_uses_a_blob(registry: Registry) -> None:
 
 
 def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
-    """The overlay must not hide a dead projector: without the tail every GET answers the same."""
+    """Every GET answers the same without the tail, so that the tail does not hide a dead projector in tests."""
     registry.push("u/app", "v1", b"layer")
     paths = [
         "/v2/_catalog",
@@ -151,7 +151,7 @@ def test_in_a_quiet_registry_the_tail_is_empty(registry: Registry) -> None:
 
 
 def test_extensions_are_told(registry: Registry) -> None:
-    """Those of the registry, and of a repository."""
+    """The registry tells its extensions, and each repository its own."""
     assert [each["name"] for each in registry.get("/v2/_oci/ext/discover").get_json()["extensions"]] == ["_catalog"]
     assert registry.get("/v2/a/b/_oci/ext/discover").json == {"extensions": []}
     assert codes(registry.get("/v2/A/_oci/ext/discover")) == ["NAME_INVALID"]
@@ -161,7 +161,7 @@ def test_extensions_are_told(registry: Registry) -> None:
 def test_a_client_that_asked_for_a_tag_gets_its_manifest_without_another_question(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As docker does: HEAD of the tag, then GET of the digest. A digest that was deleted since is not served."""
+    """Docker sends a HEAD of the tag, then a GET of the digest. A digest that was deleted since is not served."""
     digest = registry.push("u/app", "v1", DATA)
     assert registry.head("/v2/u/app/manifests/v1").headers["Docker-Content-Digest"] == digest
     with monkeypatch.context() as patch:
@@ -174,7 +174,7 @@ def test_a_client_that_asked_for_a_tag_gets_its_manifest_without_another_questio
 
 
 def test_a_push_of_an_image_leaves_what_is_kept_of_blobs(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A push of what is there already asks for its blobs first; but the end of a link is seen."""
+    """So a repeated push, which asks for its blobs first, is answered from memory. The end of a link is seen."""
     digest = sha256(DATA)
     registry.push("u/app", "v1", DATA)
     assert registry.head(f"/v2/u/app/blobs/{digest}").status_code == 200
@@ -188,7 +188,7 @@ def test_a_push_of_an_image_leaves_what_is_kept_of_blobs(registry: Registry, mon
 
 
 def test_neither_a_push_nor_a_pull_goes_through_flask(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of their requests; lists do."""
+    """None of their requests does; lists do."""
     monkeypatch.setattr(Flask, "wsgi_app", Mock(side_effect=AssertionError("through Flask")))
     digest = sha256(DATA)
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]

@@ -1,4 +1,4 @@
-"""The users of a blob that very many use: counted and listed as far as a limit, and no further."""
+"""The manifests and repositories that use a blob are counted and listed up to a limit, however many there are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def rows_read(plan: Mapping[str, Any], table: str) -> float:
 def test_manifests_are_counted_up_to_a_limit(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, projected: int
 ) -> None:
-    """The same if they are rows, or in the tail, or gone in the tail."""
+    """The count is the same if they are rows or in the tail, and without those that the tail deletes."""
     monkeypatch.setattr(blob_references, "COUNT_MAX", 3)
     digests = []
     for number in range(4):

@@ -1,4 +1,4 @@
-"""A blob that is kept: its file is looked at again soon, and bytes that have another digest are never served."""
+"""A blob whose answer is kept: its file is looked at again soon, and bytes of another digest are never served."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -32,14 +32,14 @@ class Shelf:
         self.file = folder / "blobs" / "sha256" / hexadecimal[:2] / f"{hexadecimal}.0"
 
     def put(self) -> None:
-        """As a push does it, also over what is there."""
+        """Write the blob's file as a push does it, over another one if there is one."""
         self.store.create(UPLOAD)
         with self.store.open(UPLOAD, 0) as writer:
             writer.write(self.data)
             writer.commit(self.name)
 
     def ask(self, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        """Status and body."""
+        """The status and the body of the answer to a request for the blob."""
         try:
             answer = self.blob.answer({"REQUEST_METHOD": method, **headers})
         except WireError as problem:
@@ -62,13 +62,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Shelf]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_file_that_is_gone_is_404_once_it_was_looked_at(shelf: Callable[[int], Shelf], size: int) -> None:
-    """After SEEN_FOR_S at the latest; when it is back, the blob is."""
+    """It is 404 after SEEN_FOR_S at the latest, and served again when the file is back."""
     one = shelf(size)
     assert (one.ask("HEAD"), one.ask()) == ((200, b""), (200, one.data))
     one.file.unlink()
     one.now += SEEN_FOR_S - 0.001
     assert one.ask("HEAD") == (200, b"")
-    # Of a small one the bytes are here, of a larger one the file is opened.
+    # The bytes of a small blob are in memory; for a larger one the file is opened.
     assert one.ask() == ((200, one.data) if size <= SMALL_BYTES_MAX else (404, b""))
     one.now += 0.001
     assert (one.ask("HEAD"), one.ask()) == ((404, b""), (404, b""))
@@ -78,7 +78,7 @@ def test_a_file_that_is_gone_is_404_once_it_was_looked_at(shelf: Callable[[int],
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_answer_at_once_needs_nothing_of_the_disk(shelf: Callable[[int], Shelf], size: int) -> None:
-    """The file was seen a moment ago, and the bytes are in memory or not asked for."""
+    """It is given if the file was seen a moment ago and the bytes are in memory or not asked for."""
     one = shelf(size)
 
     def at_once(method: str, **headers: str) -> int | None:
@@ -98,7 +98,7 @@ def test_an_answer_at_once_needs_nothing_of_the_disk(shelf: Callable[[int], Shel
 def test_a_small_blob_of_other_bytes_is_404_until_it_is_healed(
     shelf: Callable[[int], Shelf], method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then a push is told that the blob is missing, and brings it anew."""
+    """A client that pushes is then told that the blob is missing, and sends it again."""
     one = shelf(100)
     one.file.write_bytes(one.data[::-1])
     assert one.ask(method)[0] == 404
@@ -126,7 +126,7 @@ def test_bytes_that_were_right_when_they_were_kept_stay_right(shelf: Callable[[i
 def test_a_range_is_the_same_from_memory_and_from_the_file(
     shelf: Callable[[int], Shelf], size: int, asked: str
 ) -> None:
-    """One byte at either end, all of them, and none."""
+    """The ranges are one byte at either end, all bytes, and no byte."""
     one = shelf(size)
     expected = {"bytes=0-0": one.data[:1], "bytes=-1": one.data[-1:], "bytes=0-": one.data}.get(asked, b"")
     for _ in range(2):
@@ -135,7 +135,7 @@ def test_a_range_is_the_same_from_memory_and_from_the_file(
 
 @pytest.mark.parametrize("size", SIZES[2:])
 def test_several_ranges_hold_their_bytes(shelf: Callable[[int], Shelf], size: int) -> None:
-    """From memory as from the file."""
+    """The parts are the same from memory and from the file."""
     one = shelf(size)
     for _ in range(2):
         status, body = one.ask(HTTP_RANGE="bytes=0-99,1000-1999")

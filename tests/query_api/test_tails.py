@@ -1,4 +1,4 @@
-"""A projector that is dead for long: what a GET takes of the log that is not folded is bounded by what it shows."""
+"""After a projector was dead for long, a GET still takes no more of the tail than it shows."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.api import Registry, sha256
 NAME = "u/app"
 LAYER = b"of all images"
 TAGS, PAGE, DELETED = 24, 3, (0, 1, 5)
-# A tag and its manifest; what tells whether there is another page.
+# Events beyond those that are shown: of a tag and its manifest, and one that tells that there is another page.
 MORE = 2
 
 
@@ -31,7 +31,7 @@ def behind(registry: Registry) -> Registry:
 
 
 def paths(registry: Registry) -> dict[str, int]:
-    """Each question, asked for a short page, and how much of it is shown."""
+    """The path of each question with a short page, and how many events its answer shows."""
     listed = {
         f"/v2/_catalog?n={PAGE}": PAGE,
         f"/v2/_catalog?n={PAGE}&last=other/a": PAGE,
@@ -50,7 +50,7 @@ def paths(registry: Registry) -> dict[str, int]:
 
 
 def test_a_question_brings_no_more_of_the_tail_than_it_shows(behind: Registry) -> None:
-    """And its answer is the same as that of read models that know everything."""
+    """Its answer is the same as that of read models that have folded everything."""
     answers = {}
     for path, shown in paths(behind).items():
         before = OVERLAY_EVENTS._value.get()
@@ -69,7 +69,7 @@ def test_a_question_brings_no_more_of_the_tail_than_it_shows(behind: Registry) -
 
 
 def test_a_blob_is_found_without_any_read_model(behind: Registry) -> None:
-    """And so is that it is unlinked, or linked again: nothing is taken of the tail for it."""
+    """Its unlinking and a new link are seen too, and nothing of the tail is read for that."""
     path = f"/v2/{NAME}/blobs/{sha256(LAYER)}"
     before = OVERLAY_EVENTS._value.get()
     assert (behind.get(path).status_code, behind.head(f"/v2/other/z/blobs/{sha256(LAYER)}").status_code) == (200, 404)
@@ -81,7 +81,7 @@ def test_a_blob_is_found_without_any_read_model(behind: Registry) -> None:
 
 
 def test_pages_from_rows_and_tail_together_are_complete(behind: Registry) -> None:
-    """Tags and manifests of which the read models know some, and of those some that are gone since."""
+    """The read models have some of the tags and manifests, and some of these are gone since."""
     behind.project()
     for number in (2, 6, 9):
         behind.delete(f"/v2/{NAME}/manifests/t{number:02d}")

@@ -27,8 +27,8 @@ class Connection:
 
     def __init__(self, host: str) -> None:
         self._http = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT_S)
-        # Most are used for one request, where they are made: whoever lets go of one has closed it. A finalizer of its
-        # own closes the socket before it is collected, also where both are garbage that refers to itself.
+        # Most connections are used for one request and then forgotten, which must close them. A finalizer closes the
+        # socket before it is collected, even if connection and socket are garbage that refers to itself.
         weakref.finalize(self, self._http.close)
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
@@ -57,7 +57,7 @@ class InProcess:
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Run all calls in threads that begin at one moment; what they answered, in order."""
+    """Run all calls in threads that begin at one moment; gives their answers in order."""
     gate = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:
@@ -69,7 +69,7 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def put_blob(api: Api, repository: str, data: bytes) -> int:
-    """Upload a blob by a session, a chunk and a closing PUT; the status that ended it."""
+    """Upload a blob by a session, a chunk and a closing PUT; answers the last status."""
     started = api.ask("POST", f"/v2/{repository}/blobs/uploads/")
     if started.status != 202:
         return started.status

@@ -1,4 +1,4 @@
-"""The log after a race, read whole and folded by a few lines of the tests' own."""
+"""Reads the whole log after a race, and judges it by a few lines that share nothing with the product's folds."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def events_of_stream(store: Store, stream: str) -> list[Recorded]:
 
 
 def assert_chained(events: list[Recorded]) -> None:
-    """Each event of a tag's stream names what the one before it set, the first one nothing."""
+    """Check that each event of a tag's stream names the manifest that the one before had set, the first one none."""
     named: str | None = None
     for number, each in enumerate(events, 1):
         assert (each.version, each.prev_ref) == (number, named), each
@@ -48,10 +48,10 @@ def assert_chained(events: list[Recorded]) -> None:
 
 
 def assert_manifests_stood(store: Store, repository: str) -> int:
-    """Wherever a manifest was accepted, all that it names was there; answers how many were accepted.
+    """Check that all that a manifest names was there when it was accepted; answers how many were accepted.
 
-    Read from the manifests' own bytes, not from the facts that the product made of them. And after each command no
-    tag names a manifest that is gone.
+    The names are read from the bytes of the manifests, not from the facts that the product made of them. It also checks
+    that after each command no tag names a manifest that is gone.
     """
     refs: dict[str, str | None] = {}
     accepted = 0

@@ -12,7 +12,7 @@ EXPIRY_H = 24
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest of ours, and what it names: (role, digest) of what must be there."""
+    """A manifest, and the (role, digest) of each thing that it names and that must be there."""
 
     body: bytes
     media_type: str
@@ -77,7 +77,7 @@ class Repository:
     manifests_ever: dict[str, Manifest] = field(default_factory=dict)
 
     def link(self, data: bytes, what: str) -> None:
-        """A blob was uploaded or mounted."""
+        """Note that a blob was uploaded or mounted."""
         self._create()
         self.blobs_ever.add(sha256(data))
         if sha256(data) not in self.blobs:
@@ -85,7 +85,7 @@ class Repository:
             self.history.append((what, None, None, sha256(data)))
 
     def unlink(self, digest: str) -> bool:
-        """A blob is to go; False if it is not there."""
+        """Remove a blob; False if it is not there."""
         if self.blobs.pop(digest, None) is None:
             return False
         self.history.append(("blob-unlinked", None, digest, None))
@@ -96,7 +96,7 @@ class Repository:
         return all(digest in (self.manifests if role == "child" else self.blobs) for role, digest in manifest.needs)
 
     def push(self, manifest: Manifest, tags: Iterable[str]) -> None:
-        """A manifest was accepted under tags, maybe none."""
+        """Note that a manifest was accepted under these tags, if any."""
         self._create()
         digest = manifest.digest
         what = "manifest-repeated" if digest in self.manifests else "manifest-pushed"
@@ -110,7 +110,7 @@ class Repository:
             self.tags_ever.add(tag)
 
     def untag(self, tag: str) -> bool:
-        """A tag is to go; False if it is not there."""
+        """Remove a tag; False if it is not there."""
         before = self.tags.pop(tag, None)
         if before is None:
             return False
@@ -118,7 +118,7 @@ class Repository:
         return True
 
     def delete(self, digest: str) -> bool:
-        """A manifest is to go, with all its tags; False if it is not there."""
+        """Remove a manifest with all its tags; False if it is not there."""
         if self.manifests.pop(digest, None) is None:
             return False
         self.history.append(("manifest-deleted", None, digest, None))
@@ -147,7 +147,7 @@ class Model:
         self.repositories = {f"{self.prefix}/{each}": Repository(f"{self.prefix}/{each}") for each in self.names}
 
     def pass_time(self, hours: float) -> None:
-        """Time goes on, and upkeep runs: sessions in which nothing happened for the expiry are gone."""
+        """Let hours pass, after which upkeep removes the sessions that were idle for the time of expiry."""
         self.hour += hours
         for each in self.sessions:
             if each.is_open and self.hour - each.moved_at > EXPIRY_H:

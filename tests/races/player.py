@@ -1,4 +1,4 @@
-"""Commands sent to a registry and told to a model: each status must be the one that the model foretells."""
+"""Sends commands to a registry and tells them to a model; each status must be the one that the model foretells."""
 
 from collections.abc import Iterable
 from urllib.parse import urlencode
@@ -56,7 +56,7 @@ class Player:
         return None
 
     def chunk(self, api: Api, session: Session, data: bytes, ahead: int = 0) -> None:
-        """A chunk, announced `ahead` of where it belongs: 416 unless that is 0."""
+        """Send a chunk announced so many bytes `ahead` of its place: 416 unless that is 0."""
         first = len(session.data) + ahead
         headers = {"Content-Range": f"{first}-{first + len(data) - 1}"}
         status = 404 if not session.is_open else 416 if ahead else 202
@@ -66,7 +66,7 @@ class Player:
             session.moved_at = self.model.hour
 
     def finish(self, api: Api, session: Session, rest: bytes, *, right: bool = True) -> None:
-        """The closing PUT with the last bytes, under the right digest or another one; it may be a repeated one."""
+        """Send the closing PUT with the last bytes, under the right digest or a wrong one, perhaps once more."""
         whole = session.data + rest if session.is_open else session.data
         digest = sha256(whole) if right else OTHER
         repeated = session.digest == digest and self.model.hour - session.moved_at <= 24

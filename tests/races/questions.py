@@ -1,4 +1,4 @@
-"""Every kind of GET about the repositories of a model, and the answer that is right."""
+"""The questions that can be asked about the repositories of a model by GET and HEAD, with the right answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class Question:
 
 
 def questions(model: Model) -> Iterator[Question]:
-    """All of them."""
+    """All questions about a model."""
     for repository in model.repositories.values():
         yield from of_repository(repository)
     yield of_catalog(model)

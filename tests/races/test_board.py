@@ -1,8 +1,8 @@
-"""Four processes that change and read the same things through what each of them keeps: no answer is older than what
-anybody was acknowledged, or has read, before it was asked for. With a change board, and without.
+"""Four processes change and read the same things with kept answers. No answer is older than a change that anybody was
+told of, or has read, before the question; with a change board and without.
 
-Shared counters say what is known; each reader notes them before it reads. The long form, a million reads and writes:
-make test-long PART=board.
+Shared counters say which changes are known, and each reader notes them before it reads. The long form with a million
+reads and writes is `make test-long PART=board`.
 """
 
 import multiprocessing
@@ -45,7 +45,7 @@ class Versions:
     found: tuple[int, ...]
 
     def answer(self, environ: Environ) -> Answer:
-        """It is no page."""
+        """Fail: nobody asks for this page by HTTP."""
         raise AssertionError("nobody asks for it by HTTP")
 
     answer_at_once = answer
@@ -74,7 +74,7 @@ class Mixed:
         self.tally = Tally(0, 0, 0, [])
 
     def run(self, times: int) -> Tally:
-        """So many reads and writes."""
+        """Make so many reads and writes."""
         for _ in range(times):
             # A few keys get most of it, as with images.
             key = min(int(self._chance.paretovariate(0.6)) - 1, KEYS - 1)
@@ -95,7 +95,7 @@ class Mixed:
         self._learn(key * PROCESSES + self._number, self._versions[key])
 
     def _learn(self, place: int, version: int) -> None:
-        """Tell everybody. Where two do so at once the lower may win, which was known too."""
+        """Tell all processes of a version. If two do so at once the lower one may win, which is known as well."""
         self._known[place] = max(self._known[place], version)
 
     def _read(self, key: int) -> None:
@@ -121,13 +121,13 @@ class Mixed:
 
 
 class LateWriter(Writer):
-    """Says what it changes when it has been changed: what must not be."""
+    """A writer with a defect: it says what it changes only when that has been changed."""
 
     def begin(self, cells: Collection[int]) -> None:
-        """Too early to say."""
+        """Say nothing yet."""
 
     def end(self, cells: Collection[int]) -> None:
-        """Now that it is over, and others have had time to see it."""
+        """Say all of it now that it is over, and others have had time to read."""
         time.sleep(LATE_S)
         super().begin(cells)
         super().end(cells)
@@ -146,7 +146,7 @@ Kept = tuple[Store, Voucher]
 
 @contextmanager
 def with_board(url: str, made: Callable[[Path], Board]) -> Iterator[Callable[[], Kept]]:
-    """Makes the store and the board of each process of one server."""
+    """Give a call that makes the store and the board of a process of one server."""
     server = Registrar(url, "ours", places=PROCESSES)
     server.start()
 
@@ -167,7 +167,7 @@ def by_validating(url: str) -> Kept:
 
 
 def play(times: int, kept: Callable[[], Kept]) -> list[Tally]:
-    """Let all processes play at once; what each of them saw."""
+    """Let all processes play at once; answers the tally of each."""
     known = RawArray(c_int64, KEYS * PROCESSES)
     tallies = _processes.Queue()
 
@@ -189,19 +189,19 @@ def play(times: int, kept: Callable[[], Kept]) -> list[Tally]:
 
 @pytest.mark.parametrize("times", [60_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_nothing_that_is_kept_is_stale(database: Database, times: int) -> None:
-    """With a board."""
+    """The processes share a board."""
     with with_board(database.app_url, Board) as kept:
         assert_fresh(play(times, kept), times)
 
 
 @pytest.mark.parametrize("times", [6_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_nothing_that_is_validated_is_stale(database: Database, times: int) -> None:
-    """By servers that share nothing but the database."""
+    """The processes are of servers that share nothing but the database."""
     assert_fresh(play(times, partial(by_validating, database.app_url)), times)
 
 
 def assert_fresh(tallies: Sequence[Tally], times: int) -> None:
-    """Nothing was stale, and most of what was read was kept."""
+    """Check that no answer was stale, and that most came from memory."""
     print(f"seed {SEED}", *tallies, sep="\n")
     assert [each.stale for each in tallies] == [[]] * PROCESSES
     assert sum(each.kept for each in tallies) > times / 2
@@ -209,6 +209,6 @@ def assert_fresh(tallies: Sequence[Tally], times: int) -> None:
 
 
 def test_this_test_would_see_stale_answers(database: Database) -> None:
-    """With a board that is told of a change after it was made, there are some."""
+    """A board that is told of a change only after it was made leads to stale answers, and the test sees them."""
     with with_board(database.app_url, LateBoard) as kept:
         assert any(each.stale for each in play(20_000, kept))

@@ -1,6 +1,6 @@
-"""DELETE against PUT: a manifest is accepted with all that it names or refused, and never by a 5xx.
+"""DELETE races with PUT: a manifest is accepted with all that it names or refused, and never by a 5xx.
 
-The long form: make test-long PART=deletes_against_pushes.
+The long form is `make test-long PART=deletes_against_pushes`.
 """
 
 import secrets
@@ -40,7 +40,7 @@ class Race:
         return image(self.layer, self.layer)
 
     def run(self, push: Callable[["Race", Connection], int], delete: Callable[["Race", Connection], int]) -> "Answers":
-        """Both sides as often as the rounds say; the statuses of each side, counted."""
+        """Let both sides act as often as the rounds say; counts the statuses of each side."""
         assert put_whole_blob(Connection(self.host), self.repository, self.layer) == 201
         assert put_manifest(Connection(self.host), self.repository, "child", self.child).status == 201
 
@@ -106,7 +106,7 @@ def counts(server: RunningServer, repository: str) -> Counter[str]:
 
 
 def test_no_manifest_is_accepted_whose_layer_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
-    """201 or 404 for the manifest, and as many ManifestPushed as there were 201s."""
+    """The manifest is answered 201 or 404, and there are as many ManifestPushed as answers 201."""
     answers = race.run(push_image, delete_layer)
     print(answers)
     assert set(answers.pushed) == {201, 404}
@@ -117,7 +117,7 @@ def test_no_manifest_is_accepted_whose_layer_is_deleted_meanwhile(race: Race, se
 
 
 def test_no_index_is_accepted_whose_child_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
-    """201 or 404 for the index; the child's deletion takes the child's tag with it each time."""
+    """The index is answered 201 or 404, and each deletion of the child takes the child's tag with it."""
     answers = race.run(push_index, delete_child)
     print(answers)
     assert set(answers.pushed) == {201, 404}
@@ -128,7 +128,7 @@ def test_no_index_is_accepted_whose_child_is_deleted_meanwhile(race: Race, serve
 
 
 def test_a_push_and_the_deletion_of_its_tag_both_succeed(race: Race, server: RunningServer) -> None:
-    """Every push is accepted; as many TagDeleted as the deleter was told."""
+    """Every push is accepted, and there are as many TagDeleted as the deleter was told."""
     answers = race.run(push_image, delete_tag)
     print(answers)
     assert answers.pushed == {201: PUSHERS * race.rounds}
@@ -140,7 +140,7 @@ def test_a_push_and_the_deletion_of_its_tag_both_succeed(race: Race, server: Run
 
 
 def test_no_tag_names_a_manifest_that_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
-    """Pushes move a tag to a manifest that is deleted again and again: no tag is left behind by a deletion."""
+    """Pushes move a tag to a manifest that is deleted again and again, and no deletion leaves a tag behind."""
     answers = race.run(push_image, delete_child)
     print(answers)
     assert answers.pushed == {201: PUSHERS * race.rounds}
@@ -149,7 +149,7 @@ def test_no_tag_names_a_manifest_that_is_deleted_meanwhile(race: Race, server: R
 
 
 def test_no_blob_is_mounted_whose_last_link_is_deleted_meanwhile(race: Race, server: RunningServer) -> None:
-    """A blob is mounted only while some repository links it: 201 with a link, else a session."""
+    """While some repository links the blob the mount is answered 201 with a link, otherwise it opens a session."""
     target = f"{race.repository}-mounts"
 
     def mount(race: Race, api: Connection) -> int:

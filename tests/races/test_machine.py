@@ -1,7 +1,7 @@
-"""The whole registry against a model in memory: after every command, every GET answers what the model says.
+"""The whole registry is compared with a model in memory: after every command every GET answers what the model says.
 
-Two APIs over one database and one folder of blobs: what one of them was told, the other is asked. The long form, with
-a seed of one's own by --hypothesis-seed=N: make test-long PART=machine.
+Two APIs serve one database and one folder of blobs. A command goes to one of them, and the other one is asked. The long
+form is `make test-long PART=machine`; pytest's option --hypothesis-seed=N sets the seed.
 """
 
 import itertools
@@ -39,7 +39,7 @@ from tests.races.universe import NAMES, TAGS, universe
 from tests.upkeep import keep_once
 
 SEED = 20261127
-# After so many commands every question was asked again, whether its answer has changed or not.
+# Within so many commands every question is asked again, even if its answer has not changed.
 TURNS = 8
 PREFIX = "model"
 THINGS = universe()
@@ -53,7 +53,7 @@ manifests = st.sampled_from(THINGS.manifests)
 
 
 def ask(registry: Registry, asked: Iterable[Question]) -> None:
-    """Ask an API; each answer must be the right one."""
+    """Ask an API these questions, and check that each answer is right."""
     api = InProcess(registry)
     for each in asked:
         wrong = each.differs(api.ask(each.method, each.path))
@@ -61,7 +61,7 @@ def ask(registry: Registry, asked: Iterable[Question]) -> None:
 
 
 class Machine(RuleBasedStateMachine):
-    """Commands by either API; the model foretells every status and every answer."""
+    """Commands to either API; the model foretells every status and every answer."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         self.apis[number] = self.api_stacks[number].enter_context(made)
 
     def api(self, number: int) -> Api:
-        """An API; the other one is the first that is asked afterwards."""
+        """The API of this number, for a command; afterwards the other one is asked first."""
         self.told = number
         return InProcess(self.apis[number])
 
@@ -95,7 +95,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=apis, name=names, data=blobs)
     def upload(self, number: int, name: str, data: bytes) -> None:
-        """A whole blob."""
+        """Upload a whole blob."""
         self.player.upload(self.api(number), name, data)
 
     @rule(number=apis, name=names, origin=names, data=blobs)

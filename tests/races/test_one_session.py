@@ -1,6 +1,6 @@
-"""Several clients in one upload session: one of them goes on, the others are told where the session stands.
+"""Several clients share one upload session: one of them goes on, and the others are told the session's offset.
 
-The long form: make test-long PART=one_session.
+The long form is `make test-long PART=one_session`.
 """
 
 import http.client
@@ -31,14 +31,14 @@ CHUNK_BYTES_MAX = 300_000
 
 
 def start(host: str, repository: str) -> str:
-    """Open a session; its location."""
+    """Open a session; answers its location."""
     answer = Connection(host).ask("POST", f"/v2/{repository}/blobs/uploads/")
     assert answer.status == 202
     return answer.headers["location"]
 
 
 def offset_of(answer: Answer) -> int:
-    """The bytes that the Range of a session's answer tells of; 0-0 says none or one, and no test here sends one."""
+    """The number of bytes that the Range of an answer tells. 0-0 means none or one; no test here sends only one."""
     last = int(answer.headers["range"].partition("-")[2])
     return last + 1 if last else 0
 
@@ -53,7 +53,7 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def acknowledged(self, at: int, piece: bytes) -> None:
-        """A chunk was answered 202: it has its place alone."""
+        """Note a chunk that was answered 202, and check that no other one has its place."""
         with self.lock:
             assert at not in self.pieces
             self.pieces[at] = piece
@@ -68,7 +68,7 @@ class Session:
 
 
 def write(host: str, session: Session, seed: int, chunks: int, announced: bool) -> None:
-    """Send chunks where the session stands, as far as this client knows; believe what a refusal says."""
+    """Send chunks at the offset that this client knows; after a refusal go on at the offset that it tells."""
     chance = random.Random(seed)
     api = Connection(host)
     known = sent = 0
@@ -91,7 +91,7 @@ def write(host: str, session: Session, seed: int, chunks: int, announced: bool) 
 
 @contextmanager
 def watching(host: str, location: str) -> Iterator[None]:
-    """Ask for the session's status all the time: it never goes back."""
+    """Ask for the session's status again and again during the block, and check that it never goes back."""
     stop = threading.Event()
 
     def watch() -> None:
@@ -115,7 +115,7 @@ def watching(host: str, location: str) -> Iterator[None]:
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.parametrize("sessions", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_chunks_of_two_clients_never_mix(server: RunningServer, sessions: int, announced: bool) -> None:
-    """Each chunk is whole in its place or refused with where to go on; the blob is what was acknowledged."""
+    """Each chunk is whole in its place or refused with the offset to go on at; the blob has the acknowledged bytes."""
     print(f"seed {SEED}")
     refused = 0
     for number in range(sessions):
@@ -150,7 +150,7 @@ def ends(host: str, location: str, first: bytes, one: bytes, other: bytes) -> di
 
 
 def assert_as_logged(answers: dict[str, Answer], types: list[str], offsets: list[int]) -> None:
-    """Each client that was told of success has its event, nobody else has; a refusal says where the session stood."""
+    """Check that exactly the clients that were told of success have an event, and that refusals tell an offset."""
     told = {name: answer.status for name, answer in answers.items()}
     assert types[:2] == ["UploadStarted", "ChunkAppended"]
     assert (told.get("chunk") == 202) == ("ChunkAppended" in types[2:]), (told, types)
@@ -158,7 +158,7 @@ def assert_as_logged(answers: dict[str, Answer], types: list[str], offsets: list
     assert (201 in told.values()) == ("UploadCommitted" in types), (told, types)
     assert list(told.values()).count(201) + types.count("UploadCancelled") <= 1
     for name, answer in answers.items():
-        # 400: behind a chunk that came first, the bytes have another digest than was said.
+        # The answer is 400 if a chunk came first: the bytes then have another digest than the PUT said.
         digests_differ = answer.status == 400 and told.get("chunk") == 202
         assert answer.status in ((204, 404) if name == "look" else (201, 202, 204, 404, 416)) or digests_differ, answer
         if answer.status == 416:
@@ -167,7 +167,7 @@ def assert_as_logged(answers: dict[str, Answer], types: list[str], offsets: list
 
 @pytest.mark.parametrize("sessions", [60, pytest.param(3000, marks=pytest.mark.slow)])
 def test_everything_at_once_in_one_session_mixes_no_bytes(server: RunningServer, sessions: int) -> None:
-    """The session ends in one way; who is told that it succeeded is right, the others are refused by 404 or 416."""
+    """The session ends in one way. A client that is told of success is right; others are refused by 404 or 416."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)
     ended: Counter[str] = Counter()
@@ -207,7 +207,7 @@ class SlowBody:
         return bool(select.select([self._http.sock], [], [], 0)[0])
 
     def end(self) -> int:
-        """Send the rest, unless the answer is there; its status."""
+        """Send the rest unless the answer is there already; answers its status."""
         if not self.is_answered():
             self._http.send(self._rest)
         response = self._http.getresponse()
@@ -215,7 +215,7 @@ class SlowBody:
         return response.status
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._http.close()
 
 

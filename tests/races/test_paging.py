@@ -1,6 +1,6 @@
-"""A list read page by page while tags are moved, made and deleted: what existed throughout is there exactly once.
+"""A list that is read page by page while tags come and go has each tag that existed throughout exactly once.
 
-The long form, 100,000 tags: make test-long PART=paging.
+The long form with 100,000 tags is `make test-long PART=paging`.
 """
 
 import itertools
@@ -28,7 +28,7 @@ SHORT, LONG = 3_000, 100_000
 
 @dataclass
 class Passing:
-    """The times at which a tag that does not stay may have been, and certainly was, there, by the monotonic clock."""
+    """The times of a tag that comes and goes: when it may have been there, and when it certainly was."""
 
     asked: float
     made: float
@@ -76,7 +76,7 @@ class Churn:
 
 @contextmanager
 def churning(server: RunningServer, repository: str, staying: list[str]) -> Iterator[list[Churn]]:
-    """Several of them at once; a failure of one is raised at the end."""
+    """Run several churns at once during the block; a failure of one is raised at the end."""
     ended = threading.Event()
     churns = [Churn(repository, staying, random.Random(SEED + number)) for number in range(MOVERS)]
     problems: list[BaseException] = []
@@ -101,7 +101,7 @@ def churning(server: RunningServer, repository: str, staying: list[str]) -> Iter
 
 
 def fill(api: Api, repository: str, count: int) -> list[str]:
-    """A repository with so many tags, put there as a client may: many by one request."""
+    """Fill a repository with so many tags, many by one request; answers their names."""
     for layer, manifest in zip(LAYERS, MANIFESTS, strict=True):
         assert put_whole_blob(api, repository, layer) == 201
         assert put_manifest(api, repository, sha256(manifest), manifest).status == 201
@@ -113,7 +113,7 @@ def fill(api: Api, repository: str, count: int) -> list[str]:
 
 
 def listed(api: Api, repository: str, size: int) -> tuple[list[str], int]:
-    """The whole list by pages of this size, each where the last one's Link leads; and how many pages."""
+    """Read the whole list by pages of this size, following Link; answers the tags and the number of pages."""
     path, found = f"/v2/{repository}/tags/list?n={size}", list[str]()
     for pages in itertools.count(1):
         answer = api.ask("GET", path)
@@ -130,7 +130,7 @@ def listed(api: Api, repository: str, size: int) -> tuple[list[str], int]:
 
 
 def check(found: list[str], began: float, ended: float, staying: list[str], churns: list[Churn]) -> None:
-    """Everything that was there from beginning to end once, nothing twice, nothing that was not there."""
+    """Check that each tag that was there from beginning to end was found once, and no tag that was not there."""
     assert all(one < next_one for one, next_one in itertools.pairwise(found)), "not in order, or twice"
     passing = {tag: when for churn in churns for tag, when in list(churn.passing.items())}
     others = set(found)

@@ -1,6 +1,6 @@
-"""Clients that push at once: what commutes never conflicts, and no move of a tag is lost.
+"""Clients that push at once: pushes whose order does not matter never conflict, and no move of a tag is lost.
 
-The long form: make test-long PART=test_pushes.
+The long form is `make test-long PART=test_pushes`.
 """
 
 import json
@@ -28,20 +28,20 @@ def files_of(server: RunningServer, data: bytes) -> list[str]:
 
 
 def push(host: str, repository: str, tag: str, blobs: Sequence[bytes], body: bytes) -> list[int]:
-    """Push an image as clients do; every status."""
+    """Push an image as clients do; answers every status."""
     api = Connection(host)
     return [*(put_blob(api, repository, each) for each in blobs), put_manifest(api, repository, tag, body).status]
 
 
 def move(host: str, repository: str, body: bytes, times: int) -> list[int]:
-    """Move one tag to the same manifest again and again; every status."""
+    """Move one tag to the same manifest again and again; answers every status."""
     api = Connection(host)
     return [put_manifest(api, repository, "latest", body).status for _ in range(times)]
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_one_image_under_many_tags_into_a_new_repository_succeeds(server: RunningServer, rounds: int) -> None:
-    """64 clients at once: all 201, 64 tags, one repository, one copy and one BlobCommitted of each blob."""
+    """64 clients at once all get 201 and make 64 tags, one repository, one copy and one BlobCommitted of each blob."""
     for _ in range(rounds):
         repository = f"races/{secrets.token_hex(6)}"
         config, *layers = (f"{repository} {part}".encode() * 1000 for part in ("config", "layer", "other layer"))
@@ -68,7 +68,7 @@ def test_one_image_under_many_tags_into_a_new_repository_succeeds(server: Runnin
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_every_move_of_many_writers_of_one_tag_is_kept(server: RunningServer, rounds: int) -> None:
-    """32 writers move it 20 times each: 640 moves, each naming the value before it; the last one is what it names."""
+    """32 writers make 20 moves each: 640 moves are kept, each names the value before it, and the tag has the last."""
     writers, moves = 32, 20
     for _ in range(rounds):
         repository = f"races/{secrets.token_hex(6)}"
@@ -92,7 +92,7 @@ def test_every_move_of_many_writers_of_one_tag_is_kept(server: RunningServer, ro
 def test_parallel_uploads_of_one_blob_succeed_and_leave_one_copy(
     server: RunningServer, rounds: int, upload: Callable[[Connection, str, bytes], int]
 ) -> None:
-    """10 at once, into two repositories: all 201, one file, BlobCommitted once, each repository linked once."""
+    """10 uploads at once into two repositories all get 201; there is one file, one BlobCommitted, one link in each."""
     for _ in range(rounds):
         name = secrets.token_hex(6)
         data = name.encode() * 100_000

@@ -1,9 +1,9 @@
-"""One thing that is changed all the time by one worker after the other, and read by all of them all the time.
+"""One thing is changed all the time by one worker after the other, and read by all workers all the time.
 
-Each answer must be a state of some moment of the request: not older than the last change that was acknowledged before
-it began. An answer that was read in the middle of a change, and kept, would be older.
+Each answer must be a state of some moment of the request, so not older than the last change that was acknowledged
+before it began. An answer that was read in the middle of a change, and kept, would be older.
 
-The long form: make test-long PART=registers.
+The long form is `make test-long PART=registers`.
 """
 
 import itertools
@@ -33,7 +33,7 @@ def three_workers() -> Iterator[RunningServer]:
 
 @dataclass
 class Register:
-    """Something with one value at a time: how change number N is made, which value stands after it, how it is read."""
+    """A thing with one value at a time: how change number N is made, the value after it, and how it is read."""
 
     change: Callable[[Api, int], None]
     value: Callable[[int], Hashable]
@@ -43,7 +43,7 @@ class Register:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def write(self, apis: Sequence[Api], times: int) -> int:
-        """Change it so often, by one worker after the other; each time the next one is asked at once."""
+        """Change it so often, by one worker after the other; after each change the next worker is asked at once."""
         try:
             for number in range(1, times + 1):
                 self.begun = number
@@ -55,7 +55,7 @@ class Register:
             self.ended.set()
 
     def watch(self, api: Api) -> int:
-        """Read it by one worker until it is changed no more; how many reads that were."""
+        """Read it by one worker until it is changed no more; answers the number of reads."""
         for reads in itertools.count():
             oldest = self.acknowledged
             found = self.read(api)
@@ -116,7 +116,7 @@ def blob(repository: str) -> Register:
 def test_no_read_is_older_than_what_was_acknowledged(
     three_workers: RunningServer, made: Callable[[str], Register], changes: int
 ) -> None:
-    """It asks for a tag, a manifest by digest, and a blob."""
+    """The things that are changed and read are a tag, a manifest by digest, and a blob."""
     repository = f"races/register{next(_numbers)}"
     connect = partial(WorkerConnection, three_workers)
     workers = three_workers.workers()

@@ -1,6 +1,6 @@
-"""Several API workers: what one of them acknowledged, all others answer at once, in every kind of GET.
+"""All API workers answer at once, in every kind of GET, what any one of them has acknowledged.
 
-The long form: make test-long PART=test_workers.
+The long form is `make test-long PART=test_workers`.
 """
 
 import random
@@ -27,7 +27,7 @@ from tests.servers import RunningServer, serving
 SEED = 20261128
 WORKERS = 3
 WRITERS = 2
-# Without a projector each read across repositories folds the whole log, so that costs grow with the square.
+# Without a projector each read across repositories folds the whole log, so the costs grow with the square.
 PLAYS = [
     *((projector, 60) for projector in ("on", "off", "restarting")),
     *(
@@ -45,7 +45,7 @@ def workers_of(server: RunningServer) -> Sequence[Api]:
 
 @contextmanager
 def at_random(action: Callable[[], None], seed: int) -> Iterator[None]:
-    """Do something again and again, at random moments."""
+    """Call the action at random moments during the block."""
     chance = random.Random(seed)
     ended = threading.Event()
 
@@ -94,14 +94,14 @@ def restarting(server: RunningServer) -> Iterator[None]:
 
 
 def assert_settled(database_url: str) -> None:
-    """Level with the log by a projector of the test's own, if nobody else's; then equal to a fold from nothing."""
+    """Wait until the read models are level, with a projector of our own if there is no other, and verify them."""
     with thread(partial(project, database_url)):
         wait_folded(database_url, timeout_s=SETTLE_S)
     assert_right(database_url)
 
 
 def assert_well_played(played: Played, commands: int) -> None:
-    """Nothing was stale."""
+    """Check that no answer was wrong."""
     print(f"seed {SEED}: {commands} commands, {played.reads} reads, {len(played.wrong)} wrong")
     assert played.wrong == []
     assert played.reads > commands
@@ -109,7 +109,7 @@ def assert_well_played(played: Played, commands: int) -> None:
 
 @pytest.mark.parametrize(("projector", "commands"), PLAYS)
 def test_all_workers_answer_what_one_of_them_acknowledged(projector: str, commands: int) -> None:
-    """Workers of one server, each asked by connections of its own, over the store's feed."""
+    """They are workers of one server whose read models the store feeds; each is asked by connections of its own."""
     environment = {"TAGTRAIL_WORKERS": str(WORKERS), "TAGTRAIL_PROJECTOR": str(projector == "on").lower()}
     with serving(environment, "--no-access-log") as server:
         beside: Any = restarting(server) if projector == "restarting" else nullcontext()
@@ -124,7 +124,7 @@ def test_all_workers_answer_what_one_of_them_acknowledged(projector: str, comman
 def test_all_apis_answer_what_one_of_them_acknowledged_over_kafka(
     database: Database, kafka: KafkaSettings, commands: int
 ) -> None:
-    """APIs by their own command; relay and projectors are killed and restarted at random meanwhile."""
+    """The APIs run by their own command; relay and projectors are killed and restarted at random meanwhile."""
     with running_fleet(database, kafka) as fleet:
         hosts = [fleet.api() for _ in range(WORKERS)]
         names = ["relay0", "projector0", "projector1"]
@@ -140,6 +140,6 @@ def test_all_apis_answer_what_one_of_them_acknowledged_over_kafka(
 
 
 def kill_and_restart(fleet: Fleet, name: str) -> None:
-    """SIGKILL, and again."""
+    """End a process by SIGKILL and start it again."""
     fleet.kill(name)
     fleet.restart(name)

@@ -1,4 +1,4 @@
-"""The few things that are pushed: so few that commands meet each other all the time."""
+"""The blobs and manifests that the races push: so few that commands meet each other all the time."""
 
 from dataclasses import dataclass
 

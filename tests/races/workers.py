@@ -1,4 +1,4 @@
-"""Writers that change things by one worker and ask for them by the others, at once."""
+"""Writers that change things by one worker of a server and at once ask the other workers for them."""
 
 import os
 import random
@@ -24,7 +24,7 @@ CONNECTS_MAX = 1_000
 
 
 class WorkerConnection(Connection):
-    """A connection to one certain worker: the kernel spreads connections, so it tries until it has that one."""
+    """A connection to one certain worker. The kernel spreads connections, so it connects until it has that worker."""
 
     def __init__(self, server: RunningServer, worker: int) -> None:
         super().__init__(server.host)
@@ -34,7 +34,7 @@ class WorkerConnection(Connection):
     def _connect(self) -> None:
         for _ in range(CONNECTS_MAX):
             self._http.connect()
-            # Only an accepted connection is held by somebody.
+            # After an answer a worker has accepted the connection, so it is among the worker's files.
             self._http.request("GET", "/healthz")
             self._http.getresponse().read()
             if worker_of(self._server, self._http.sock.getsockname()[1]) == self._worker:
@@ -65,10 +65,10 @@ Apis = Callable[[], Sequence[Api]]
 
 
 class Writer:
-    """One thread that writes by one worker and then asks the others; a second one that only reads, all the time.
+    """A thread that writes by one worker and then asks the others, and a thread that reads all the time.
 
-    What it writes, nobody else does, so that its model knows every answer. The reader is what fills caches in the
-    middle of writes; whatever it is answered, it must be an answer.
+    Nobody else writes to its repositories, so its model knows every right answer. The reading thread fills caches in
+    the middle of writes; of its answers only the status is checked.
     """
 
     def __init__(self, number: int, apis: Apis, seed: int) -> None:
@@ -82,7 +82,7 @@ class Writer:
         self.wrong: list[str] = []
 
     def run(self, commands: int) -> None:
-        """So many commands, each followed by the questions whose answers it changed."""
+        """Send so many commands, and after each the questions whose answers it changed."""
         reader = threading.Thread(target=self._read)
         reader.start()
         try:
@@ -106,7 +106,7 @@ class Writer:
         return player, things
 
     def _ask(self, model: Model, apis: Sequence[Api]) -> None:
-        """Ask every worker first for what was told last and has another answer now, then for some of the rest."""
+        """Ask every worker the questions that have another answer now than last time, then some of the others."""
         now = {(each.method, each.path): each for each in questions(model)}
         changed = [each for place, each in now.items() if self._asked.get(place) != each]
         rest = self._chance.sample(list(now.values()), min(OTHERS_ASKED, len(now)))
@@ -130,7 +130,7 @@ class Writer:
 
 
 def command(chance: random.Random, player: Player, api: Api, things: Universe) -> None:
-    """One command at random: mostly pushes, so that there is something to delete."""
+    """Send one command at random, mostly pushes, so that there is something to delete."""
     name, tag = chance.choice(NAMES), chance.choice(TAGS)
     data, manifest = chance.choice(things.blobs), chance.choice(things.manifests)
     match chance.choices(range(8), (8, 3, 2, 2, 2, 1, 2, 2))[0]:
@@ -153,7 +153,7 @@ def command(chance: random.Random, player: Player, api: Api, things: Universe) -
 
 
 def uploads(chance: random.Random, player: Player, api: Api, name: str, data: bytes) -> None:
-    """A session: begun, gone on with, ended."""
+    """Open a session, go on with one, or end one."""
     waiting = [each for each in player.model.sessions if each.is_open]
     if not waiting or chance.random() < 0.3:
         player.start(api, name)
@@ -167,14 +167,14 @@ def uploads(chance: random.Random, player: Player, api: Api, name: str, data: by
 
 @dataclass(frozen=True)
 class Played:
-    """The number of reads, and their faults."""
+    """The number of reads, and the faults of their answers."""
 
     reads: int
     wrong: list[str]
 
 
 def play(apis: Apis, writers: int, commands: int, seed: int) -> Played:
-    """All writers at once, `commands` in all; raises what a writer raised."""
+    """Run all writers at once with `commands` in all; raises the error of a writer."""
     playing = [Writer(number, apis, seed) for number in range(writers)]
     together([partial(each.run, commands // writers) for each in playing])
     return Played(sum(each.reads for each in playing), [wrong for each in playing for wrong in each.wrong])

@@ -2,8 +2,8 @@
 
     python -m tests.upgrade.make_logs [REVISION ...]
 
-Not run by tests: a stored log is made once, by the program of its time, and kept. Each is a gzipped dump of the whole
-database, as SQL for psql, and what the program answered of it.
+Tests do not run it: a stored log is made once, by the program of its time, and kept. Each is a gzipped dump of the
+whole database, as SQL for psql, and a file with the program's answers about it.
 """
 
 import gzip
@@ -30,7 +30,7 @@ EXPIRY = "30s"
 
 
 def make(release: Release, folder: Path) -> None:
-    """One log, from the start of its program to the dump."""
+    """Make one log: start its program, send it requests, and dump its database."""
     program = unpack(release, folder)
     data = folder / "data"
     server = program.start(
@@ -72,7 +72,7 @@ def _expired(admin_url: str) -> bool:
 
 
 def _wait_level(admin_url: str) -> None:
-    """Give the projector time to fold the rest: rows of read models belong to what a program of the time leaves."""
+    """Wait until the projector has folded all events: rows of read models are a part of a stored log."""
     with psycopg.connect(admin_url, autocommit=True) as connection:
         head = connection.execute("SELECT max(position) FROM log.es_event").fetchone()
 
@@ -86,7 +86,7 @@ def _wait_level(admin_url: str) -> None:
 
 
 def main() -> None:
-    """Make those that are asked for, or all."""
+    """Make the logs of the revisions that were named, or of all."""
     LOGS.mkdir(exist_ok=True)
     for release in makers_of_logs():
         if len(sys.argv) > 1 and release.schema not in sys.argv[1:]:

@@ -1,4 +1,4 @@
-"""Programs of other releases, run from their commits: unpacked from the repository into a folder of their own."""
+"""Unpacks programs of other releases from their commits in the repository and runs them."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def _named(kind: str) -> list[Release]:
 
 
 def earlier_releases() -> list[Release]:
-    """Those that must work beside the present program, the oldest first."""
+    """The releases that must work beside the present program, the oldest first."""
     return _named("release")
 
 
@@ -85,21 +85,21 @@ class Program:
         )
 
     def _environment(self, variables: dict[str, str]) -> dict[str, str]:
-        # Before what is installed: the present program, where that is installed as an editable package.
+        # This release comes before installed packages, because the present program may be installed as editable.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
         return inherited | {"PYTHONPATH": str(self.tree)} | variables
 
 
 def unpack(release: Release, folder: Path) -> Program:
-    """The program of a release in a new folder.
+    """Unpack the program of a release into a folder.
 
-    Its requirements are those of the present one, or they are installed, into an environment of its own.
+    If its requirements differ from the present ones, they are installed into an environment of its own.
     """
     tree = folder / release.commit
     tree.mkdir(parents=True)
     archive = subprocess.run(["git", "archive", release.commit], cwd=ROOT, capture_output=True, check=True)
     subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
-    # An installation would leave this: the program asks for its version there.
+    # The program asks for its version in the metadata that an installation would leave.
     version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
     installed = tree / f"tagtrail-{version}.dist-info"
     installed.mkdir()

@@ -1,4 +1,4 @@
-"""Servers of several releases over one database and one data folder, and clients that take no failed request."""
+"""Runs servers of several releases over one database and one data folder, and clients that accept no failed request."""
 
 import itertools
 import random
@@ -59,12 +59,12 @@ class Site:
         return (self.folder / "log").read_text()
 
     def stop(self) -> None:
-        """End all."""
+        """End all processes."""
         for each in self._running:
             end(each)
 
     def close(self) -> None:
-        """End all and remove the folder."""
+        """End all processes and remove the folder."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -89,7 +89,7 @@ class Server:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, and SIGKILL if that is not enough."""
+    """End a process by SIGTERM, or by SIGKILL if that is not enough."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -112,7 +112,7 @@ def status(host: str, path: str) -> tuple[int, str]:
 
 
 class Storm:
-    """Threads that push, pull and delete through whatever servers there are, and stop at what they did not expect.
+    """Threads that push, pull and delete through the servers that there are, and stop at an unexpected answer.
 
     A push through one server is read back through another one at once.
     """

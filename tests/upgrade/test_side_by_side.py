@@ -1,7 +1,7 @@
-"""The release before beside the present one, and the present one beside the next: upgrades without an end.
+"""Upgrades without a pause: the release before serves beside the present one, and the present one beside the next.
 
-Those of the release before are real: unpacked from the repository, run by their own commands. The next release is the
-present one with one more revision, since nobody has a later program.
+Earlier releases are real programs, unpacked from the repository and run by their own commands. The next release is the
+present program with one more revision, since there is no later program.
 """
 
 import json
@@ -40,7 +40,7 @@ def empty(postgres_server: Server) -> Iterator[Database]:
 
 @pytest.fixture
 def site(empty: Database) -> Iterator[Site]:
-    """The address at which all of them serve."""
+    """The processes of all releases over the database."""
     made = Site(empty)
     yield made
     made.close()
@@ -92,7 +92,7 @@ def roll(site: Site, old: Program, new: Program, newest: str) -> str:
 
 
 def assert_verified(database: Database) -> None:
-    """The log, what stands beside it, and the read models when they are level with it."""
+    """Check the log, the rows beside it, and the read models once they are level with it."""
     assert verify.verify(database.app_url) == []
     wait_folded(database.app_url)
     assert [each.name for each in verify_models(database.app_url) if not each.equal] == []
@@ -106,9 +106,9 @@ def assert_verified(database: Database) -> None:
 def test_no_request_fails_while_an_earlier_release_is_replaced(
     site: Site, empty: Database, earlier: Release, tmp_path: Path
 ) -> None:
-    """And it goes back, until a new event type stands in the log: then the old program says so.
+    """The upgrade can be undone until a new event type stands in the log; then the old program says so and stops.
 
-    Those that were landed since the release before, make test-long PART=replaced has them.
+    `make test-long PART=replaced` also takes the states that have landed since the release before.
     """
     previous = unpack(earlier, tmp_path)
     left = roll(site, previous, present(), REVISION)
@@ -117,11 +117,11 @@ def test_no_request_fails_while_an_earlier_release_is_replaced(
         assert any(each.startswith("api ") for each in store.features.lacking(NEW_EVENT))
         site.stop()
         with psycopg.connect(empty.admin_url) as connection:
-            # Workers that end do not say so; a minute later they count as gone.
+            # Workers do not say that they end, but count as gone after a minute.
             connection.execute("UPDATE feed.process SET seen_at = seen_at - interval '1 minute'")
         eventually(lambda: not store.features.lacking(NEW_EVENT), what="no live process lacks it")
     with registry_over(empty, site.folder / "data") as registry:
-        # Ids prove themselves now, as those of version 1 do; what the old program opened goes on to its end.
+        # Sessions now get ids that prove themselves; one that the old program opened goes on to its end.
         upload = registry.post("/v2/turns/left/blobs/uploads/").headers["Location"]
         assert upload.startswith("/v2/turns/left/blobs/uploads/1-")
         assert registry.patch(upload, data=b"x").status_code == 202
@@ -132,7 +132,7 @@ def test_no_request_fails_while_an_earlier_release_is_replaced(
         assert "which this api does not know: install a newer version" in told
     else:
         assert "stands at schema 0006, this program needs schema 0005" in told
-    # The present program does not know it either.
+    # The present program does not know that event type either.
     assert "uses TagMoved.2, which this api does not know: install a newer version" in site.refused(present())
     for command in (("verify",), ("rebuild", "all"), ("swap-back", "all"), ("replay-parked",)):
         done = present().run("projections", *command, TAGTRAIL_DATABASE=empty.app_url)
@@ -141,7 +141,7 @@ def test_no_request_fails_while_an_earlier_release_is_replaced(
 
 
 def test_no_request_fails_while_the_present_release_is_replaced(site: Site, empty: Database, tmp_path: Path) -> None:
-    """Its window is open for a schema that it does not know."""
+    """It serves a schema that it does not know, because that schema says that it may."""
     roll(site, present(), next_release(tmp_path, serves_from="0005"), "9999")
     assert_verified(empty)
     assert site.migrate(present()) == "The schema is at 9999.\n"
@@ -151,7 +151,7 @@ def test_no_request_fails_while_the_present_release_is_replaced(site: Site, empt
 
 
 def test_a_process_too_old_for_the_schema_says_which_it_needs(site: Site, tmp_path: Path) -> None:
-    """Running ones stop serving and say so at /readyz and in each answer; new ones do not start."""
+    """Running processes stop serving and say so at /readyz and in each answer; new ones do not start."""
     needs = (
         f"the database stands at schema 9999, which needs a program that knows schema 9999; this one knows {REVISION}"
     )

@@ -50,7 +50,7 @@ def old(postgres_server: Server, revision: str) -> Iterator[Database]:
 
 
 class InProcess:
-    """The registry of this process behind the calls of `requests` that a Client makes."""
+    """The registry of this process, with the calls of a `requests.Session` that a Client makes."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -77,25 +77,25 @@ class InProcess:
 
 
 def answered(registry: Registry) -> dict[str, dict[str, Any]]:
-    """The answers of this program about the log."""
+    """The answers of the present program about the log, by path."""
     return dict(answers(Client("", InProcess(registry))))  # type: ignore[arg-type]  # the two calls that it makes
 
 
 def asked(database: Database, statement: str) -> list[tuple[Any, ...]]:
-    """The answer of a statement to a superuser."""
+    """The rows of a statement that a superuser runs."""
     with psycopg.connect(database.admin_url) as connection:
         return connection.execute(statement).fetchall()
 
 
 def new_ones(database: Database, files: list[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
-    """Indexes of tables that were not there before."""
+    """The indexes of tables that are not among these files of before."""
     stood = {row[0] for row in files}
     return {row for row in asked(database, INDEXES) if row[0] not in stood}
 
 
 @pytest.mark.parametrize("revision", STORED)
 def test_a_stored_log_is_brought_up_and_answers_as_it_did(old: Database, revision: str, tmp_path: Path) -> None:
-    """Events stay as they are to the byte; what stands beside them and read models verify; it is written on."""
+    """Events stay the same to the byte, the rows beside them and the read models verify, and appends go on."""
     events = asked(old, EVENTS)
     files, indexes = asked(old, FILES), asked(old, INDEXES)
     assert len(events) > 200
@@ -111,8 +111,8 @@ def test_a_stored_log_is_brought_up_and_answers_as_it_did(old: Database, revisio
     assert {name for (name,) in asked(old, "SELECT name FROM log.es_feature")} == used
     assert verify.verify(old.app_url) == []
     if revision >= "0005":
-        # Tables that were rewritten have another file; an index over a large one is built under a lock, too. Earlier
-        # revisions did so while there were only small ones.
+        # A table that was rewritten has another file, and an index over a large table would be built under a lock.
+        # Early revisions did both while there were only small logs.
         assert set(asked(old, INDEXES)) <= set(indexes) | new_ones(old, files)
         now = {row[0]: row for row in asked(old, FILES)}
         assert [row for row in files if row[0] in now and now[row[0]] != row] == []
@@ -141,7 +141,7 @@ def append_one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
 def test_an_append_that_waits_for_the_migration_is_kept_whole(
     old: Database, revision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on in the function that it began, and calls others as they are afterwards: its key and address stand."""
+    """It goes on in the old function and calls the new forms of others; its idempotency key and address are kept."""
     install = functions.install
     found: list[dict[str, Any]] = []
     with psycopg.connect(old.app_url, autocommit=True) as connection:

@@ -27,7 +27,7 @@ def descriptor(data: bytes, media_type: str) -> dict[str, object]:
 
 @dataclass
 class Client:
-    """One client, which takes nothing but the answer that it expects."""
+    """A client that fails on any answer that it does not expect."""
 
     url: str
     session: requests.Session = field(default_factory=requests.Session)
@@ -82,7 +82,7 @@ class Client:
 
 
 def everything(client: Client) -> None:
-    """A few hundred events in four repositories: images, an index, referrers, moves, deletions, ends of sessions.
+    """Make a few hundred events in four repositories: images, an index, referrers, moves, deletions, ends of sessions.
 
     One session is left open; it expires, if the server's `upload_expiry_s` is short.
     """
@@ -103,13 +103,13 @@ def everything(client: Client) -> None:
     client.ask("DELETE", f"/v2/you/app/blobs/{unused}", 202)
     location = client.ask("POST", "/v2/you/app/blobs/uploads/", 202).headers["Location"]
     client.ask("DELETE", location, 204)
-    # Only a session that has a chunk is sure to be in the log, from where it expires.
+    # A session is surely in the log only once it has a chunk, and only then can the keeper let it expire.
     location = client.ask("POST", "/v2/you/app/blobs/uploads/", 202).headers["Location"]
     client.ask("PATCH", location, 202, data=b"never ended")
 
 
 def answers(client: Client) -> Iterator[tuple[str, dict[str, object]]]:
-    """The registry's answers about all that it has but bytes of blobs: paths, and statuses, types and bodies."""
+    """The registry's answers about all that it has except bytes of blobs: the path, and status, type and body."""
     catalog = client.ask("GET", "/v2/_catalog", 200).json()["repositories"]
     yield "/v2/_catalog", {"status": 200, "body": {"repositories": catalog}}
     for repository in catalog:
