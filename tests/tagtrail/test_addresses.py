@@ -1,4 +1,4 @@
-"""Names of the server: which Host a request may have, which pages may call, and how its own addresses begin."""
+"""Names of the server: the Host that a request may have, the pages that may call, the addresses in answers."""
 
 import http.client
 import itertools
@@ -64,7 +64,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def raw(server: RunningServer, head: str) -> tuple[int, http.client.HTTPMessage, bytes]:
-    """The answer to a head as it stands."""
+    """Send a head as it is; answers the status, headers and body."""
     host, _, port = server.host.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(head.encode())
@@ -75,7 +75,7 @@ def raw(server: RunningServer, head: str) -> tuple[int, http.client.HTTPMessage,
 
 @pytest.mark.parametrize("path", ["/v2/", "/healthz", "/metrics", "/v2/_catalog", f"/v2/a/blobs/{D}", "/nothing"])
 def test_a_request_needs_one_host(server: RunningServer, path: str) -> None:
-    """RFC 9112 section 3.2: without one, with two, or with what is none, HTTP/1.1 is 400; HTTP/1.0 needs none."""
+    """RFC 9112 section 3.2: without a Host, with two or a malformed one HTTP/1.1 is 400; HTTP/1.0 needs none."""
     for lines in ("", "Host:\r\n", "Host: localhost\r\nHost: localhost\r\n", "Host: a b\r\n"):
         status, _, body = raw(server, f"GET {path} HTTP/1.1\r\n{lines}\r\n")
         assert (status, b"Host" in body) == (400, True), lines
@@ -83,7 +83,7 @@ def test_a_request_needs_one_host(server: RunningServer, path: str) -> None:
 
 
 def test_a_server_on_loopback_does_not_answer_to_names_of_others(server: RunningServer) -> None:
-    """By whatever method and path; the answer and the text at start name the option. Names that were given are ours."""
+    """No method and no path is answered; the answer and the text at the start name the option that adds names."""
     for head in ("GET /v2/", "DELETE /v2/a/manifests/v1", f"GET /v2/a/blobs/{D}", "GET /metrics", "POST /nothing"):
         status, _, body = raw(server, f"{head} HTTP/1.1\r\nHost: evil.example:5000\r\n\r\n")
         assert (status, b"DENIED" in body, b"--allow-host" in body) == (403, True, True), head
@@ -103,7 +103,7 @@ def judged(hosts: Hosts, host: str) -> int:
 
 
 def test_a_name_is_ours_if_it_means_loopback_or_was_given() -> None:
-    """Names of loopback by their spelling; where others reach the server, all that are well formed."""
+    """Names of loopback are known by their spelling. Where others reach the server, every well-formed name is ours."""
     guarded = hosts_of(resolve({"allow_host": "Registry.Example"}, {}).settings)
     open_to_all = hosts_of(resolve({"listen": "0.0.0.0:5000", "insecure_open": True}, {}).settings)
 
@@ -209,7 +209,7 @@ TAKEN = {
 
 
 def test_allow_names_what_a_path_takes(registry: Registry) -> None:
-    """Also for a method that nothing here knows; RFC 9110 section 15.5.6."""
+    """RFC 9110 section 15.5.6 asks for it, also for a method that no path takes."""
     for path, text in TAKEN.items():
         taken = text.split(", ")
         for method in ("PROPFIND", "TRACE", "OPTIONS", "POST", "BREW"):

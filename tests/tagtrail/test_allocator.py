@@ -1,4 +1,4 @@
-"""Memory that many connections held is given back to the system, and workers share what was loaded before them."""
+"""Memory that many connections held is given back to the system, and workers share all that was loaded before them."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Requests that are answered at once, and those that are not, because something else than memory may be needed."""
+"""A request is answered at once only if that needs nothing but memory; any other takes the usual way."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +46,7 @@ class FailingVoucher(Voucher):
 
 
 class Served:
-    """The thing at PATH; `answer` is not to be called."""
+    """The thing at PATH; a call of `answer` would be a fault, because it may wait."""
 
     def __init__(self, answer: Answer | Exception | None) -> None:
         self._answer = answer
@@ -71,7 +71,7 @@ def asked(
     refusal: Callable[[], str | None] = lambda: None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[int, list[tuple[str, str]], bytes] | None:
-    """The answer at once to a request."""
+    """The status, headers and body of the answer at once to a request; None if it takes the usual way."""
     cache = AnswerCache(voucher or Voucher(), 1 << 20)
     opening = cache.open("u/app")
     assert opening is not None
@@ -156,7 +156,7 @@ PROBLEMS = [MemoryError(), KeyError("defect"), StoreUnavailable("gone")]
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 def test_any_fault_is_left_to_the_application(problem: Exception) -> None:
-    """It looks again, and answers with an error that has a body, the request's id and a line in the log."""
+    """The application then answers with an error that has a body, the request's id and a line in the log."""
 
     def refusal() -> str | None:
         raise problem

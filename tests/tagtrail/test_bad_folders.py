@@ -1,4 +1,4 @@
-"""`tagtrail serve` on a data folder that will not do: it ends with a message that says what to do, never a trace."""
+"""`tagtrail serve` on a data folder that it cannot use ends with a message that says what to do, never a trace."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ NO_OVERRIDE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 def refusal(data: Path, *before: str) -> str:
-    """The words of `serve`, run by a program or by itself, when it ends with status 1."""
+    """Run `serve`, perhaps by another program; answers its words. Fails unless it ends with status 1."""
     ran = run("serve", "--listen", "127.0.0.1:0", "--data", data, before=before)
     assert ran.status == 1, ran
     return ran.err
@@ -54,7 +54,7 @@ def test_a_read_only_folder_ends_the_start_with_a_message(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("part", [".", "blobs", "uploads"])
 def test_a_folder_of_another_owner_ends_the_start_with_a_message(tmp_path: Path, part: str) -> None:
-    """For a user whom the owner shuts out: root without its right to pass over that."""
+    """The owner shuts the user out: the test runs it as root without the capability to pass over that."""
     if os.getuid() != 0 or shutil.which(NO_OVERRIDE[0]) is None:
         missing("root, who may give folders away, and setpriv")
     data = tmp_path / "data"

@@ -1,4 +1,4 @@
-"""`tagtrail blobs check`: every damage is found and put away, nothing that is whole is touched, a push heals."""
+"""`tagtrail blobs check` finds every damaged file and moves it away, touches no whole one, and a push heals."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def manifest_over(*layers: tuple[str, bytes]) -> bytes:
 
 
 def test_damage_is_found_put_away_and_healed_by_a_push(own_server: RunningServer) -> None:
-    """Each kind of damage, to a sha256 and to a sha512 blob of one image."""
+    """Each kind of damage is done to a sha256 and to a sha512 blob of one image."""
     repository = f"check/{uuid.uuid4().hex[:12]}"
     kinds = {(damage, each): os.urandom(100_000) for damage in DAMAGES for each in ("sha256", "sha512")}
     digests = {kind: upload(own_server, repository, data, kind[1]) for kind, data in kinds.items()}
@@ -124,7 +124,7 @@ def test_the_table_says_who_is_concerned(own_server: RunningServer) -> None:
 
 
 def test_when_a_check_has_ended_no_worker_serves_what_it_found_from_memory(own_server: RunningServer) -> None:
-    """Each worker has the right bytes in memory, and has seen the file just before it was taken away."""
+    """Each worker has the right bytes in memory and has seen the file just before it was moved away."""
     repository = f"check/{uuid.uuid4().hex[:12]}"
     data = os.urandom(1000)
     digest = upload(own_server, repository, data)
@@ -186,7 +186,7 @@ def test_the_rate_is_kept_and_ctrl_c_ends_it(own_server: RunningServer) -> None:
 
 
 def test_a_check_never_takes_a_good_file_while_pushes_heal(own_server: RunningServer) -> None:
-    """Checks run over and over while one blob is damaged and pushed again: after each push it is there and right."""
+    """Checks run all the time while a blob is damaged and pushed again and again: after each push it is whole."""
     repository = f"check/{uuid.uuid4().hex[:12]}"
     data = os.urandom(200_000)
     digest = upload(own_server, repository, data)
@@ -197,7 +197,7 @@ def test_a_check_never_takes_a_good_file_while_pushes_heal(own_server: RunningSe
         while not stop.is_set():
             statuses.append(check(own_server, "--repo", repository).status)
 
-    # Several, because each waits at its end until no server relies on what it took away.
+    # Several checks, because each waits at its end until no server relies on a file that it moved away.
     threads = [threading.Thread(target=checking) for _ in range(3)]
     for thread in threads:
         thread.start()

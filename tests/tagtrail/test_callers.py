@@ -1,4 +1,4 @@
-"""The threads that wait for requests: one where requests are short, and one more for each that takes long."""
+"""One thread waits for requests while all are short, and one more for each request that takes long."""
 
 import random
 import threading
@@ -120,7 +120,7 @@ def test_short_requests_come_to_rest_with_one_thread() -> None:
 
 
 def test_as_many_requests_may_take_long_as_there_are_threads() -> None:
-    """Those that stay aside are called for, one by one."""
+    """The threads that stay aside are called back one by one."""
     with serving(4) as server:
         settled(server, 3)
         together = threading.Barrier(4)
@@ -154,7 +154,7 @@ def test_another_thread_takes_the_place_of_the_one_that_waits_when_that_ends() -
 
 
 def test_nobody_stays_aside_for_long_where_nothing_is_asked() -> None:
-    """So granian can end its threads."""
+    """Granian can then end threads that have nothing to do."""
     with serving(3, aside_s=0.05) as server:
         for _ in range(10):
             server.short()
@@ -164,7 +164,7 @@ def test_nobody_stays_aside_for_long_where_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize("aside_s", [0.0005, ASIDE_S])
 def test_no_request_waits_for_a_thread_that_stays_aside(aside_s: float) -> None:
-    """Short and long requests at random, of clients who each wait for their answer."""
+    """Several clients send short and long requests at random, and each waits for its answer."""
     with serving(4, aside_s) as server:
 
         def client(seed: int) -> None:
@@ -200,7 +200,7 @@ def call(thread: ThreadPoolExecutor, *steps: Callable[[], object]) -> None:
 
 
 class LateLock:
-    """A lock that is never got by a wait for some time; something happens just as such a wait has ended."""
+    """A lock for which every wait with a time limit ends without it; at that moment `meanwhile` is called."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
         self._meanwhile = meanwhile
@@ -225,7 +225,7 @@ class LateLock:
 def test_a_thread_that_is_sent_just_as_it_goes_by_itself_is_counted_once(
     other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It also has to wait the next time that it stays aside."""
+    """The next time that it stays aside it has to wait as usual."""
     callers = Callers(ASIDE_S)
     call(other, callers.come, callers.go)
     late = LateLock(lambda: call(other, callers.come, callers.send_another))
@@ -270,7 +270,7 @@ def test_a_thread_that_could_not_be_noted_as_come_is_a_new_one_the_next_time(mon
 
 
 def end_within_a_request(callers: Callers) -> None:
-    """Count one thread too few: this one is no longer there at its end, and was not there before that either."""
+    """End a thread within its request, so that the count becomes one too low."""
     thread = threading.Thread(target=callers.come)
     thread.start()
     thread.join()

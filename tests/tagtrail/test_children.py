@@ -1,4 +1,4 @@
-"""The supervisor's children: how long one that ends again and again is waited with."""
+"""The supervisor starts a child that ends again and again after longer pauses, but soon."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def ending_at_once(patch: pytest.MonkeyPatch) -> Iterator[tuple[Child, Clock]]:
 
     def start() -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(["true"], start_new_session=True)
-        # Ended, but not yet asked for its status: as the supervisor finds it.
+        # The process has ended and nobody has asked for its status yet, as when the supervisor finds it.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         return process
 

@@ -1,4 +1,4 @@
-"""The command line, against a running server: what it prints, how it ends, and what it says of wrong input."""
+"""The command line against a running server: its output, its exit status, and its words about wrong input."""
 
 import json
 import os
@@ -36,19 +36,19 @@ WAIT_MAX_S = 60.0
 
 @dataclass(frozen=True)
 class Ran:
-    """The end of a command."""
+    """A command that has ended: its exit status and output."""
 
     status: int
     out: str
     err: str
 
     def lines(self) -> list[Any]:
-        """Its output, one JSON value a line."""
+        """Its output as JSON values, one for each line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Variables without options of ours, wide enough for tables."""
+    """The environment without options of ours, with lines wide enough for tables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
     return kept | {"COLUMNS": "200"} | more
 
@@ -213,7 +213,7 @@ def test_events_tail_begins_where_it_is_told_to_and_shows_the_last_ones_otherwis
 
 @contextmanager
 def following(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    """A command that does not end by itself; killed at the end, and its pipes closed."""
+    """Run a command that does not end by itself during the block; it is killed afterwards, and its pipes closed."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True, bufsize=1) as process:
         try:
@@ -312,7 +312,7 @@ def test_metrics_tell_where_log_and_read_models_stand(pushed: Pushed) -> None:
     assert found["tagtrail_database_up"] == 1
     assert found["tagtrail_log_position"] >= head
     assert found['tagtrail_projection_lag_events{model="tags"}'] == 0
-    # Counted in the projector's process, told by an API worker's.
+    # The projector's process has counted this, and an API worker tells it.
     assert found['tagtrail_feed_events_total{source="store"}'] > 0
 
 
@@ -456,7 +456,7 @@ def test_db_init_makes_a_database_to_serve_from_and_runs_again_without_harm(
 
 
 def serves(data: Path, database: str) -> bool:
-    """True if a server gets ready over a database of one's own, with no Postgres of its own."""
+    """True if a server over this database gets ready and starts no Postgres of its own."""
     with started(data, {"TAGTRAIL_DATABASE": database}) as server:
         server.wait_ready()
         status = run("projections", "status", "--database", database)

@@ -1,4 +1,4 @@
-"""The clock that is passed in, and how tests move it across processes."""
+"""The clock that parts of the program are given, and the file by which tests move it in all processes."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

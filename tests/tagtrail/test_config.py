@@ -1,4 +1,4 @@
-"""Options: where each value comes from, and what is said of wrong ones."""
+"""Options: the place that each value comes from, and the words about wrong ones."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A worker takes the connections and downloads that were asked for, as far as files and threads allow."""
+"""A worker takes as many connections and downloads as its options say, as far as files and threads allow."""
 
 import logging
 import os

@@ -11,7 +11,7 @@ import requests
 from tagtrail.config import Settings, resolve
 from tests.servers import RunningServer
 
-# Those of projector and keeper with their hearts, of the board, and what a projector opens beside to fill read models.
+# The connections of projector, keeper, their heartbeats and the board, and those that fill a new read model.
 OTHERS = 10
 # The keeper asks and appends too, by a pool of its own, in one thread.
 KEEPER = 1
@@ -53,6 +53,6 @@ def test_a_server_holds_no_more_connections_than_its_options_say(server: Running
 
 @pytest.mark.parametrize(("workers", "pool"), [(1, 8), (2, 8), (4, 8), (8, 4), (16, 2), (64, 2)])
 def test_the_pool_of_a_worker_is_smaller_where_there_are_many(workers: int, pool: int) -> None:
-    """Unless it is said."""
+    """The option `database_pool` overrides this."""
     assert resolve({"workers": str(workers)}, {}).settings.database_pool == pool
     assert resolve({"workers": str(workers), "database_pool": "5"}, {}).settings.database_pool == 5

@@ -1,4 +1,4 @@
-"""Long answers hold a place and go out in blocks; short ones do neither."""
+"""A long answer holds one of the places for downloads and goes out in blocks; a short one does neither."""
 
 import gc
 import sys
@@ -83,7 +83,7 @@ def test_one_download_too_many_is_refused_and_its_body_closed() -> None:
 
 
 def test_the_last_of_several_downloads_that_end_at_once_sets_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one has counted and is held up; the second one counts none any more."""
+    """The first one is held up after it has counted the downloads left; the second one counts none."""
     serving, _ = downloads(2)
     first, second = (serving.admit(Answer(200, [], Body()), "a").body for _ in range(2))
     found: list[float] = []

@@ -1,4 +1,4 @@
-"""The rest of a body after its answer: how much of it is read, for how long, and of how many at once."""
+"""The rest of a body after its answer is read up to a size, for a time, and of so many clients at once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ class Client:
         self._rate = rate
 
     def read(self, size: int) -> bytes:
-        """As wsgi.input does: less than was asked for only at the end."""
+        """Read as wsgi.input does: it gives less than was asked for only at the end."""
         sent = min(size, self.left)
         self.left -= sent
         self.now += sent / self._rate
@@ -65,7 +65,7 @@ def body_of(client: Client, length: int | None, **more: str) -> RequestBody:
 
 
 def drain(client: Client, places: int = 1) -> Drain:
-    """One with a gate of its own."""
+    """A drain with a gate of its own."""
     gate = AddressGate(per_address_max=places, total_max=places)
     return Drain(BodyLimits(RATE, GRACE_S), gate, client.lingering.append, client.clock)
 
@@ -126,7 +126,7 @@ def test_the_end_of_a_body_in_chunks_is_known_only_by_reading_to_it() -> None:
 
 
 def test_a_client_that_asks_is_answered_before_the_server_reads() -> None:
-    """More blocks than the server takes before it sends, and the connection closes."""
+    """The answer has more blocks than the server takes before it sends, and the connection is closed."""
     client = Client(10)
     answer, keeps = drain(client).after(Answer(), body_of(client, 10, HTTP_EXPECT="100-Continue"), ADDRESS)
     assert not keeps
@@ -153,7 +153,7 @@ def test_the_rest_of_a_body_is_read_up_to_a_limit(client: Client, read_least: fl
 
 
 def test_the_rest_of_one_body_too_many_is_not_read() -> None:
-    """Its answer says so; a place is free again after each end, also of an answer that failed."""
+    """Its answer says that the connection closes. Each end frees a place, also that of an answer that failed."""
     client = Client(100)
     only = drain(client)
     given = Answer()

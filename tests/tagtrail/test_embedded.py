@@ -1,4 +1,4 @@
-"""The embedded Postgres: as root and as an ordinary user, on long and odd paths, after crashes."""
+"""The embedded Postgres runs as root and as an ordinary user, on long and odd paths, and after crashes."""
 
 import os
 import pwd
@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def running(data: Path) -> Iterator["tuple[EmbeddedPostgres, subprocess.Popen[bytes]]"]:
-    """A server that answers, and its end."""
+    """Run an embedded Postgres over this folder during the block, ready when the block begins."""
     postgres = EmbeddedPostgres(data, CONNECTIONS)
     postgres.prepare()
     process = postgres.start()

@@ -1,4 +1,4 @@
-"""The way of a request from granian into the application: at once where that is possible, else the usual way."""
+"""A request from granian is answered at once where that is possible, and takes the usual way otherwise."""
 
 import threading
 from typing import Any
@@ -39,7 +39,7 @@ class Application:
 
 
 def by_wsgi(response: Any, environ: Environ, /) -> None:
-    """The place of granian's own callback."""
+    """Stands in for granian's own callback, which takes the usual way by WSGI."""
     response.response_bytes(202, [], environ["PATH_INFO"].encode())
 
 
@@ -71,7 +71,7 @@ def test_a_thread_whose_request_failed_is_still_counted(at_once: bool) -> None:
 
 
 def test_another_thread_waits_for_requests_while_one_takes_long() -> None:
-    """The one that stayed aside is there before the long request is served."""
+    """A thread that stayed aside is back before the long request is served."""
     made: Whole | None = (200, [], b"")
     aside: list[int] = []
 

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "tagtrail"]
 
 @contextmanager
 def keeper(database: Database, data: Path, log: Path) -> Iterator[str]:
-    """A keeper of its own, and where its metrics are; ended by Ctrl-C, with status 0."""
+    """Run `tagtrail keeper` during the block; gives the address of its metrics. Ctrl-C ends it with status 0."""
     where = ["--database", database.app_url, "--data", str(data), "--metrics", "127.0.0.1:0"]
     with log.open("wb") as output:
         process = subprocess.Popen([*COMMAND, "keeper", *where], cwd="/", stdout=output, stderr=output)

@@ -1,4 +1,4 @@
-"""Upkeep: expiry by inactivity, orphans, old idempotency keys and addresses; time moved by freezegun."""
+"""Upkeep: uploads expire by inactivity; leftovers, old idempotency keys and addresses go. Freezegun moves the time."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def now() -> Iterator[FrozenDateTimeFactory]:
 
 
 def test_a_session_expires_by_inactivity_not_by_age(registry: Registry, now: FrozenDateTimeFactory) -> None:
-    """Each chunk starts the time anew; then 404, the bytes gone, an event in the log."""
+    """Each chunk starts the time anew. After it the session is 404, its bytes are gone, and the log has an event."""
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
     for _ in range(3):
         now.tick(timedelta(hours=23))
@@ -59,7 +59,7 @@ def test_bytes_that_cannot_be_removed_keep_no_session_open(registry: Registry, n
 
 
 def test_a_closing_put_may_be_repeated_for_a_while(registry: Registry, now: FrozenDateTimeFactory) -> None:
-    """201 within the expiry, 404 after it."""
+    """It is answered 201 until the session would have expired, and 404 after that."""
     location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
     digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert registry.put(f"{location}?digest={digest}").status_code == 201
@@ -105,7 +105,7 @@ def test_a_manifest_that_was_swept_may_be_pushed(registry: Registry, now: Frozen
 
 
 def test_old_idempotency_keys_are_forgotten(registry: Registry, now: FrozenDateTimeFactory) -> None:
-    """Not within 72 hours, and within eight days; the events stay."""
+    """They are kept for 72 hours and gone after eight days; the events stay."""
     registry.push("u/app", "v1", b"layer")
     now.tick(timedelta(hours=72))
     assert keep_once(registry.rooms)["forget-commands"] == 0
@@ -117,7 +117,7 @@ def test_old_idempotency_keys_are_forgotten(registry: Registry, now: FrozenDateT
 def test_addresses_are_erased_after_their_days(
     registry: Registry, database: Database, now: FrozenDateTimeFactory
 ) -> None:
-    """90 unless told otherwise; later ones stay."""
+    """They are erased after 90 days, or as the option says; later ones stay."""
 
     def addresses() -> int:
         with psycopg.connect(database.app_url) as connection:

@@ -1,4 +1,4 @@
-"""Answers that workers keep, on a real server: the same as fresh ones, and never a dead server's."""
+"""Answers that the workers of a real server keep are the same as fresh ones, and never those of a dead server."""
 
 import os
 import re
@@ -84,7 +84,7 @@ HEADERS: list[dict[str, str]] = [
 def test_a_kept_answer_is_as_a_fresh_one(
     victim: RunningServer, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    """Status, headers and body, whichever request brought what is kept."""
+    """Status, headers and body are the same, whichever request led to the kept answer."""
     told = {"X-Request-Id": "the-same", **headers}
     with requests.Session() as connection:  # one connection, so one worker
 
@@ -103,7 +103,7 @@ def test_a_kept_answer_is_as_a_fresh_one(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_base_is_the_same_by_both_ways(victim: RunningServer, method: str) -> None:
-    """It is answered at once; without the slash at its end, it goes the usual way."""
+    """`/v2/` is answered at once, and `/v2` the usual way."""
     told = {"X-Request-Id": "the-same", "Origin": "https://page.example"}
     with requests.Session() as connection:
         found = [
@@ -115,7 +115,7 @@ def test_the_base_is_the_same_by_both_ways(victim: RunningServer, method: str) -
 
 
 def test_requests_that_wait_for_the_database_hold_up_no_others(victim: RunningServer) -> None:
-    """More of them than the threads that a worker starts with; others are answered at once or from what is kept."""
+    """There are more of them than threads at the start of a worker; others are answered at once or from memory."""
     push(victim)
     kept = f"{victim.url}/v2/{REPOSITORY}/blobs/{sha256(LAYER)}"
     for _ in range(8):
@@ -139,7 +139,7 @@ def test_requests_that_wait_for_the_database_hold_up_no_others(victim: RunningSe
 
 
 def test_a_blob_whose_file_was_taken_away_is_not_served(victim: RunningServer) -> None:
-    """Not for long, though the answer was kept: each worker looks again. It is served as soon as it is back."""
+    """Each worker looks for the file again soon, though the answer was kept. When it is back, it is served at once."""
     path = f"{victim.url}/v2/{REPOSITORY}/blobs/{sha256(LAYER)}"
     push(victim)
     for _ in range(8):
@@ -161,7 +161,7 @@ def test_a_blob_whose_file_was_taken_away_is_not_served(victim: RunningServer) -
 def test_a_killed_worker_leaves_no_cells_open(victim: RunningServer) -> None:
     """Its successor claims the place at once, before there is anything to append."""
     push(victim)
-    # Those of two workers and of the keeper.
+    # The places of two workers and of the keeper.
     eventually(lambda: len(epochs(victim)) == 3)
     before = sum(epochs(victim))
     os.kill(victim.workers()[0], signal.SIGKILL)
@@ -171,7 +171,7 @@ def test_a_killed_worker_leaves_no_cells_open(victim: RunningServer) -> None:
 
 
 def test_a_worker_that_was_stopped_across_a_restart_is_gone_before_the_next_server_serves(folder: Path) -> None:
-    """It would wake up with what it had kept."""
+    """If it lived on, it would wake up with answers that it had kept before."""
     with started(folder / "data") as first:
         first.wait_ready()
         push(first)
@@ -188,7 +188,7 @@ def test_a_worker_that_was_stopped_across_a_restart_is_gone_before_the_next_serv
 
 
 def test_two_servers_cannot_both_be_the_single_node(postgres_server: Server, folder: Path) -> None:
-    """The second does not start; without --single-node neither does it. The first serves on."""
+    """The second one does not start, also without --single-node, and the first serves on."""
     database = new_database(postgres_server)
     options = {"TAGTRAIL_DATABASE": database.app_url}
     try:

@@ -1,4 +1,4 @@
-"""Connections that are closed with a body unread end without a reset, and nobody else is read from."""
+"""Connections that are closed with a body unread end without a reset, and no other connection is read from."""
 
 import errno
 import socket
@@ -18,7 +18,7 @@ BODY = bytes(4 << 20)
 
 
 class Place:
-    """A listener whose connections may be held, on a clock of its own; nothing reads but what is told to."""
+    """A listener whose connections may be held, with a clock of its own; they are read only when a test says so."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -34,7 +34,7 @@ class Place:
         return self._stack.enter_context(served), client
 
     def let_go(self) -> None:
-        """So much time passes that nothing is held any more."""
+        """Let so much time pass that no connection is held any more."""
         self.now += 10 * (ANSWER_S + READ_S)
         self.lingering.read_all()
         assert len(self.lingering) == 0
@@ -42,7 +42,7 @@ class Place:
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """One of them, all of whose connections are closed at the end."""
+    """A place whose connections are all closed at the end."""
     with ExitStack() as stack:
         yield Place(stack)
 
@@ -128,7 +128,7 @@ def test_the_few_connections_of_an_address_that_received_something_last_are_held
 def test_threads_that_ask_at_the_same_time_share_a_listing_that_began_later(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A listing costs more with each open file, and the interpreter has other things to do."""
+    """A listing of open files costs more with each file, so threads share one."""
     listing, began_at = Listing(), list[int]()
     real_files = sockets.files
 
@@ -149,7 +149,7 @@ def test_threads_that_ask_at_the_same_time_share_a_listing_that_began_later(
 
 
 def test_a_listing_that_fails_serves_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one who asks tries again."""
+    """The next thread that asks makes a new listing."""
 
     def no_file_is_free() -> list[int]:
         raise OSError(errno.EMFILE, "none")

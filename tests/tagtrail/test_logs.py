@@ -1,4 +1,4 @@
-"""Logs: a line an event in both forms, nothing that a request could forge, no secrets in traces."""
+"""Logs have one line for each thing in both forms, nothing that a request could forge, and no secrets in traces."""
 
 import errno
 import io
@@ -63,7 +63,7 @@ def test_json_has_every_field_of_a_request(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_line_does_not_tell_how_to_go_on_with_an_upload(capsys: pytest.CaptureFixture[str]) -> None:
-    """The random part names the upload's stream and file, for which somebody may look."""
+    """The line has the random part of the id alone: it names the upload's stream and file, but opens nothing."""
     configure("json")
     upload = UploadId(16 * "5a")
     sealed = SessionId(1, datetime(2026, 1, 1, tzinfo=UTC), None, upload).sealed(b"secret", "you/app", "")

@@ -1,4 +1,4 @@
-"""The state of log, relay and read models at /metrics: only what is configured, at a cost that no lag makes large."""
+"""/metrics tells the state of log, relay and read models, only of configured parts, and cheaply at any lag."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +18,12 @@ from tests.servers import RunningServer, a_relay
 
 FAR_EVENTS = 60_000
 RELAY = {"tagtrail_relay_position", "tagtrail_relay_lag_events", "tagtrail_relay_failing"}
-# Of each partition those that are counted, and the first one again, which tells since when.
+# In each partition the counted events are read, and the first one again, whose time is the age of the lag.
 READ_EVENTS_MAX = len(MODELS) * 16 * (admin.COUNTED_EVENTS_MAX + 1)
 
 
 def told(standings: Standings) -> dict[str, float]:
-    """All that is told, by name and label."""
+    """All values that are told, by name and label."""
     samples = [each for metric in standings.collect() for each in metric.samples]
     return {"/".join([each.name, *each.labels.values()]): each.value for each in samples}
 
@@ -67,7 +67,7 @@ def test_a_relay_is_told_of_where_kafka_is_configured_or_one_is_known(registry: 
 def test_a_database_that_is_only_slow_to_tell_is_up(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A figure that was not there in time is left out."""
+    """A figure that does not come in time is left out."""
     monkeypatch.setattr(metrics, "STATEMENT_TIMEOUT_S", 0.2)
     standings = Standings(database.app_url, with_kafka=False)
     assert told(standings)["tagtrail_database_up"] == 1
@@ -83,7 +83,7 @@ def test_a_database_that_is_away_is_not_up(database: Database) -> None:
 
 
 def test_a_long_lag_is_told_without_reading_it(registry: Registry, database: Database) -> None:
-    """Each partition is counted as far as the limit; the rest follows from how far the log has gone."""
+    """Each partition is counted up to a limit; beyond it the lag is estimated from the positions of the log."""
     registry.push("u/app", "v1", b"layer")
     registry.project()
     append_far(database, FAR_EVENTS)

@@ -1,4 +1,4 @@
-"""Each process holds the files that it needs, however often it was started and whatever it was sent."""
+"""Each process has open only the files that it needs, however often it was started and whatever it was sent."""
 
 import os
 import re
@@ -17,10 +17,10 @@ from tests.servers import RunningServer, serving
 from tests.waiting import eventually
 
 SEED = 20261127
-# Every connection to the database is open from the first request on, so that a larger number is a leak.
+# With these options every connection to the database is open from the first request on, so a larger number is a leak.
 OPTIONS = {"TAGTRAIL_WORKERS": "2", "TAGTRAIL_DATABASE_POOL": "1"}
 SOCKETS_SPARE = 2
-# A process that listens only after a while, and what it has open then.
+# A process that listens only after a while, and compares the number of its open files before and after.
 LATE = """
 import os, socket, time
 from tagtrail.server.keepalive import keep_alive_when_listening
@@ -45,7 +45,7 @@ assert not other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_a_worker_that_listens_late_is_found_and_no_file_is_opened_meanwhile() -> None:
-    """However long the start takes, and also beside sockets that do not listen."""
+    """The start may take long, and sockets that do not listen are left alone."""
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()
 

@@ -1,4 +1,4 @@
-"""A worker whose parent was killed ends, whatever became of the signal that told it so."""
+"""A worker whose parent was killed ends, even if the signal that tells it so has no effect."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 from tests.servers import is_alive
 from tests.waiting import eventually
 
-# A parent that forks a worker which is deaf to the signal, as one is whose handler waits for itself.
+# A parent that forks a worker which ignores the signal; a handler that waits for itself has the same effect.
 DEAF = """
 import multiprocessing, signal, threading
 from tagtrail.server.processes import end_with_parent, never_outlive_parent

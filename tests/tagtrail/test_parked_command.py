@@ -1,4 +1,4 @@
-"""`tagtrail projections` on a key whose events a fold could not take: it is shown, stays while it must, and goes on."""
+"""`tagtrail projections` shows a parked key, keeps it parked while its fold fails, and lets it go on after that."""
 
 from click.testing import CliRunner
 
@@ -13,7 +13,7 @@ from tests.projections.test_parking import BAD, parked_now
 def test_a_parked_key_is_shown_and_goes_on_by_command_once_its_fold_is_mended(
     registry: Registry, database: Database
 ) -> None:
-    """Exit status 1 as long as it cannot; `status` names the key, where it stands and why."""
+    """The exit status is 1 as long as the fold fails; `status` names the key, its position and the problem."""
 
     def ask(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, ["projections", *arguments, "--database", database.app_url])

@@ -1,4 +1,4 @@
-"""Letting Postgres's user through folders: he may search, and for everybody else nothing changes."""
+"""The user that runs Postgres is let through folders: it may search them, and nothing changes for anybody else."""
 
 import os
 import pwd

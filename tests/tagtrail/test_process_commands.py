@@ -1,4 +1,4 @@
-"""Commands that nobody but an operator runs: what they refuse and why, and the files that `events schemas` writes."""
+"""Commands for operators: what they refuse and why, and the files that `events schemas` writes."""
 
 import socket
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_processes_refuse_a_role_that_could_change_events(command: str, database
 
 @pytest.mark.parametrize("command", ["api", "keeper"])
 def test_a_folder_that_is_served_is_shared_with_nobody(command: str, server: RunningServer, database: Database) -> None:
-    """Two that do the same upkeep of one folder, or an API beside the server's change board, would be wrong."""
+    """Two processes that do the same upkeep of a folder, or an API that has no place on the board, would do harm."""
     own = ["--listen", "127.0.0.1:1"] if command == "api" else []
     done = run(command, "--database", database.app_url, "--data", server.data, *own)
     assert done.status == 1

@@ -1,4 +1,4 @@
-"""Whose request it is: what proxies in front say, and who is believed."""
+"""The address of a client behind proxies: only trusted proxies are believed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Connections are cut off for a body that does not come, and those between requests are not."""
+"""A connection whose body does not come is cut off, and a connection between requests is not."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -57,7 +57,7 @@ class World:
         self.cut: dict[str, tuple[str, float]] = {}
 
     def run(self, seconds: float, between: Callable[[], None] = lambda: None) -> None:
-        """Look as the thread does."""
+        """Look again and again for so many seconds of the clock, as the thread of a worker does."""
         until = self.now + seconds
         while self.now < until:
             self.now += PERIOD_S
@@ -71,7 +71,7 @@ class World:
 
 
 def reasons(world: World) -> dict[str, str]:
-    """Why each connection was cut off."""
+    """The reason for which each connection was cut off."""
     return {name: reason for name, (reason, _) in world.cut.items()}
 
 
@@ -85,7 +85,7 @@ def test_a_silent_client_is_cut_off_in_time() -> None:
 
 
 def test_nobody_is_cut_off_while_no_read_waits_for_long() -> None:
-    """Also not a connection that is silent for ever."""
+    """Even a connection that is silent for ever is left alone then."""
     world = World(Client("idle"))
     with ExitStack() as stack:
 
@@ -118,7 +118,7 @@ def test_only_a_client_that_sends_too_little_and_gets_no_answer_is_cut_off(clien
 
 
 def test_beside_connections_between_requests_a_silent_one_has_the_time_of_those() -> None:
-    """After it, the server itself has closed them."""
+    """After that time the server itself has closed the connections between requests."""
     world = World(Client("silent"), Client("kept open"), Client("busy", asking=True))
     with world.waits.waiting(PEER):
         world.run(IDLE_S - PERIOD_S)
@@ -132,7 +132,7 @@ def test_beside_connections_between_requests_a_silent_one_has_the_time_of_those(
 def test_a_connection_between_requests_lives_on_beside_a_silent_one_that_has_not_acknowledged_all(
     taken_after_s: float | None,
 ) -> None:
-    """A read waits for the other one, which was sent a "100 Continue" or its answer before."""
+    """A read waits for the silent one, which was sent a "100 Continue" or its answer before."""
     late = Client("late", waiting=25)
     world = World(late, Client("kept open"))
 

@@ -1,4 +1,4 @@
-"""The supervisor sleeps until something happens, and is woken by it."""
+"""The supervisor sleeps until something happens that wakes it."""
 
 import os
 import signal
@@ -37,19 +37,19 @@ def sleeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
 
 
 def slept_s(sleeper: Supervisor) -> float:
-    """Let it sleep; the seconds until it woke."""
+    """Let the supervisor sleep; answers the seconds until it woke."""
     began = time.monotonic()
     sleeper._sleep()
     return time.monotonic() - began
 
 
 def a_process_ends() -> None:
-    """While it sleeps, or before."""
+    """End a child process."""
     subprocess.Popen([sys.executable, "-c", ""]).wait()
 
 
 def it_is_told_to_end() -> None:
-    """By a signal."""
+    """Send the signal that ends the supervisor."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -27,7 +27,7 @@ from tests.servers import RunningServer, is_alive, is_ready, serving, started
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 WAIT_MAX_S = 60.0
-# A body that does not come is waited for much longer than any of these tests is, if nothing else ends it.
+# The server waits for a body much longer than any of these tests takes, unless something else ends the wait.
 PATIENT = {"TAGTRAIL_UPLOAD_GRACE_S": "1h"}
 TASKS = {
     *("expire-uploads", "discard-staging", "sweep-content", "sweep-sets", "forget-commands", "erase-addresses"),
@@ -51,7 +51,7 @@ def victim() -> Iterator[RunningServer]:
 
 
 def eventually(what: str, holds: Callable[[], bool], seconds: float = WAIT_MAX_S) -> None:
-    """Wait until it holds; fails with what was waited for."""
+    """Wait until `holds` is true; fails with `what` was waited for."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"in vain: {what}"
@@ -72,20 +72,20 @@ def ready(server: RunningServer) -> bool:
 
 
 def registered(server: RunningServer) -> set[int]:
-    """The pids of processes that are taken to live."""
+    """The pids of the processes that the database counts as alive."""
     with psycopg.connect(server.database_url) as connection:
         return {row[0] for row in connection.execute("SELECT pid FROM feed.process")}
 
 
 def start_upload(server: RunningServer, repository: str) -> str:
-    """Open an upload and answer where it goes on."""
+    """Open an upload; answers the address at which it goes on."""
     answer = requests.post(f"{server.url}/v2/{repository}/blobs/uploads/", timeout=30)
     assert answer.status_code == 202
     return str(answer.headers["Location"])
 
 
 def end_by(server: RunningServer, number: int) -> float:
-    """Signal it, and answer how many seconds it took to end; fails if it does not end in order."""
+    """Send the server a signal; answers how many seconds it took to end. Fails if it does not end in order."""
     began = time.monotonic()
     server.process.send_signal(number)
     assert server.process.wait(WAIT_MAX_S) == 0
@@ -173,7 +173,7 @@ def test_an_endless_request_does_not_hold_up_the_end() -> None:
 
 
 def test_a_second_signal_makes_it_quick() -> None:
-    """Quicker than what the first one leaves to a request that is under way."""
+    """The server then ends sooner than the first signal lets a request under way go on."""
     with serving(PATIENT) as server:
         location = start_upload(server, "quick")
         host, port = server.host.split(":")
@@ -246,7 +246,7 @@ def test_a_worker_that_is_killed_is_started_again(victim: RunningServer) -> None
 
 @pytest.mark.parametrize("name", ["api", "projector"])
 def test_a_process_that_ends_in_order_signs_off(victim: RunningServer, name: str) -> None:
-    """So that what it does not know need not wait until it is taken for dead."""
+    """A feature that it does not know can then be used at once, and not only when it counts as dead."""
     child = victim.children()[name]
     ending = set(victim.workers()) if name == "api" else {child}
     eventually("all are registered", lambda: ending <= registered(victim))
@@ -273,7 +273,7 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_the_next_start_works(
         session = start_upload(server, "killed")
         server.process.kill()
         server.process.wait()
-    # Without waiting: the next start must cope with what is still ending.
+    # The next start comes at once, and must cope with processes that are still ending.
     with started(folder / "data") as again:
         again.wait_ready()
         assert [pid for pid in below if is_alive(pid)] == []
@@ -333,7 +333,7 @@ def test_children_learn_the_database_from_a_private_file_and_not_from_their_vari
 
 
 def test_health_answers_without_a_database_and_readiness_says_what_is_missing(victim: RunningServer) -> None:
-    # With the supervisor held, nobody starts the database again.
+    # While the supervisor is stopped, nobody starts the database again.
     victim.process.send_signal(signal.SIGSTOP)
     try:
         os.kill(victim.children()["postgres"], signal.SIGKILL)
@@ -358,7 +358,7 @@ def test_without_a_projector_none_runs_and_the_log_is_kept_all_the_same() -> Non
 
 @pytest.mark.parametrize("more", [(), ("--no-projector",)])
 def test_an_upload_that_is_idle_for_a_day_expires(folder: Path, more: tuple[str, ...]) -> None:
-    """By the keeper, whose appends the change board of the server admits; the bytes are gone."""
+    """The keeper ends it, as a process with a place on the server's change board; its bytes are gone."""
     clock = folder / "clock"
     with started(folder / "data", {"TAGTRAIL_TEST_CLOCK": str(clock)}, *more) as server:
         server.wait_ready()

@@ -1,4 +1,4 @@
-"""Connections are cut off in time, and only the right ones."""
+"""Connections of clients that take too little are cut off in time, and no others."""
 
 import resource
 import socket
@@ -61,7 +61,7 @@ def test_a_connection_for_which_nothing_waits_has_its_time_anew() -> None:
 
 
 def test_a_client_that_takes_by_each_look_what_waited_at_the_last_one_is_not_slow() -> None:
-    """It asks for one small thing after the other, and is so far away that something is always under way."""
+    """Such a client asks for one small thing after the other from far away, so something is always under way."""
     watch = Watch(LIMITS)
     assert [watch.judge(at(taken, waiting=30), 5 * taken / 30) for taken in range(0, 3000, 30)] == [None] * 100
     assert watch.judge(at(2970, waiting=30), 594) is None
@@ -77,7 +77,7 @@ def test_a_connection_that_has_ended_is_forgotten() -> None:
 
 
 def nobody() -> BodyWatch:
-    """One that no read of a body waits for."""
+    """A watch of bodies in which no read waits."""
     return BodyWatch(Patience(60, 1, 85), BodyWaits(), period_s=5)
 
 
