@@ -63,7 +63,7 @@ def test_a_manifest_that_names_very_much_is_pushed_repeated_and_deleted(filled: 
 
 
 def test_a_repeated_push_touches_no_reference(filled: Registry, database: Database) -> None:
-    """Most pushes of a CI repeat one."""
+    """Most pushes of a CI repeat an earlier one."""
     small = image_of(CONFIG, LAYERS[:3])
     filled.manifest(NAME, "v1", small)
     before = refs(database)
@@ -83,7 +83,7 @@ def test_a_set_goes_once_its_manifest_was_deleted(filled: Registry, database: Da
 
 
 def test_what_is_missing_of_very_much_is_listed(filled: Registry) -> None:
-    """As of few things, all of it."""
+    """All missing things are listed, as for a manifest that names few."""
     for gone in (3, 140):
         assert filled.delete(f"/v2/{NAME}/blobs/{sha256(LAYERS[gone])}").status_code == 202
     answer = filled.manifest(NAME, "v1", IMAGE)
@@ -110,7 +110,7 @@ def test_a_layer_that_goes_after_it_was_judged_is_missed_by_the_append(
 
 
 def test_an_index_of_very_many_children_needs_each_of_them(filled: Registry) -> None:
-    """As a manifest, or as a blob."""
+    """A child may be there as a manifest or as a blob."""
     children = [image_of(CONFIG, [each]) for each in LAYERS]
     for each in children[:-1]:
         filled.manifest(NAME, sha256(each), each)

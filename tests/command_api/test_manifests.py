@@ -28,7 +28,7 @@ def body(registry: Registry) -> bytes:
 
 
 def test_a_push_by_tag_is_pulled_by_tag_and_digest(registry: Registry, body: bytes) -> None:
-    """The exact bytes, under the type that was sent."""
+    """Its exact bytes come back under the type that was sent."""
     answer = registry.manifest("u/app", "v1", body)
     assert (answer.status_code, answer.headers["Docker-Content-Digest"]) == (201, sha256(body))
     assert answer.headers["Location"] == f"/v2/u/app/manifests/{sha256(body)}"
@@ -104,7 +104,7 @@ def test_a_push_reads_each_small_blob_once(registry: Registry, body: bytes, monk
 
 
 def test_a_tag_that_moves_leaves_the_old_manifest(registry: Registry) -> None:
-    """And the log names where the tag came from."""
+    """The event names the manifest that the tag named before."""
     first, second = registry.push("u/app", "v1", b"a"), registry.push("u/app", "v2", b"b")
     body = registry.get(f"/v2/u/app/manifests/{second}").data
     registry.manifest("u/app", "v1", body)
@@ -222,7 +222,7 @@ def test_of_racing_conditional_pushes_one_wins(registry: Registry) -> None:
 
 
 def test_parallel_pushes_of_many_tags_into_a_new_repository_succeed(registry: Registry) -> None:
-    """None of them is in the way of another."""
+    """No push is refused because of another one."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: registry.push("u/new", f"t{number:02}", b"shared"), range(32)))
     assert registry.get("/v2/u/new/tags/list").get_json()["tags"] == [f"t{number:02}" for number in range(32)]

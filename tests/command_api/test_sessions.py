@@ -1,4 +1,4 @@
-"""The memory of a process about upload sessions may be old, because another process was asked meanwhile."""
+"""A process remembers upload sessions, and is right even if another process has changed them meanwhile."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Upload sessions over HTTP: every row of the state machine."""
+"""Upload sessions over HTTP, from their opening to their end, with all requests that are refused in between."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +39,7 @@ def chunk(registry: Registry, location: str, data: bytes, first: int | None = No
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_session_opens_with_and_without_the_slash(registry: Registry, slash: str) -> None:
-    """Without a redirect."""
+    """Neither form is redirected."""
     assert registry.post(f"/v2/u/app/blobs/uploads{slash}").status_code == 202
 
 

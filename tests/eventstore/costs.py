@@ -1,4 +1,4 @@
-"""The pages and rows that a statement touches: its cost, whatever else the machine is doing."""
+"""Counts the pages and rows that a statement touches, which is its cost whatever else the machine is doing."""
 
 import json
 import math
@@ -12,13 +12,13 @@ from eventstore.statement import Parameters, Statement
 
 
 def pages_again(connection: psycopg.Connection, statement: str, parameters: Sequence[object] = ()) -> int:
-    """The same, the second time: the first time on a connection reads the catalog too."""
+    """The pages of a second run of the statement; the first one on a connection reads the catalog too."""
     pages(connection, statement, parameters)
     return pages(connection, statement, parameters)
 
 
 def pages(connection: psycopg.Connection, statement: str, parameters: Sequence[object] = ()) -> int:
-    """Pages that the statement touches with all functions that it calls; what it does is done."""
+    """The pages that the statement touches with all functions that it calls. Its changes are really made."""
     row = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters).fetchone()
     assert row is not None
     found: Any = row[0] if isinstance(row[0], list) else json.loads(row[0])

@@ -1,4 +1,4 @@
-"""A log of many rows, made in SQL: what the keeper looks at, for tests and benches of what its rounds cost."""
+"""Makes a log of many rows by SQL, for tests and benches of what the keeper's rounds cost."""
 
 import psycopg
 
@@ -37,7 +37,7 @@ SELECT 0, 'set-' || md5(n::text), 'manifest-r@' || n FROM generate_series(1, %(r
 
 
 def make_large(database: Database, rows: int) -> None:
-    """So many of each, of which nothing is to be removed.
+    """Make so many rows of each kind, of which none is to be removed.
 
     Contents that events name, and addresses, of the last 30 days; idempotency keys (the MD5 of their number) of the
     last 60 hours; sets that streams refer to.

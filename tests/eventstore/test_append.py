@@ -55,7 +55,7 @@ def positions(store: Store) -> list[int]:
 
 
 def test_a_command_is_appended_whole(store: Store) -> None:
-    """Positions from 1, versions a stream, data exactly as given, who and why beside it."""
+    """Positions begin at 1, each stream has its versions, data stay as given, and actor and request stand beside."""
     outcome = store.append(command(event("a", data='{"a":1}', ref="r", state='{"n":1}'), event("b"), event("a")))
     assert isinstance(outcome, Appended)
     assert outcome.positions == (1, 2, 3)
@@ -106,7 +106,7 @@ def test_a_condition_that_fails_refuses_the_command_and_is_named(
 
 
 def test_ensure_drops_the_event_and_not_the_command(store: Store) -> None:
-    """Until the stream is dead again."""
+    """Once the stream is dead again the event is appended."""
     for _ in range(3):
         store.append(command(event("a", ENSURE, ref="live"), event("b")))
     store.append(command(event("a", ref=None)))
@@ -115,7 +115,7 @@ def test_ensure_drops_the_event_and_not_the_command(store: Store) -> None:
 
 
 def test_expand_reaches_every_stream_with_the_ref(store: Store) -> None:
-    """And only those with the prefix; the name's rest is written into the data."""
+    """Only streams with the prefix get the event; the rest of a stream's name is written into its data."""
     for name in ("tag-a:1", "tag-a:2", "other", "tag-a:3"):
         store.append(command(event(name, ref="m")))
     store.append(command(event("tag-a:2", ref="elsewhere")))
@@ -211,7 +211,7 @@ def test_the_log_cannot_be_changed(store: Store, database: Database, table: str,
 
 
 def test_of_racing_exact_versions_one_wins(store: Store) -> None:
-    """Each round."""
+    """In each of ten rounds one of eight commands is appended."""
     for version in range(10):
         commands = [command(event("a", Exact(version))) for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
@@ -220,7 +220,7 @@ def test_of_racing_exact_versions_one_wins(store: Store) -> None:
 
 
 def test_every_move_names_the_one_before(store: Store) -> None:
-    """With any number of writers."""
+    """No move is left out, even with 16 writers at once."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: store.append(command(event("tag", ref=f"m{number}"))), range(160)))
     moves = store.read_stream("tag", limit=1000)
@@ -231,7 +231,7 @@ def test_every_move_names_the_one_before(store: Store) -> None:
 
 
 def test_64_first_pushes_bring_one_creation(store: Store) -> None:
-    """And gives each its own data."""
+    """All 64 commands are appended, each with an event of its own."""
     with ThreadPoolExecutor(64) as pool:
         outcomes = list(
             pool.map(lambda n: store.append(command(event("repo", ENSURE, ref="live"), event(f"t{n}"))), range(64))

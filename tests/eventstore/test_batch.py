@@ -48,7 +48,7 @@ def store(database: Database) -> Iterator[Store]:
 
 
 def test_a_refused_command_leaves_the_others_of_its_batch_whole(connection: psycopg.Connection, store: Store) -> None:
-    """And no trace of itself: no event, no stream, no reference, no key; positions have no hole."""
+    """It leaves no trace of itself: no event, no stream, no reference, no key; positions have no hole."""
     refused = command(event("x", refers_to=("y",)), event("a", Exact(7)), address="127.0.0.1")
     first, second, third = append_batch(
         connection, [command(event("a"), event("b")), refused, command(event("c"), event("a"))]
@@ -100,7 +100,7 @@ def test_pushing_a_then_b_then_a_ends_at_a(store: Store) -> None:
 
 
 def test_expand_leaves_a_tag_alone_that_the_same_command_moved_away(store: Store) -> None:
-    """And reaches one that it moved there."""
+    """It reaches a tag that the same command moved to the ref."""
     store.append(command(event("tag-r:away", ref="m1"), event("tag-r:there", ref="m2")))
     before = store.head()
     store.append(
@@ -150,7 +150,7 @@ def test_keys_of_a_batch_are_kept_where_their_times_belong(connection: psycopg.C
 
 
 def test_successive_events_of_one_stream_leave_it_as_if_each_were_written(store: Store) -> None:
-    """Also where the second one is dropped, says nothing of ref or state, or comes behind another stream's."""
+    """The second one may also be dropped, say nothing of ref or state, or come behind an event of another stream."""
     store.append(
         command(event("a", ref="x", state="1"), event("a"), event("a", ENSURE, ref="x"), event("b"), event("a"))
     )

@@ -79,7 +79,7 @@ def rows(database: Database, query: str) -> list[tuple[object, ...]]:
 
 @contextmanager
 def in_a_process(work: Callable[[Connection], None]) -> Iterator[tuple[int, Connection]]:
-    """A process of its own that does `work`: its pid, and our end of a pipe to it. Killed at the end."""
+    """Run `work` in another process, which is killed at the end of the block; gives its pid and our end of a pipe."""
     ours, its = _processes.Pipe()
     process = _processes.Process(target=work, args=(its,), daemon=True)
     process.start()
@@ -138,7 +138,7 @@ def test_an_event_to_unknown_streams_apart_is_refused(database: Database) -> Non
 
 
 def test_who_does_not_share_the_board_cannot_append(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """While the lease runs; when the server has ended, at once."""
+    """It cannot while the lease runs, and can as soon as the server has ended."""
     with stranger(database) as store:
         with kept_by(database):
             with pytest.raises(StoreUnavailable):

@@ -34,7 +34,7 @@ def kept(cells: Cells, cell: int) -> Ticket:
 
 
 def test_an_answer_is_kept_until_something_begins(cells: Cells) -> None:
-    """An append of that cell counts, at any place; its end makes the old answer no good again."""
+    """An append of that cell at any place ends it; the end of the append does not make the old answer good again."""
     ticket = kept(cells, 7)
     cells.begin(1, [8])
     assert cells.holds(7, ticket)
@@ -66,7 +66,7 @@ def test_settling_ends_what_a_place_left_open(cells: Cells, cell: int) -> None:
 
 
 def test_without_a_lease_nothing_is_kept_or_used(cells: Cells) -> None:
-    """Also what was kept before."""
+    """Answers that were kept before are not used either."""
     ticket = kept(cells, 1)
     cells.lend_until(now_ns())
     assert not cells.holds(1, ticket)
@@ -84,7 +84,7 @@ def test_a_new_term_forgets_everything_and_has_another_name(cells: Cells) -> Non
 
 
 def test_what_is_no_board_is_refused() -> None:
-    """Other memory of the right size."""
+    """Other memory of the right size is refused."""
     descriptor = os.memfd_create("other")
     os.ftruncate(descriptor, 1 << 20)
     try:
@@ -95,7 +95,7 @@ def test_what_is_no_board_is_refused() -> None:
 
 
 def test_every_key_has_a_cell() -> None:
-    """Also one that is no valid text."""
+    """Even a key that is no valid text has one."""
     assert {cell_of(each) < CELLS for each in ("a", "a/b", "", "\udcff", "ü")} == {True}
 
 

@@ -1,4 +1,4 @@
-"""The combiner under faults: lost answers, a held lock, a closed store."""
+"""The combiner appends each command once in spite of lost answers, a held lock and a closed store."""
 
 import secrets
 import threading

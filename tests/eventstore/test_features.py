@@ -116,7 +116,7 @@ def test_who_comes_later_and_lacks_a_used_feature_must_not_serve(database: Datab
 def test_a_process_whose_beats_fail_for_long_stops_before_others_forget_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And serves again as soon as it is registered anew."""
+    """It serves again as soon as it is registered anew."""
     assert members.REGISTERED_S < features.LIVES_FOR_S
     monkeypatch.setattr(members, "REGISTERED_S", 2.0)
     with living(database, Member("relay")) as member:
@@ -203,7 +203,7 @@ def test_programs_from_before_the_window_live_too(database: Database, store: Sto
 def test_a_feature_that_raises_the_least_schema_waits_for_older_processes_of_every_kind(
     database: Database, store: Store
 ) -> None:
-    """And turns away those that come later."""
+    """Once used, it turns away processes of an older schema that come later."""
     accounts = Feature("accounts", frozenset({"api"}), serves_from="9000")
     with living(database, Member("relay", knows="0999")) as old:
         assert store.features.lacking(accounts) == [f"relay {old.id}"]

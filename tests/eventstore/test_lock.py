@@ -20,7 +20,7 @@ DEADLINE_S = 60.0
 
 
 def wait_until_waiting(database: Database, backend: int) -> None:
-    """Until that backend waits for a lock."""
+    """Wait until that backend waits for a lock."""
     deadline = time.monotonic() + DEADLINE_S
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         while True:

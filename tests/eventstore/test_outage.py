@@ -74,7 +74,7 @@ def append_backend(database: Database) -> int:
 
 
 def wait_for(growing: Sequence[object], length: int) -> None:
-    """Until it is longer; raises AssertionError if that takes too long."""
+    """Wait until the sequence is longer than `length`; raises AssertionError if that takes too long."""
     eventually(lambda: len(growing) > length, DEADLINE_S, lambda: len(growing))
 
 
@@ -98,7 +98,7 @@ def test_a_reader_survives_the_end_of_all_its_connections(database: Database) ->
 
 
 def test_a_database_that_refuses_writes_is_unavailable(database: Database) -> None:
-    """As a standby does: 503, not a refusal for ever; it goes on when writes are taken again."""
+    """A standby refuses so. Appends raise StoreUnavailable, and go on when writes are taken again."""
     with closing(Store(database.app_url, append_timeout_s=0.5)) as store:
         store.append(command(event("a")))
         with psycopg.connect(database.admin_url, autocommit=True) as admin:

@@ -50,7 +50,7 @@ def test_roles_made_by_any_administrator_serve(
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
 def test_settings_that_lose_acknowledged_writes_are_refused(database: Database, setting: str) -> None:
-    """With a sentence that names the setting."""
+    """The refusal is a sentence that names the setting."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute(f"ALTER SYSTEM SET {setting} = off")
         try:
@@ -109,7 +109,7 @@ def test_a_table_of_the_session_does_not_deceive_the_append(database: Database) 
 
 
 def test_an_absent_server_is_told(database: Database) -> None:
-    """StoreUnavailable from every task of upkeep."""
+    """Checks of the schema and the migration raise StoreUnavailable."""
     absent = make_conninfo(database.app_url, host="/nonexistent")
     for task in (schema.check, schema.installed, schema.note_cluster):
         with pytest.raises(StoreUnavailable):

@@ -14,13 +14,13 @@ from tests.postgres import APP_ROLE, Database
 
 
 def test_the_application_role_is_safe(database: Database) -> None:
-    """Nothing speaks against serving with it."""
+    """The check finds nothing that speaks against serving with it."""
     assert schema.check(database.app_url) == []
     assert schema.installed(database.app_url) == Schema(REVISION, "0005")
 
 
 def test_roles_that_could_change_events_are_refused(database: Database) -> None:
-    """The owner and a superuser."""
+    """The owner and a superuser are such roles."""
     for url in (database.owner_url, database.admin_url):
         assert any("could change events" in each for each in schema.check(url))
 
@@ -33,7 +33,7 @@ def test_a_disabled_guard_is_noticed(database: Database) -> None:
 
 
 def test_an_empty_database_is_outdated(database: Database) -> None:
-    """With a message that says what to do."""
+    """The error says what to do."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("DROP SCHEMA log CASCADE")
     with pytest.raises(SchemaOutdated, match="run the migration"):

@@ -48,7 +48,7 @@ def store(database: Database) -> Iterator[Store]:
 
 
 def push(store: Store, judged: JudgedSet | None = None, *, digest: str = SET) -> Outcome:
-    """Append an event that refers to the set, if it holds; judged then, or to be judged as if all had stood now."""
+    """Append an event that refers to the set if the set holds, by this judgement or as if it had been judged now."""
     pushed = event("pusher", ref="present", refers_to=(set_target(digest),))
     judged = judged or JudgedSet(store.head(), "", ())
     return store.append(command(pushed, needs=(SetHolds(digest, "key", judged.seen, judged.log),)))
@@ -77,7 +77,7 @@ def listed(database: Database) -> set[str]:
 def test_what_changes_after_a_set_was_judged_is_judged_under_the_lock(
     store: Store, changes: tuple[NewEvent, ...], holds: bool
 ) -> None:
-    """Exactly as if all of it were."""
+    """The outcome is the same as if the whole set were judged under the lock."""
     judged = store.sets.judge(SET)
     assert judged.failed == ()
     for each in changes:
@@ -90,7 +90,7 @@ def test_what_changes_after_a_set_was_judged_is_judged_under_the_lock(
 
 
 def test_what_was_judged_in_another_epoch_of_the_log_is_judged_again(store: Store, database: Database) -> None:
-    """A restore may have taken back what stood there, and positions say nothing about the log that is now."""
+    """A restore may have undone what was judged, and positions of before say nothing about the present log."""
     before = store.sets.judge(SET)
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         connection.execute("SELECT log.es_raise_epoch(0::smallint, epoch) FROM log.es_log")
@@ -145,7 +145,7 @@ def test_a_set_that_is_not_whole_is_not_taken(store: Store, database: Database) 
 
 
 def test_who_refers_through_a_set_is_known_and_counts(store: Store) -> None:
-    """To what it refers to, not to what would also do."""
+    """It counts for the members that it refers to, not for those that would also do."""
     assert store.referring_streams("link-1", 10) == [], "a set that nobody names refers to nothing"
     push(store)
     store.append(command(event("another", refers_to=("link-1",))))
@@ -160,7 +160,7 @@ def test_who_refers_through_a_set_is_known_and_counts(store: Store) -> None:
 
 
 def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Database) -> None:
-    """However many members it has; whoever would name it then stores it again."""
+    """It goes with all its members, however many. A later push that would name it stores it again."""
     many = [Member(f"m{number}", refers=True) for number in range(2 * MEMBERS_AT_A_TIME + 7)]
     store.sets.put("sha256:many", many)
     push(store)
@@ -178,7 +178,7 @@ def test_a_set_is_swept_once_no_stream_refers_to_it(store: Store, database: Data
 
 
 def test_a_set_is_looked_at_only_when_perhaps_no_stream_refers_to_it(store: Store, database: Database) -> None:
-    """From its beginning, and from the moment at which a reference goes."""
+    """The sweep lists it from its beginning, and again from the moment at which a reference goes."""
     push(store)
     store.append(
         command(event("second", refers_to=(set_target(SET),)), needs=(SetHolds(SET, "key", store.head(), ""),))
@@ -245,7 +245,7 @@ def rows_of_refs(database: Database) -> set[tuple[object, ...]]:
 
 
 def test_references_that_are_repeated_are_not_written_again(store: Store, database: Database) -> None:
-    """Only the difference is."""
+    """Only references that were added or are gone are written."""
     store.append(command(event("m", ref="present", refers_to=("a", "b", "c"))))
     before = rows_of_refs(database)
     store.append(command(event("m", ref="present", refers_to=("c", "a", "b", "a"))))
@@ -260,7 +260,7 @@ def test_references_that_are_repeated_are_not_written_again(store: Store, databa
 
 
 def test_an_expansion_is_bounded_and_a_command_may_ask_for_few(store: Store) -> None:
-    """So that what concerns very many streams is done in commands of bounded length."""
+    """A change of very many streams is then made by commands of bounded length."""
     store.append(command(*(event(f"tag-{number}", ref="manifest-2") for number in range(5))))
     expand = Expand("manifest-2", "tag-", "key", "Gone", 1, "{}", "tag", most=2)
     few = AtMost("manifest-2", "tag-", 2)

@@ -22,7 +22,7 @@ from tests.proxy import Fault, Proxy, proxied
 from tests.waiting import eventually
 
 LIMIT_S = 1.0
-# The server may say so this much later than its own limit; then it is given up.
+# A server that does not answer is given up so many seconds after its own time limit.
 MARGIN_S = 1.0
 # A busy machine may add this much to a time limit. Together they are less than a store's own limits of 5 s, so that one
 # whose limits were ignored is seen.
@@ -94,7 +94,7 @@ def test_what_nobody_waits_for_any_more_is_not_appended(
     proxy.fall_silent()
     with pytest.raises(StoreUnavailable):
         store.append(command(event("late")))
-    # Until the combiner has given it up, too, and tries to connect.
+    # Wait until the combiner has given it up too, and tries to connect.
     eventually(lambda: "failed (lost)" in caplog.text, 60.0)
     proxy.flow()
     following = command(event("next"))
@@ -173,7 +173,7 @@ def test_the_connection_of_a_projector_gives_up_too(proxy: Proxy) -> None:
 
 
 def test_what_has_no_time_limit_may_take_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rebuild and verify: longer than a connection is silent before its limits are known."""
+    """Rebuild and verify may take longer than a connection may be silent before its time limits are set."""
     monkeypatch.setattr(BoundedConnection, "answer_limit_s", 0.5)
     with connect(database.app_url, name="test", statement_timeout_s=None) as connection:
         assert connection.execute("SELECT 1 FROM pg_sleep(1)").fetchone() == (1,)

@@ -75,7 +75,7 @@ def test_parameters_that_do_not_fit_are_refused_before_anything_is_sent(connecti
 
 
 def test_a_statement_is_prepared_once_a_connection(connection: BoundedConnection) -> None:
-    """However often it is asked."""
+    """It stays the same prepared statement however often it is asked."""
     statement = Statement("SELECT %s::integer + 1")
     assert [connection.ask(statement, (number,)) for number in range(3)] == [[(1,)], [(2,)], [(3,)]]
     assert connection.execute(_PREPARED).fetchall() == [(statement.name.decode(),)]
@@ -94,7 +94,7 @@ def test_a_statement_survives_a_view_whose_columns_change(database: Database, co
 
 
 def test_a_statement_survives_a_command_that_forgets_all_prepared_statements(connection: BoundedConnection) -> None:
-    """As a proxy does that hands connections from one to another."""
+    """A proxy that hands a connection from one client to another sends such a command."""
     statement = Statement("SELECT 1")
     assert connection.ask(statement) == [(1,)]
     connection.execute("DEALLOCATE ALL")
@@ -128,7 +128,7 @@ def test_errors_are_those_of_a_cursor(connection: BoundedConnection) -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up(connection: BoundedConnection) -> None:
-    """As for every other question: the connection is closed, nobody knows what happened."""
+    """The connection is closed as for any other question, because nobody knows what happened."""
     connection.answer_limit_s = 0.2
     with pytest.raises(NoAnswer):
         connection.ask(Statement("SELECT pg_sleep(%s)"), (30,))

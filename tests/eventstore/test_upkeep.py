@@ -20,7 +20,7 @@ from tests.eventstore.making import Clock, append_batch, command, event
 from tests.postgres import Database, Server, drop_database, new_database
 
 ROWS = 100_000
-# Of a question that finds nothing to do: some descents of an index.
+# The most pages that a question may touch which finds nothing to do: some descents of an index.
 FEW_PAGES = 100
 KEPT = timedelta(hours=72)
 

@@ -1,4 +1,4 @@
-"""Marks of keys for many requests at once: none of an earlier moment than the request."""
+"""Marks of keys are asked for many requests at once, and no request gets one from before it began."""
 
 import threading
 from collections.abc import Collection, Mapping
@@ -54,7 +54,7 @@ def test_a_question_that_was_sent_is_joined_by_nobody() -> None:
 
 
 def test_a_question_without_an_answer_holds_up_no_other() -> None:
-    """Or each would wait for its own time limit and that of the one before."""
+    """Otherwise each question would wait for its own time limit and for that of the one before."""
     answered = threading.Event()
 
     def ask(keys: Collection[str]) -> Mapping[str, Mark]:
@@ -72,7 +72,7 @@ def test_a_question_without_an_answer_holds_up_no_other() -> None:
 
 
 def test_all_who_wait_are_told_that_there_is_no_answer() -> None:
-    """And the next one asks again."""
+    """The next question asks again."""
     fails = True
 
     def ask(keys: Collection[str]) -> Mapping[str, Mark]:
@@ -90,7 +90,7 @@ def test_all_who_wait_are_told_that_there_is_no_answer() -> None:
 
 
 def test_a_mark_moves_with_its_key_and_with_the_epoch(database: Database) -> None:
-    """And with no other key."""
+    """It does not move with another key."""
     with closing(Store(database.app_url)) as store:
         validator = Validator(store.marks)
         nothing = validator.ticket("a")

@@ -1,4 +1,4 @@
-"""verify names each kind of fault; rebuild writes what the events say."""
+"""Verify names each kind of fault in log and store, and rebuild writes the rows beside the log as its events say."""
 
 from contextlib import closing
 
@@ -36,7 +36,7 @@ def tamper(database: Database, statement: str) -> None:
 
 
 def test_a_whole_log_has_no_faults(filled: Database) -> None:
-    """All is removed, whatever its events did."""
+    """The log has every kind of effect that an event can have."""
     assert verify.verify(filled.app_url) == []
 
 
@@ -68,7 +68,7 @@ def test_each_fault_is_named(filled: Database, statement: str, about: str) -> No
 
 
 def test_rebuild_writes_what_the_events_say(filled: Database) -> None:
-    """Rows that are wrong, missing and too many."""
+    """It mends rows that are wrong, missing or too many."""
     tamper(filled, "UPDATE log.es_stream SET ref = 'other', version = 7")
     tamper(filled, "DELETE FROM log.es_stream WHERE stream = 'plain'")
     tamper(filled, "DELETE FROM log.es_ref")
