@@ -45,7 +45,7 @@ def _linked(repository: str, blob: bytes) -> NewEvent:
 
 
 def many(count: int, salt: str = "") -> list[bytes]:
-    """So many small blobs, all different."""
+    """Make so many small blobs, all different."""
     return [f"{salt}{number}".encode() for number in range(count)]
 
 

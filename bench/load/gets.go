@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// checkedEvery says how many answers pass for one whose body is hashed; the first of a connection always is.
+// Of checkedEvery answers of a connection the body of one is hashed, beginning with the first.
 const checkedEvery = 64
 
 // target is something to GET, with its request made beforehand.
@@ -18,7 +18,7 @@ type target struct {
 	digest  [sha256.Size]byte
 }
 
-// targetsOf gives all that can be asked for of one kind, the most popular first.
+// targetsOf gives all targets of one kind, the most popular first.
 func (o options) targetsOf(what, method string) ([]target, error) {
 	made := func(path string, of blob, headers string) target {
 		return target{head(method, path, o.address, -1, headers), int64(len(of.bytes)), of.digest}
@@ -74,7 +74,8 @@ func newGetter(o options, targets []target) *getter {
 	return made
 }
 
-// halfOf gives one half of an order: what was asked for of the other one has warmed a registry, and answered none of it.
+// halfOf gives the first half (1) or the second half (2) of an order, or all of it (0). Requests for the first half warm
+// what a registry shares, and leave no answer of the second half in its memory.
 func halfOf(order []int, half int) []int {
 	middle := len(order) / 2
 	switch half {

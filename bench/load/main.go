@@ -1,4 +1,4 @@
-// Command load puts work on a registry and prints as one line of JSON what came of it.
+// Command load puts work on a registry and prints the result as one line of JSON.
 package main
 
 import (
@@ -40,17 +40,17 @@ func parse(arguments []string) options {
 	flags.IntVar(&o.population.repositories, "repositories", 1000, "repositories that they are in")
 	flags.IntVar(&o.connections, "connections", 16, "clients at once")
 	flags.IntVar(&o.pushers, "pushers", 8, "clients that push beside")
-	flags.DurationVar(&o.duration, "duration", 5*time.Second, "how long")
+	flags.DurationVar(&o.duration, "duration", 5*time.Second, "how long the load lasts")
 	flags.StringVar(&o.what, "what", "manifest-tag", "ping, manifest-tag, manifest-digest, blob, blob-1m or blob-big")
 	flags.StringVar(&o.method, "method", "GET", "GET or HEAD")
 	flags.BoolVar(&o.once, "once", false, "ask for each thing once, in random order")
 	flags.IntVar(&o.half, "half", 0, "with -once: the first or the second half of them (1 or 2), 0 for all")
 	flags.BoolVar(&o.unchecked, "unchecked", false, "look at the status alone, for servers that only play a registry")
-	flags.StringVar(&o.salt, "salt", "", "what makes pushed bytes new")
+	flags.StringVar(&o.salt, "salt", "", "text that makes pushed bytes differ from those of other runs")
 	flags.IntVar(&o.bytes, "bytes", 256<<20, "size of a large blob")
 	flags.BoolVar(&o.patched, "patch", false, "send the bytes of blobs by PATCH before the PUT, instead of with it")
 	flags.Float64Var(&o.pulls, "pulls", 0, "share of pulls among pushes")
-	flags.Uint64Var(&o.seed, "seed", 1, "of what is drawn")
+	flags.Uint64Var(&o.seed, "seed", 1, "seed of what is asked for at random")
 	flags.StringVar(&o.folder, "folder", "", "blobs that serve-files serves")
 	flags.Parse(arguments)
 	return o

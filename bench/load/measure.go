@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// tally is what one client saw.
+// tally counts the answers that one client got.
 type tally struct {
 	took   []time.Duration
 	bytes  int64
@@ -27,7 +27,7 @@ func (t *tally) done(took time.Duration, bytes int64) {
 	t.bytes += bytes
 }
 
-// result is what a run prints as JSON. Rates count what was done well.
+// result is printed as JSON at the end of a run. Its rates count successes only.
 type result struct {
 	Done     int     `json:"done"`
 	Errors   int     `json:"errors"`

@@ -309,7 +309,7 @@ def test_granian_hands_over_a_body_of_known_length_and_a_chunked_one(server: Ser
 
 
 def test_granian_lets_the_transfer_encoding_rule_over_a_length(server: Server) -> None:
-    """And it closes the connection."""
+    """It also closes the connection."""
     with server.connect() as connection:
         connection.sendall(post("Content-Length: 3", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n")
         assert answer(connection)[1]["received"] == 5

@@ -239,7 +239,7 @@ def test_deleting_a_tag_leaves_the_manifest(registry: Registry) -> None:
 
 
 def test_deleting_a_manifest_takes_all_its_tags(registry: Registry) -> None:
-    """In one append, and only its tags."""
+    """One append deletes the manifest and its tags, and no other tag."""
     digest = registry.push("u/app", "v1", b"a")
     other = registry.push("u/app", "other", b"b")
     body = registry.get("/v2/u/app/manifests/v1").data

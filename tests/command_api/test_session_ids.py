@@ -254,7 +254,7 @@ def test_of_two_first_things_one_happens(
 
 @pytest.mark.parametrize("method", VERBS)
 def test_an_id_that_was_altered_in_any_part_names_no_session(first: Registry, method: str) -> None:
-    """With an event and without: 404, and nothing changes."""
+    """The answer is 404 and nothing changes, with and without an event of the session."""
     fresh, begun = opened(first), opened(first)
     assert ask(first, "PATCH", begun, b"begun").status_code == 202
     before = first.head_position()
@@ -408,7 +408,7 @@ def test_a_request_of_which_nothing_is_recorded_leaves_no_file(first: Registry) 
 def test_of_a_body_that_may_be_long_nothing_is_taken_for_a_session_that_has_ended(
     first: Registry, second: Registry, method: str, length: int | None
 ) -> None:
-    """Otherwise anybody could fill the disk by an id that is dead, with no event that tells of it."""
+    """If bytes were taken, anybody could fill the disk by the id of an ended session, and no event would tell of it."""
     location = opened(first)
     assert second.delete(location).status_code == 204
     data = bytes(ASK_FIRST_BYTES + 1)
@@ -477,7 +477,7 @@ def test_a_commit_that_was_cut_off_is_gone_for_those_who_take_the_session_to_be_
 def test_sessions_are_opened_the_old_way_while_a_process_knows_no_such_ids(
     first: Registry, second: Registry, database: Database
 ) -> None:
-    """And go on when all know them. An event without the new member is of the version that the old ones read."""
+    """They go on when all know the new ids. An event without the new member has the version that old processes read."""
     old = Membership(database.app_url, Member("keeper", features=HANDLED["keeper"] - {SESSION_IDS})).start()
     try:
         eventually(lambda: old.refusal is None)

@@ -53,7 +53,7 @@ def test_what_ended_in_another_process_has_ended(first: Registry, second: Regist
 def test_a_session_that_ended_while_its_bytes_still_lie_there_takes_no_more(
     first: Registry, second: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a crash between the event and the removal of the file leaves it; the other process remembers it open."""
+    """A crash between the event and the removal of the file leaves them; the other process takes it for open."""
     session = opened(first)
     assert first.patch(session, data=b"12345").status_code == 202
     monkeypatch.setattr(second.rooms.commands.blobs, "discard", lambda _: None)

@@ -178,7 +178,7 @@ def test_a_mount_links_what_somebody_has(registry: Registry, source: str) -> Non
 
 
 def test_a_mount_of_what_nobody_has_opens_a_session(registry: Registry) -> None:
-    """Also after every link was deleted: bytes on disk are no right to them."""
+    """A blob has nobody after every link was deleted: bytes that are still on the disk give no right to them."""
     digest = registry.blob("u/app", DATA)
     registry.delete(f"/v2/u/app/blobs/{digest}")
     answer = registry.post(f"/v2/u/copy/blobs/uploads/?mount={digest}&from=u/app")

@@ -201,7 +201,7 @@ def test_a_restored_database_makes_the_server_forget(database: Database) -> None
 
 
 def test_a_place_that_was_taken_over_is_refused_and_claimed_again(database: Database) -> None:
-    """By the epoch in the database: the append of the epoch before cannot come late; the client notices nothing."""
+    """The epoch in the database refuses late appends of the epoch before; the client notices nothing."""
     with kept_by(database) as server, member(database, server.path) as (store, board):
         append(store)
         (name,) = rows(database, "SELECT board FROM log.es_board")[0]

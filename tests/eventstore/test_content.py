@@ -47,7 +47,7 @@ def test_small_content_is_stored_by_the_append_that_names_it(store: Store, datab
 
 
 def test_a_refused_command_leaves_no_content(store: Store) -> None:
-    """Nor does what it misses hide that another content is missing too."""
+    """The failed condition is told, and the content that it needs and does not bring."""
     brought = Content("d", b"bytes", "{}")
     needs = (RefIs((("nobody", "live"),)),)
     refused = store.append(

@@ -140,7 +140,7 @@ def test_a_process_that_said_nothing_for_long_does_not_count(database: Database,
 def test_an_event_type_is_appended_once_all_readers_know_it(
     registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then the answer is 503 with the reason, and nothing is appended; old types go on."""
+    """Before that the answer is 503 with the reason, and nothing is appended; old types are appended as before."""
     registry.push("u/app", "v1", b"layer")
     manifest = registry.get("/v2/u/app/manifests/v1")
     monkeypatch.setattr(TagMoved, "SCHEMA_VERSION", 2)

@@ -134,7 +134,7 @@ def test_what_is_missing_is_told_by_the_number_of_the_need(store: Store) -> None
 
 
 def test_a_set_that_is_not_whole_is_not_taken(store: Store, database: Database) -> None:
-    """Nor one that nobody has stored."""
+    """A set that nobody has stored is not taken either."""
     with psycopg.connect(database.app_url, autocommit=True) as connection:
         begun = connection.execute("SELECT log.es_begin_set('sha256:half', now())").fetchone()
         assert begun is not None

@@ -188,7 +188,7 @@ def test_an_error_of_the_server_leaves_the_connection_open(database: Database) -
 
 
 def test_a_question_that_was_asked_before_the_database_was_there_is_answered_when_it_is(database: Database) -> None:
-    """Not when its time limit is over: the pool gives up connecting before that, and has to be asked again."""
+    """The answer comes before the time limit: the pool gives up connecting earlier, and is then asked again."""
     with proxied(database.app_url) as away:
         port = urlsplit(away.url).port
     assert port is not None

@@ -24,7 +24,7 @@ class PowerLoss(BaseException):
 
 @dataclass(eq=False, slots=True)
 class File:
-    """A file: its bytes at the last flush, and in `written` its bytes when its last name was taken away."""
+    """A file's bytes at the last flush; `written` has its last bytes once its last name was taken away."""
 
     flushed: bytes = b""
     written: bytes | None = None

@@ -162,5 +162,5 @@ def test_a_wrong_chunk_range_is_refused(header: str) -> None:
 
 @pytest.mark.parametrize(("offset", "header"), [(0, "0-0"), (1, "0-0"), (2, "0-1"), (100, "0-99")])
 def test_a_session_says_how_far_it_stands_in_its_range(offset: int, header: str) -> None:
-    """Never absent, since docker scans two numbers from it."""
+    """The header is never absent, because docker scans two numbers from it."""
     assert uploaded_range(offset) == header

@@ -100,60 +100,60 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=apis, name=names, origin=names, data=blobs)
     def mount(self, number: int, name: str, origin: str, data: bytes) -> None:
-        """From the other repository, or from itself."""
+        """Mount a blob from the other repository, or from the same one."""
         self.player.mount(self.api(number), name, origin, data)
 
     @rule(number=apis, name=names)
     def start(self, number: int, name: str) -> None:
-        """A session."""
+        """Open a session."""
         self.player.start(self.api(number), name)
 
     @precondition(lambda self: self.player.model.sessions)
     @rule(number=apis, data=st.data(), piece=chunks, ahead=st.sampled_from([0, 0, 0, 1]))
     def chunk(self, number: int, data: st.DataObject, piece: bytes, ahead: int) -> None:
-        """A chunk, in its place or not."""
+        """Send a chunk, in its place or not."""
         self.player.chunk(self.api(number), data.draw(st.sampled_from(self.player.model.sessions)), piece, ahead)
 
     @precondition(lambda self: self.player.model.sessions)
     @rule(number=apis, data=st.data(), rest=rests, right=st.sampled_from([True, True, False]))
     def finish(self, number: int, data: st.DataObject, rest: bytes, right: bool) -> None:
-        """The closing PUT, also of sessions that are closed."""
+        """Send the closing PUT of a session, which may be closed already."""
         session = data.draw(st.sampled_from(self.player.model.sessions))
         self.player.finish(self.api(number), session, rest, right=right)
 
     @precondition(lambda self: self.player.model.sessions)
     @rule(number=apis, data=st.data())
     def cancel(self, number: int, data: st.DataObject) -> None:
-        """Also of sessions that are closed."""
+        """Give up a session, which may be closed already."""
         self.player.cancel(self.api(number), data.draw(st.sampled_from(self.player.model.sessions)))
 
     @rule(number=apis, name=names, data=blobs)
     def delete_blob(self, number: int, name: str, data: bytes) -> None:
-        """Also one that is named by manifests, or is not there."""
+        """Delete a blob, which manifests may name, or which may not be there."""
         self.player.delete_blob(self.api(number), name, sha256(data))
 
     # Manifests
 
     @initialize(number=apis, name=names)
     def everything_for_an_image(self, number: int, name: str) -> None:
-        """A repository has all blobs and a tag, so that pushes succeed and tags move from the beginning."""
+        """Give a repository all blobs and a tag, so that pushes succeed and tags move from the beginning."""
         for data in THINGS.blobs:
             self.player.upload(self.api(number), name, data)
         self.player.push(self.api(1 - number), name, THINGS.manifests[0], TAGS[0])
 
     @rule(number=apis, name=names, manifest=manifests, tag=tags, condition=st.sampled_from(CONDITIONS))
     def push(self, number: int, name: str, manifest: Any, tag: str, condition: str) -> None:
-        """By tag, maybe on a condition."""
+        """Push a manifest by tag, maybe on a condition."""
         self.player.push(self.api(number), name, manifest, tag, condition)
 
     @rule(number=apis, name=names, manifest=manifests, tag=tags)
     def push_plainly(self, number: int, name: str, manifest: Any, tag: str) -> None:
-        """By tag."""
+        """Push a manifest by tag without a condition."""
         self.player.push(self.api(number), name, manifest, tag)
 
     @rule(number=apis, name=names, manifest=manifests, several=st.lists(tags, unique=True))
     def push_by_digest(self, number: int, name: str, manifest: Any, several: list[str]) -> None:
-        """By digest, under several tags or none."""
+        """Push a manifest by digest, under several tags or none."""
         self.player.push_by_digest(self.api(number), name, manifest, several)
 
     @rule(
@@ -163,26 +163,29 @@ class Machine(RuleBasedStateMachine):
         condition=st.sampled_from(CONDITIONS_OF_DELETE),
     )
     def delete_tag(self, number: int, name: str, tag: str, condition: str) -> None:
-        """Maybe on a condition."""
+        """Delete a tag, maybe on a condition."""
         self.player.delete_tag(self.api(number), name, tag, condition)
 
     @rule(number=apis, name=names, manifest=manifests)
     def delete_manifest(self, number: int, name: str, manifest: Any) -> None:
-        """With its tags."""
+        """Delete a manifest with its tags."""
         self.player.delete_manifest(self.api(number), name, manifest.digest)
 
     # Things that happen to a registry
 
     @rule(hours=st.sampled_from([5, 13, 25]), number=apis)
     def time_passes(self, hours: int, number: int) -> None:
-        """The clock of all processes is moved, and one of them runs its upkeep."""
+        """Move the clock of all processes, and let one of them run its upkeep."""
         self.player.model.pass_time(hours)
         (self.folder / "clock").write_text(str(self.player.model.hour * 3600))
         keep_once(self.apis[number].rooms)
 
     @rule(what=st.sampled_from(["restart", "projector", "rebuild"]), number=apis, model=st.sampled_from(MODELS))
     def processes_come_and_go(self, what: str, number: int, model: Any) -> None:
-        """One rule for all of them, so that most commands are a client's."""
+        """Restart an API, rebuild a read model, or start or end a projector.
+
+        It is one rule for all of these, so that most commands are a client's.
+        """
         if what == "restart":
             self.api_stacks[number].close()
             self.open(number)
@@ -198,14 +201,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.projecting)
     @rule()
     def projector_catches_up(self) -> None:
-        """All that is read next is rows, and no tail."""
+        """Fold everything, so that the next answers come from rows and have no tail."""
         wait_folded(self.database.app_url, self.apis[0].head_position())
 
     # Things that must be true
 
     @invariant()
     def every_answer_is_right(self) -> None:
-        """Both APIs are asked for all that has another answer now, for what was told last, and for some of the rest."""
+        """Ask both APIs every question whose answer has changed and some others, the API of the command last."""
         now = {(each.method, each.path): each for each in questions(self.player.model)}
         changed = [each for place, each in now.items() if self.known.get(place) != each]
         unchanged = [each for place, each in now.items() if self.known.get(place) == each]
@@ -215,12 +218,12 @@ class Machine(RuleBasedStateMachine):
             ask(self.apis[number], [*changed, *unchanged[turn % TURNS :: TURNS]])
 
     def ask_all(self) -> None:
-        """Every question there is, of both APIs."""
+        """Ask both APIs every question."""
         for each in self.apis:
             ask(each, questions(self.player.model))
 
     def teardown(self) -> None:
-        """At the end both APIs answer right, and the read models equal a fold from nothing."""
+        """Check at the end that both APIs answer right, and that the read models equal a fold from nothing."""
         try:
             self.ask_all()
             self.projector.close()

@@ -58,7 +58,7 @@ ORIGIN = "https://ui.example.com"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """On loopback, with one more name."""
+    """A server on loopback that has one more name."""
     with serving({"TAGTRAIL_ALLOW_HOST": "registry.test", "TAGTRAIL_PUBLIC_URL": "https://hub.test:8443/"}) as running:
         yield running
 
@@ -116,7 +116,7 @@ def test_a_name_is_ours_if_it_means_loopback_or_was_given() -> None:
 
 
 def test_every_location_begins_with_the_public_url(database: Database, tmp_path: Path) -> None:
-    """Never with what a request says; without the option all are relative (see test_bad_requests)."""
+    """No request changes that. Without the option every location is relative (see test_bad_requests)."""
     with registry_over(database, tmp_path, public_url="https://hub.test/") as registry:
         spoof = {"Host": "registry.localhost", "X-Forwarded-Host": "evil.example"}
         root = "https://hub.test/v2/u/app"
