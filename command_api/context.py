@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from blobstore.interface import BlobStore
 from command_api.bodies import BodyLimits
 from command_api.gates import WorkGate
+from command_api.manifests.known import KnownManifests
 from command_api.uploads.seal_keys import SealKeys
 from command_api.uploads.sessions import Sessions
 from domain.decision import Decision, Refusal
@@ -49,6 +50,7 @@ class Context:
     seal_keys: SealKeys
     new_upload_id: Callable[[], str] = new_upload_id
     sessions: Sessions = field(default_factory=Sessions)
+    known_manifests: KnownManifests = field(default_factory=KnownManifests)
     # Held while a large manifest is parsed and stored: one takes tens of megabytes, and two would not be faster.
     large_manifest: threading.Lock = field(default_factory=threading.Lock)
 

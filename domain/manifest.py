@@ -113,19 +113,6 @@ def streams_named(repository: RepositoryName, facts: Facts) -> list[str]:
     return list(streams)
 
 
-def streams_asked(command: PushManifest) -> list[str]:
-    """The streams whose states are to be known before a push: of all that the manifest names, and its own."""
-    return [
-        *streams_named(command.repository, command.facts),
-        manifest_stream(command.repository, command.digest),
-    ]
-
-
-def is_known(command: PushManifest, states: Mapping[str, StreamState]) -> bool:
-    """True if the repository has had the manifest before: the log keeps the bytes of a manifest that an event names."""
-    return states[manifest_stream(command.repository, command.digest)].version > 0
-
-
 def held(repository: RepositoryName, facts: Facts, states: Mapping[str, StreamState]) -> list[Held | None]:
     """The things that the repository has for each reference of a manifest, by the states of `streams_named`."""
     return [_held(repository, each, states) for each in facts.references]

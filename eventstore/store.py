@@ -21,6 +21,7 @@ from eventstore.combiner import Combiner, Connect
 from eventstore.connection import BoundedConnection, connect
 from eventstore.disk_space import DiskSpace
 from eventstore.features import Features, in_use, put_to_use
+from eventstore.kept_states import KeptStates
 from eventstore.per_process import PerProcess
 from eventstore.reader import Reader
 from eventstore.sets import Sets
@@ -135,6 +136,7 @@ class Store:
         self._clock = clock
         self._append_connect = append_connect or self._connect_to_append
         self._board = board
+        self._kept = None if board is None else KeptStates(board, self._asked_states)
         self._disk = DiskSpace()
         self.features = Features(lambda: in_use(self._reader), lambda each: put_to_use(self._reader, each))
         self.sets = Sets(lambda: self._reader, clock)
@@ -181,7 +183,10 @@ class Store:
         return stream_state_from_row(rows[0]) if rows else StreamState(stream, 0, None, None)
 
     def stream_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
-        """The state of each of the streams, all at one moment."""
+        """The state of each of the streams, all at one moment; from memory if the board vouches for all of them."""
+        return self._asked_states(streams) if self._kept is None else self._kept.states(streams)
+
+    def _asked_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
         rows = self._reader.rows(_STREAM_STATES, (list(streams),))
         found = {row[0]: stream_state_from_row(row) for row in rows}
         return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}

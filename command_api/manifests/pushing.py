@@ -13,10 +13,11 @@ from domain.digests import DEFAULT_ALGORITHM, Digest, digest_of
 from domain.facts import Facts, facts_to_json, small_annotations_json
 from domain.features import SMALL_FACTS
 from domain.image_config import with_config
-from domain.manifest import PushManifest, decide_push, held, is_known, streams_asked
+from domain.manifest import PushManifest, decide_push, held, streams_named
 from domain.manifest_parser import InvalidManifest, InvalidManifestDigest, ParsedManifest, parse_manifest
 from domain.names import InvalidName, RepositoryName, TagName, parse_tag
 from domain.preconditions import Match
+from domain.streams import manifest_stream
 from eventstore.features import READERS, Feature
 from eventstore.types import Content
 from protocol.conditions import etags
@@ -71,7 +72,10 @@ def _command(
 
 def _carry_out(context: Context, request: Request, command: PushManifest, body: bytes) -> None:
     """Ask what the repository has of all that is named, decide, and append it together with the bytes."""
-    states = context.store.stream_states(streams_asked(command))
+    own = manifest_stream(command.repository, command.digest)
+    is_stored = context.known_manifests.has(own)
+    named = streams_named(command.repository, command.facts)
+    states = context.store.stream_states(named if is_stored else [*named, own])
     found = held(command.repository, command.facts, states)
     looked = look(context, command.facts, found)
     decision = decide_push(looked.sizes, command)
@@ -82,7 +86,9 @@ def _carry_out(context: Context, request: Request, command: PushManifest, body: 
         facts = with_config(command.facts, read_config(context, command.facts, found, looked))
         return Content(str(command.digest), body, _kept(context, facts))
 
-    _append(context, request, decision, content, is_stored=is_known(command, states))
+    # The log keeps the bytes of a manifest that an event names.
+    _append(context, request, decision, content, is_stored=is_stored or states[own].version > 0)
+    context.known_manifests.learn(own)
 
 
 def _append(

@@ -47,6 +47,10 @@ class Board:
             return None
         return event.stream if event.stream.startswith(self._apart) else event.key
 
+    def watches(self, stream: str) -> bool:
+        """True if the stream is a key of its own, so that its events alone end a ticket for it."""
+        return stream.startswith(self._apart)
+
     def ticket(self, key: str) -> Ticket | None:
         """See Cells.ticket."""
         return self._cells.ticket(cell_of(key))

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from blobstore.interface import BlobName
+from command_api.manifests.known import KnownManifests
 from domain.digests import digest_of
 from domain.facts import facts_from_json
 from domain.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -327,3 +328,11 @@ def test_referrers_are_listed_filtered_and_removed(registry: Registry, body: byt
     registry.delete(f"/v2/u/app/manifests/{sha256(made[0])}")
     assert len(registry.get(path).get_json()["manifests"]) == 2
     assert codes(registry.get("/v2/u/app/referrers/sha256:bad")) == ["DIGEST_INVALID"]
+
+
+def test_known_manifests_are_bounded_in_number() -> None:
+    """The one that was pushed longest ago is forgotten first, and then asked for again."""
+    known = KnownManifests(names_max=2)
+    for each in ("a", "b", "a", "c"):
+        known.learn(each)
+    assert [each for each in ("a", "b", "c") if known.has(each)] == ["a", "c"]

@@ -6,54 +6,25 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from eventstore.board import registrar
-from eventstore.board.board import Board
 from eventstore.board.registrar import LogKept, Registrar
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
-from eventstore.types import Appended, AppendRejected, Expand, StoreUnavailable
-from tagtrail.storing import open_board
-from tests.eventstore.making import command, event
+from eventstore.types import AppendRejected, Expand, StoreUnavailable
+from tests.eventstore.boards import KEY, LEASE_S, append, kept_by, member
+from tests.eventstore.making import command
 from tests.postgres import Database
 from tests.waiting import eventually
 
-KEY = "you/app"
-LEASE_S = 1.0
 _WAITING = (
     "SELECT count(*)::integer FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = 'tagtrail-append' AND wait_event_type = 'Lock'"
 )
 _processes = multiprocessing.get_context("fork")
-
-
-@contextmanager
-def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -> Iterator[Registrar]:
-    """A board that is registered and renewed."""
-    made = Registrar(database.app_url, owner, places=3, lease_s=lease_s)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
-@contextmanager
-def member(database: Database, path: Path, **options: Any) -> Iterator[tuple[Store, Board]]:
-    """The store and the board of one API process; the store may have options."""
-    board = open_board(path)
-    assert board is not None
-    store = Store(database.app_url, board=board, **options)
-    try:
-        yield store, board
-    finally:
-        store.close()
-        board.close()
 
 
 @contextmanager
@@ -64,11 +35,6 @@ def stranger(database: Database, timeout_s: float = 0.5) -> Iterator[Store]:
         yield store
     finally:
         store.close()
-
-
-def append(store: Store, stream: str = "s") -> None:
-    """One event of KEY."""
-    assert isinstance(store.append(command(event(stream, key=KEY))), Appended)
 
 
 def rows(database: Database, query: str) -> list[tuple[object, ...]]:
