@@ -19,7 +19,7 @@ Ask = Callable[[Sequence[str]], dict[str, StreamState]]
 
 
 class KeptStates:
-    """What one process was told of streams; any number of threads may ask it."""
+    """The states that one process was told; any number of threads may ask for them."""
 
     def __init__(self, board: Board, ask: Ask, states_max: int = STATES_MAX) -> None:
         self._board = board
