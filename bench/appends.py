@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.population import load_all
-from eventstore import combiner
+from eventstore import calls
 from eventstore.store import Store
 from eventstore.types import Cause, Command, Exact, NewEvent, RefIs
 from tests.postgres import Server, new_database, throwaway
@@ -53,14 +53,14 @@ def median_ms(store: Store) -> float:
 
 def rate(store: Store, commands_max: int) -> float:
     """Commands a second of all writers together, with at most `commands_max` commands in one call of the database."""
-    allowed, combiner.BATCH_COMMANDS_MAX = combiner.BATCH_COMMANDS_MAX, commands_max
+    allowed, calls.BATCH_COMMANDS_MAX = calls.BATCH_COMMANDS_MAX, commands_max
     try:
         started = time.perf_counter()
         with ThreadPoolExecutor(WRITERS) as pool:
             list(pool.map(lambda _: append(store), range(COMMANDS)))
         return COMMANDS / (time.perf_counter() - started)
     finally:
-        combiner.BATCH_COMMANDS_MAX = allowed
+        calls.BATCH_COMMANDS_MAX = allowed
 
 
 def filled(server: Server, events: int) -> Store:
@@ -81,7 +81,7 @@ def main() -> None:
         for store, took in zip((short, long), zip(*runs, strict=True), strict=True):
             print(f"one append of 3 events at {store.head():>9,} events: {statistics.median(took):.2f} ms")
         print(f"ratio {statistics.median(late / early for early, late in runs):.2f}", flush=True)
-        pairs = [(rate(short, combiner.BATCH_COMMANDS_MAX), rate(short, 1)) for _ in range(RUNS)]
+        pairs = [(rate(short, calls.BATCH_COMMANDS_MAX), rate(short, 1)) for _ in range(RUNS)]
         together, alone = (statistics.median(each) for each in zip(*pairs, strict=True))
         print(f"{WRITERS} writers: {together:,.0f} commands/s combined, {alone:,.0f} one at a time")
         print(f"ratio {statistics.median(one / other for one, other in pairs):.2f}")

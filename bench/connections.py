@@ -34,6 +34,12 @@ def held(connection: psycopg.Connection) -> Counter[str]:
     return Counter(row[0] for row in connection.execute(_NAMES))
 
 
+def registered(connection: psycopg.Connection) -> int:
+    """The number of workers that serve."""
+    (number,) = connection.execute("SELECT count(*) FROM feed.process AS p WHERE p.kind = 'api'").fetchone() or (0,)
+    return int(number)
+
+
 def work(server: RunningServer, until: float) -> int:
     """Push images and ask for lists until the time of `time.monotonic()` is over; answers how many were pushed."""
     pushed = 0
@@ -59,7 +65,7 @@ def main(workers: int) -> None:
         psycopg.connect(server.database_url, autocommit=True) as connection,
         ThreadPoolExecutor(CLIENTS) as pool,
     ):
-        eventually(lambda: held(connection)["tagtrail-api-heart"] == workers, 60.0, lambda: held(connection))
+        eventually(lambda: registered(connection) == workers, 60.0, lambda: registered(connection))
         idle = held(connection)
         most: Counter[str] = Counter()
         most_in_all = 0

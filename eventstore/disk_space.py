@@ -22,7 +22,11 @@ class DiskSpace:
     def failed(self, cause: BaseException | None) -> None:
         """A write failed; it counts only if the disk was full."""
         if isinstance(cause, psycopg.errors.DiskFull):
-            self._refused = self._clock(), cause.diag.message_primary or str(cause)
+            self.refused(cause.diag.message_primary or str(cause))
+
+    def refused(self, reason: str) -> None:
+        """A write failed because the disk was full, in the database's words."""
+        self._refused = self._clock(), reason
 
     def found(self) -> None:
         """A write went through."""

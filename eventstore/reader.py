@@ -1,6 +1,8 @@
 """Questions to the database: each is one SQL statement in autocommit, asked again if its connection was lost."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -39,8 +41,7 @@ class Reader:
     def rows(self, query: str | Statement, parameters: Parameters = ()) -> list[Row]:
         """All rows of one statement. Raises StoreUnavailable if the database does not answer in time."""
         deadline = time.monotonic() + self._timeout_s
-        if self._pool.closed:
-            self._pool.open(wait=False)
+        self._open()
         while True:
             try:
                 wait_s = max(0.0, min(deadline - time.monotonic(), _POOL_WAIT_S))
@@ -73,6 +74,14 @@ class Reader:
         (row,) = self.rows(query, parameters)
         return row
 
+    @contextmanager
+    def lent(self, answer_limit_s: float) -> Iterator[BoundedConnection]:
+        """A connection for some statements of this process's own upkeep. Raises errors of the database."""
+        self._open()
+        with self._pool.connection(timeout=answer_limit_s) as connection:
+            connection.answer_limit_s = answer_limit_s
+            yield connection
+
     @property
     def partitions(self) -> int:
         """The log's number of partitions, asked once, because it never changes. Raises as `rows` does."""
@@ -83,6 +92,10 @@ class Reader:
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
+
+    def _open(self) -> None:
+        if self._pool.closed:
+            self._pool.open(wait=False)
 
     def _configure(self, connection: BoundedConnection) -> None:
         set_limits(connection, statement_timeout_s=self._timeout_s, lock_timeout_s=self._timeout_s)

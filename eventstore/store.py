@@ -3,11 +3,14 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import LiteralString
 
 from psycopg import sql
 
+from eventstore.appender.client import AppenderClient
 from eventstore.board.board import Board
+from eventstore.calls import Connect, connect_to_append
 from eventstore.codec import (
     EVENT_COLUMNS,
     STREAM_COLUMNS,
@@ -17,8 +20,8 @@ from eventstore.codec import (
     recorded_from_row,
     stream_state_from_row,
 )
-from eventstore.combiner import Combiner, Connect
-from eventstore.connection import BoundedConnection, connect
+from eventstore.combiner import Combiner
+from eventstore.connection import BoundedConnection
 from eventstore.disk_space import DiskSpace
 from eventstore.features import Features, in_use, put_to_use
 from eventstore.kept_states import KeptStates
@@ -105,7 +108,7 @@ def utc_now() -> datetime:
 @dataclass(slots=True)
 class _Opened:
     reader: Reader
-    combiner: Combiner
+    appends: Combiner | AppenderClient
 
 
 class Store:
@@ -113,7 +116,8 @@ class Store:
 
     Connections are opened by the first call, in the process that makes it. `clock` dates only stored content and sets;
     commands bring their own time. `allow_clock_skew` is for tests. `append_connect` replaces the way the
-    combiner connects. `board` is told of every change before it is sent, where the server has one.
+    combiner connects. `board` is told of every change before it is sent, where the server has one. `appender` is the
+    socket of the process that appends for this one, where the server has one.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class Store:
         clock: Clock = utc_now,
         append_connect: Connect | None = None,
         board: Board | None = None,
+        appender: Path | None = None,
     ) -> None:
         self._conninfo = conninfo
         self._pool_size = pool_size
@@ -137,6 +142,7 @@ class Store:
         self._append_connect = append_connect or self._connect_to_append
         self._board = board
         self._kept = None if board is None else KeptStates(board, self._asked_states)
+        self._appender = appender
         self._disk = DiskSpace()
         self.features = Features(lambda: in_use(self._reader), lambda each: put_to_use(self._reader, each))
         self.sets = Sets(lambda: self._reader, clock)
@@ -157,7 +163,7 @@ class Store:
                 self.put_content(each)
         cells = () if self._board is None else self._board.cells_changed(command)
         encoded = encode_command(command, opened.reader.partitions)
-        answer = opened.combiner.append(encoded, self._append_timeout_s, cells)
+        answer = opened.appends.append(encoded, self._append_timeout_s, cells)
         return decode_outcome(answer)
 
     def put_content(self, content: Content) -> None:
@@ -270,7 +276,7 @@ class Store:
         """Finish the appends under way and close all connections; a later call opens them again."""
         opened = self._opened.take()
         if opened is not None:
-            opened.combiner.close(CLOSE_TIMEOUT_S)
+            opened.appends.close(CLOSE_TIMEOUT_S)
             opened.reader.close()
 
     def reader(self) -> Reader:
@@ -285,16 +291,16 @@ class Store:
         reader = Reader(
             self._conninfo, pool_size=self._pool_size, timeout_s=self._read_timeout_s, name="tagtrail-store"
         )
+        if self._appender is None:
+            return _Opened(reader, self._combiner())
+        client = AppenderClient(self._appender, self._disk, direct=self._combiner, on_session=self.features.forget)
+        return _Opened(reader, client)
+
+    def _combiner(self) -> Combiner:
         writer = None if self._board is None else self._board.writer
-        combiner = Combiner(self._append_connect, self._disk, allow_clock_skew=self._allow_clock_skew, writer=writer)
-        return _Opened(reader, combiner)
+        return Combiner(self._append_connect, self._disk, allow_clock_skew=self._allow_clock_skew, writer=writer)
 
     def _connect_to_append(self) -> BoundedConnection:
-        connection = connect(
-            self._conninfo,
-            name="tagtrail-append",
-            statement_timeout_s=self._append_timeout_s,
-            lock_timeout_s=self._append_timeout_s,
-        )
+        connection = connect_to_append(self._conninfo, self._append_timeout_s)
         self.features.forget()
         return connection

@@ -78,6 +78,7 @@ class Settings:
     append_timeout_s: float
     read_timeout_s: float
     database_pool: int
+    appender: bool
     single_node: bool
     cache_bytes: int
     projector: bool

@@ -67,10 +67,15 @@ def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
     )
 
 
-def keep(settings: Settings, stop: threading.Event, board_path: Path | None = None) -> None:
-    """Keep the log and the data folder until stopped. `board_path` is the change board of the server, if it has one."""
+def keep(
+    settings: Settings, stop: threading.Event, board_path: Path | None = None, appender: Path | None = None
+) -> None:
+    """Keep the log and the data folder until stopped.
+
+    `board_path` is the change board of the server, and `appender` the socket of its appender, if it has them.
+    """
     board = open_board(board_path)
-    store = make_store(settings, board)
+    store = make_store(settings, board, appender)
     clock = make_clock(settings)
     upkeep = Upkeep(settings.database_url, clock)
     judged_by = clock if settings.test_clock is None else None
@@ -84,12 +89,14 @@ def keep(settings: Settings, stop: threading.Event, board_path: Path | None = No
 
 
 @contextmanager
-def keeping(settings: Settings, stop: threading.Event, board_path: Path | None = None) -> Iterator[None]:
+def keeping(
+    settings: Settings, stop: threading.Event, board_path: Path | None = None, appender: Path | None = None
+) -> Iterator[None]:
     """Keep in a thread beside the other work of the process. If it ends by a fault, it sets `stop`."""
 
     def run() -> None:
         try:
-            keep(settings, stop, board_path)
+            keep(settings, stop, board_path, appender)
         finally:
             stop.set()
 

@@ -413,6 +413,14 @@ OPTIONS: tuple[Option, ...] = (
         "N",
     ),
     Option(
+        "appender",
+        read_switch,
+        lambda resolved: int(resolved["workers"]) > 1,
+        "Append by one process for all workers; without it each appends by itself. On unless there is one worker.",
+        "",
+        switch=True,
+    ),
+    Option(
         "single_node",
         read_switch,
         _is(False),

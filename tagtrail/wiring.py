@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,8 @@ from command_api.gates import WorkGate
 from command_api.uploads.seal_keys import SealKeys
 from domain.features import HANDLED
 from eventstore.board.board import Board
-from eventstore.feed.members import Member, Membership
+from eventstore.connection import BoundedConnection
+from eventstore.feed.members import STATEMENT_TIMEOUT_S, Member, Membership
 from eventstore.store import Store
 from eventstore.types import StoreError
 from eventstore.validating import Validator
@@ -66,10 +68,16 @@ class Rooms:
             self.board.close()
 
 
-def make_rooms(settings: Settings, *, tail: bool = True, board_path: Path | None = None) -> Rooms:
-    """Join the rooms. `tail=False` is the tests' hook (see Reader); `board_path` is the server's change board."""
+def make_rooms(
+    settings: Settings, *, tail: bool = True, board_path: Path | None = None, appender: Path | None = None
+) -> Rooms:
+    """Join the rooms.
+
+    `tail=False` is the tests' hook (see Reader); `board_path` is the server's change board, `appender` the socket of
+    its appender.
+    """
     board = open_board(board_path)
-    store = make_store(settings, board)
+    store = make_store(settings, board, appender)
     reader = Reader(store.reader, tail=tail)
     allowance = Allowance()
     blobs = DiskBlobStore(settings.data, allowance=allowance)
@@ -145,7 +153,11 @@ def _linger(settings: Settings) -> Callable[[str], None]:
 def register(rooms: Rooms) -> Membership:
     """Register this process with its read models and features; it must not serve before."""
     member = Member("api", frozenset(each.id for each in MODELS), HANDLED["api"])
-    return Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S).start()
+
+    def lent() -> AbstractContextManager[BoundedConnection]:
+        return rooms.store.reader().lent(STATEMENT_TIMEOUT_S)
+
+    return Membership(rooms.settings.database_url, member, beat_s=API_BEAT_S, lent=lent).start()
 
 
 def start_beside(rooms: Rooms) -> threading.Event:

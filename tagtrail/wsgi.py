@@ -6,7 +6,7 @@ from multiprocessing.util import Finalize
 from tagtrail import logs
 from tagtrail.config import current_settings
 from tagtrail.server.limits import capacity
-from tagtrail.server.processes import board_path
+from tagtrail.server.processes import appender_path, board_path
 from tagtrail.shell import Application
 from tagtrail.wiring import make_rooms, make_wsgi, register, start_beside
 
@@ -21,7 +21,7 @@ def make_application() -> Application:
     settings = current_settings()
     logs.configure(settings, "api")
     settings = replace(settings, downloads_total=capacity(settings).downloads)
-    rooms = make_rooms(settings, board_path=board_path())
+    rooms = make_rooms(settings, board_path=board_path(), appender=appender_path())
     members = register(rooms)
     # Workers are processes of multiprocessing, which calls this once granian has served its last request.
     Finalize(None, members.close, args=(LAST_BEAT_S,), exitpriority=0)

@@ -79,6 +79,7 @@ class RunningServer:
             "server.api": "api",
             "server.projector": "projector",
             "server.keeper": "keeper",
+            "server.appender": "appender",
             "server.relay": "relay",
             "server.watchdog": "watchdog",
         }

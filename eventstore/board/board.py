@@ -15,16 +15,19 @@ class Board:
     `path` names the memory, as the server has it open. No kept answer depends on streams whose
     names begin with one of `ignored`. Those that begin with one of `apart` are keys of their own: an answer about
     their event's key does not depend on them, and an answer about them is kept under the stream as its key.
+    `last_place` is for the appender (see Writer).
     """
 
     at_once = True
 
-    def __init__(self, path: Path, *, ignored: tuple[str, ...] = (), apart: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, *, ignored: tuple[str, ...] = (), apart: tuple[str, ...] = (), last_place: bool = False
+    ) -> None:
         """Raises OSError if the server is gone."""
         # Opened anew, not inherited: locks belong to an opening, and each process must have its own.
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._cells = Cells(self._descriptor)
-        self._writer = Writer(self._cells, self._descriptor)
+        self._writer = Writer(self._cells, self._descriptor, last=last_place)
         self._ignored = ignored
         self._apart = apart
 

@@ -22,12 +22,14 @@ class Writer:
     """The place of one process, used by one thread.
 
     `descriptor` must be this process's own opening of the memory. The lock that holds the place belongs to it, and ends
-    with the process.
+    with the process. `last` takes the last place and no other, for the appender: its successor then claims the very
+    place at which commands of unknown outcome may be under way, before it takes them again.
     """
 
-    def __init__(self, cells: Cells, descriptor: int) -> None:
+    def __init__(self, cells: Cells, descriptor: int, *, last: bool = False) -> None:
         self._cells = cells
         self._descriptor = descriptor
+        self._last = last
         self._place: int | None = None
         self._name = ""
         self._epoch = 0
@@ -64,7 +66,8 @@ class Writer:
 
     def _take_place(self) -> int:
         """Take the first free place. Most often it belonged to a dead process, whose cells become usable again."""
-        for place in range(self._cells.places):
+        places = range(self._cells.places)
+        for place in places[-1:] if self._last else places:
             try:
                 fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
             except BlockingIOError:

@@ -15,12 +15,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import psycopg
 
-from eventstore.connection import connect
+from eventstore.connection import BoundedConnection, connect
 from eventstore.features import LIVES_FOR_S
 from eventstore.partition import PARTITIONS
 from eventstore.window import REVISION
@@ -43,7 +44,8 @@ _FORGET_EVERY_S = 60.0
 # By our clock a lease ends earlier than by the database's, by this share of its time, however clocks drift.
 _EARLY = 1 / 12
 
-_BEAT = "SELECT log.es_beat(%s, %s, %s, %s, %s, %s, %s)"
+# A lost lease or heartbeat costs nothing but time; it need not wait for the disk.
+_BEAT = "SELECT log.es_beat(%s, %s, %s, %s, %s, %s, %s), set_config('synchronous_commit', 'off', true)"
 _ALIVE = """
 SELECT p.id, p.shapes FROM feed.process AS p
  WHERE p.kind = %s AND p.seen_at > clock_timestamp() - %s * interval '1 second' ORDER BY p.id
@@ -57,13 +59,15 @@ ON CONFLICT (name) DO UPDATE
 RETURNING name
 """
 _GIVE_BACK = "DELETE FROM feed.lease WHERE holder = %s AND NOT name = ANY(%s)"
-_LEAVE = "DELETE FROM feed.process WHERE id = %s"
+_LEAVE = "DELETE FROM feed.process WHERE id = %s RETURNING set_config('synchronous_commit', 'off', true)"
 _FORGET = "DELETE FROM feed.process WHERE seen_at < clock_timestamp() - %s * interval '1 second'"
 _log = logging.getLogger(__name__)
 
 # Names of the leases that a process should have, given the ids of live processes of its kind with their shapes, its own
 # id, and the number of the log's partitions.
 Wants = Callable[[Sequence[tuple[str, frozenset[str]]], str, int], Iterable[str]]
+
+Lent = Callable[[], AbstractContextManager[BoundedConnection]]
 
 
 def only(lease: str) -> Wants:
@@ -82,7 +86,10 @@ class Member:
 
 
 class Membership:
-    """The heartbeat of one process, and its leases, kept in a thread with a connection of its own."""
+    """The heartbeat of one process, and its leases, kept in a thread.
+
+    The thread has a connection of its own, or borrows one for each beat from the pool that `lent` asks.
+    """
 
     def __init__(
         self,
@@ -92,6 +99,7 @@ class Membership:
         *,
         beat_s: float = BEAT_S,
         lease_s: float = LEASE_S,
+        lent: Lent | None = None,
     ) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._url = database_url
@@ -99,6 +107,7 @@ class Membership:
         self._wants = wants
         self._beat_s = beat_s
         self._lease_s = lease_s
+        self._lent = lent
         self._held: frozenset[str] = frozenset()
         self._shared: list[str] | None = None
         self._partitions = 0
@@ -155,30 +164,40 @@ class Membership:
         self._stop.wait(min(self._beat_s, RETRY_S))
 
     def _beat_until_stopped(self) -> None:
+        with self._connections() as lent:
+            self._shared = None
+            with lent() as connection:
+                (self._partitions,) = connection.execute(PARTITIONS).fetchone() or (0,)
+            while not self._stop.is_set():
+                with lent() as connection:
+                    wanting = not self._beat(connection)
+                self._stop.wait(min(WANTING_S, self._beat_s) if wanting else self._beat_s)
+            with contextlib.suppress(psycopg.Error), lent() as connection:
+                if self._wants is not None:
+                    connection.execute(_GIVE_BACK, (self.id, []))
+                connection.execute(_LEAVE, (self.id,))
+
+    @contextmanager
+    def _connections(self) -> Iterator[Lent]:
+        if self._lent is not None:
+            yield self._lent
+            return
         name = f"tagtrail-{self._member.kind}-heart"
         with connect(self._url, name=name, statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
-            # A lost lease or heartbeat costs nothing but time; it need not wait for the disk.
             connection.execute("SET synchronous_commit = off")
-            self._shared = None
-            (self._partitions,) = connection.execute(PARTITIONS).fetchone() or (0,)
-            while not self._stop.is_set():
-                wanting = not self._beat(connection)
-                self._stop.wait(min(WANTING_S, self._beat_s) if wanting else self._beat_s)
-            with contextlib.suppress(psycopg.Error):
-                connection.execute(_GIVE_BACK, (self.id, []))
-                connection.execute(_LEAVE, (self.id,))
+            yield lambda: nullcontext(connection)
 
     def _beat(self, connection: psycopg.Connection) -> bool:
         """Register again, and take or renew leases; False if any that is wanted is not ours."""
         began = time.monotonic()
         member = self._member
-        (forbids,) = connection.execute(
+        forbids, _ = connection.execute(
             _BEAT,
             (
                 *(self.id, member.kind, socket.gethostname(), os.getpid()),
                 *(sorted(member.shapes), sorted(member.features), member.knows),
             ),
-        ).fetchone() or ([],)
+        ).fetchone() or ([], None)
         self._note(began, forbids)
         if began >= self._forget_at:
             self._forget_at = began + _FORGET_EVERY_S

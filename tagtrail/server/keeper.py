@@ -5,7 +5,7 @@ import threading
 
 from tagtrail import keeping, logs
 from tagtrail.config import current_settings
-from tagtrail.server.processes import board_path, end_with_parent, supervisor_pid
+from tagtrail.server.processes import appender_path, board_path, end_with_parent, supervisor_pid
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
-    keeping.keep(settings, stop, board_path())
+    keeping.keep(settings, stop, board_path(), appender_path())
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def capacity(settings: Settings) -> Capacity:
     others = 2 * settings.threads + _FILES_RESERVED
     working = settings.threads + settings.upload_bodies_total
     wanted = settings.connections + settings.downloads_total
-    files = _open_files(wanted + others) - others
+    files = open_files(wanted + others) - others
     downloads = settings.downloads_total if files >= wanted else min(settings.downloads_total, max(1, files // 4))
     connections = min(settings.connections, max(settings.threads, files - downloads))
     threads = _threads_allowed()
@@ -58,7 +58,7 @@ def warn_of_low_limits(settings: Settings, found: Capacity) -> None:
             _log.warning("limits of open files or threads allow %d %s a worker, not %d", allowed, name, wanted)
 
 
-def _open_files(wanted: int) -> int:
+def open_files(wanted: int) -> int:
     """Raise the limit of open files to `wanted` if possible. Answers the new limit, but no more than `wanted`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

@@ -16,6 +16,7 @@ _M_ARENA_MAX = -8
 _ARENAS_MAX = 2
 PARENT_VARIABLE = "TAGTRAIL_PARENT_PID"
 BOARD_VARIABLE = "TAGTRAIL_BOARD"
+APPENDER_VARIABLE = "TAGTRAIL_APPENDER_SOCKET"
 
 
 def started_at(pid: int) -> int | None:
@@ -108,5 +109,14 @@ def supervisor_pid() -> int | None:
 
 def board_path() -> Path | None:
     """The path of the supervisor's change board, from BOARD_VARIABLE; None without one."""
-    given = os.environ.get(BOARD_VARIABLE)
+    return _path_in(BOARD_VARIABLE)
+
+
+def appender_path() -> Path | None:
+    """The path of the socket of the server's appender, from APPENDER_VARIABLE; None without one."""
+    return _path_in(APPENDER_VARIABLE)
+
+
+def _path_in(variable: str) -> Path | None:
+    given = os.environ.get(variable)
     return None if given is None else Path(given)

@@ -10,7 +10,7 @@ from projections.projector import project
 from tagtrail import logs
 from tagtrail.config import current_settings
 from tagtrail.keeping import keeping
-from tagtrail.server.processes import board_path, end_with_parent, supervisor_pid
+from tagtrail.server.processes import appender_path, board_path, end_with_parent, supervisor_pid
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     stop = Stop()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
-    with keeping(settings, stop, board_path()):
+    with keeping(settings, stop, board_path(), appender_path()):
         project(settings.database_url, stop, kafka=settings.kafka_settings)
 
 

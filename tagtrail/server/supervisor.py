@@ -31,12 +31,16 @@ from tagtrail.server.children import Child, Watchdog
 from tagtrail.server.counting import FOLDER_VARIABLE, fresh_folder
 from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from tagtrail.server.lock import DataFolderLock, settings_file
-from tagtrail.server.processes import BOARD_VARIABLE, PARENT_VARIABLE
+from tagtrail.server.meeting import MeetingPlace
+from tagtrail.server.processes import APPENDER_VARIABLE, BOARD_VARIABLE, PARENT_VARIABLE
 
+APPENDER, DATABASE = "appender", "postgres"
 METRICS_FOLDER = "metrics"
 # It is woken by signals, also when a child ends. Should one be lost, it looks by itself.
 LOOK_S = 5.0
 STOP_S = 8.0
+# All who append have ended by then.
+APPENDER_STOP_S = 0.5
 DATABASE_STOP_S = 1.5
 READY_TIMEOUT_S = 30.0
 DATABASE_TIMEOUT_S = 60.0
@@ -56,6 +60,7 @@ class Supervisor:
         self._stopping = 0
         self._keep = -1
         self._board: Registrar | None = None
+        self._meeting: MeetingPlace | None = None
         self._waker = Waker()
 
     def run(self) -> None:
@@ -82,6 +87,7 @@ class Supervisor:
                 served = self._settings.with_database(self._database(watchdog))
                 hand_over(served, handed)
                 self._board = self._register_board(served)
+                self._meeting = MeetingPlace(served.data) if served.appender else None
                 self._start_children(served, watchdog)
             if self._wait_ready(watchdog):
                 self._say(_greeting(served))
@@ -98,6 +104,8 @@ class Supervisor:
             # The next start removes it too. A disk that became read-only must not hide why this server ended.
             with suppress(OSError):
                 handed.unlink(missing_ok=True)
+                if self._meeting is not None:
+                    self._meeting.close()
             watchdog.dismiss()
 
     def _check(self, watchdog: Watchdog) -> None:
@@ -165,8 +173,9 @@ class Supervisor:
             if not cells.available() or not (self._settings.database is None or served.single_node):
                 registrar.renounce(served.database_url, owner)
                 return None
-            # A worker that is replaced may still be ending while its successor runs. One place is the keeper's.
-            board = Registrar(served.database_url, owner, places=2 * served.workers + 1)
+            # A worker that is replaced may still be ending while its successor runs. One place is the keeper's, and
+            # the last one the appender's.
+            board = Registrar(served.database_url, owner, places=2 * served.workers + 2)
             board.start()
         except StoreError as problem:
             raise CannotServe(f"{mask_url(served.database_url)}: {problem}") from problem
@@ -193,7 +202,7 @@ class Supervisor:
         connections = self._settings.workers * (self._settings.database_pool + 2) + 32
         postgres = EmbeddedPostgres(self._settings.data, connections)
         postgres.prepare()
-        child = Child("postgres", postgres.start, signal.SIGINT, watchdog)
+        child = Child(DATABASE, postgres.start, signal.SIGINT, watchdog)
         process = child.start()
         self._children.append(child)
         postgres.wait_ready(process, lambda: self._stopping > 0)
@@ -212,13 +221,20 @@ class Supervisor:
         environment.setdefault(ALLOCATOR_VARIABLE, ALLOCATOR_SETTINGS)
         environment[FOLDER_VARIABLE] = str(fresh_folder(served.data / METRICS_FOLDER))
 
-        def starter(module: str) -> "Callable[[], subprocess.Popen[bytes]]":
-            command = [sys.executable, "-m", module]
+        def starter(name: str, module: str) -> "Callable[[], subprocess.Popen[bytes]]":
+            command, files = [sys.executable, "-m", module], [self._keep]
+            if name == APPENDER and self._meeting is not None:
+                command.append(str(self._meeting.listener))
+                files.append(self._meeting.listener)
             return lambda: subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[self._keep], start_new_session=True
+                command, env=environment, stdin=subprocess.DEVNULL, pass_fds=files, start_new_session=True
             )
 
-        modules = {"api": "tagtrail.server.api"}
+        modules = {}
+        if self._meeting is not None:
+            environment[APPENDER_VARIABLE] = str(self._meeting.path)
+            modules[APPENDER] = "tagtrail.server.appender"
+        modules["api"] = "tagtrail.server.api"
         if served.kafka is not None:
             modules["relay"] = "tagtrail.server.relay"
         # The projector's process is the keeper too.
@@ -227,7 +243,7 @@ class Supervisor:
         else:
             modules["keeper"] = "tagtrail.server.keeper"
         for name, module in modules.items():
-            child = Child(name, starter(module), signal.SIGTERM, watchdog)
+            child = Child(name, starter(name, module), signal.SIGTERM, watchdog)
             self._children.append(child)
             child.start()
 
@@ -245,16 +261,15 @@ class Supervisor:
         return False
 
     def _stop(self) -> None:
-        """End API and projector first and the database last. A second signal makes it quick."""
+        """End API and projector first, then the appender, the database last. A second signal makes it quick."""
         if not self._children and self._board is None:
             return
         logs.get_logger().info("stopping")
-        database = [each for each in self._children if each.name == "postgres"]
-        others = [each for each in self._children if each.name != "postgres"]
-        self._end(others, STOP_S)
+        self._end([each for each in self._children if each.name not in (APPENDER, DATABASE)], STOP_S)
+        self._end([each for each in self._children if each.name == APPENDER], APPENDER_STOP_S)
         if self._board is not None:
             self._board.stop()
-        self._end(database, DATABASE_STOP_S)
+        self._end([each for each in self._children if each.name == DATABASE], DATABASE_STOP_S)
         logs.get_logger().info("stopped")
 
     def _end(self, children: list[Child], seconds: float) -> None:

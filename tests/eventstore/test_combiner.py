@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from eventstore import combiner
+from eventstore import calls
+from eventstore.combiner import Combiner
 from eventstore.connection import BoundedConnection, connect
 from eventstore.schema import APPEND_LOCK
 from eventstore.statement import Parameters, Row, Statement
@@ -36,7 +37,7 @@ class LosingConnection:
     def ask(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run the statement; perhaps lose its answer."""
         rows = self._connection.ask(statement, parameters)
-        if statement is combiner.APPEND and LosingConnection.losses_left:
+        if statement is calls.APPEND and LosingConnection.losses_left:
             LosingConnection.losses_left -= 1
             with psycopg.connect(self._admin_url, autocommit=True) as admin:
                 admin.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
@@ -138,7 +139,7 @@ class ReadOnlyAtFirst:
 
     def ask(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run the statement, or refuse it."""
-        if statement is combiner.APPEND and ReadOnlyAtFirst.refusals_left:
+        if statement is calls.APPEND and ReadOnlyAtFirst.refusals_left:
             ReadOnlyAtFirst.refusals_left -= 1
             raise psycopg.errors.ReadOnlySqlTransaction("cannot write")
         return self._connection.ask(statement, parameters)
@@ -152,7 +153,7 @@ def test_what_is_given_up_while_the_combiner_pauses_is_not_sent_again(
 ) -> None:
     """The pause between two tries is longer than the caller waits."""
     ReadOnlyAtFirst.refusals_left = 1
-    monkeypatch.setattr(combiner, "RETRY_PAUSE_S", 1.0)
+    monkeypatch.setattr(calls, "RETRY_PAUSE_S", 1.0)
 
     def connect_refusing() -> Any:
         return ReadOnlyAtFirst(database.app_url)
@@ -184,7 +185,8 @@ def test_a_batch_shares_one_call(database: Database) -> None:
             )
             eventually(lambda: holder.execute(waits).fetchone() == (1,))
             futures += [pool.submit(store.append, command(f"s{number}")) for number in range(31)]
-            combiner = store._opened.get().combiner
+            combiner = store._opened.get().appends
+            assert isinstance(combiner, Combiner)
             eventually(lambda: len(combiner._queue) == 31)
             holder.execute("SELECT pg_advisory_unlock(%s, 0)", (APPEND_LOCK,))
             for each in futures:

@@ -21,7 +21,7 @@ RECOVERY_TIMEOUT_S = 60.0
 # The kernel gives outgoing connections higher ports, so nobody takes this one while the server is away.
 PORTS = range(20_000, 32_000)
 SUPERVISOR = "supervisor"
-VICTIMS = (SUPERVISOR, "postgres", "backend", "api", "worker", "projector", "watchdog")
+VICTIMS = (SUPERVISOR, "postgres", "backend", "api", "worker", "projector", "appender", "watchdog")
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,17 @@ from tagtrail.config import Settings, resolve
 from tests.servers import RunningServer
 
 # The connections of projector, keeper, their heartbeats and the board, and those that fill a new read model.
-OTHERS = 10
-# The keeper asks and appends too, by a pool of its own, in one thread.
+OTHERS = 9
+# The keeper asks too, by a pool of its own, in one thread.
 KEEPER = 1
+APPENDER = 1
 CLIENTS = 32
 REQUESTS = 25
 _NAMES = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
 def test_a_server_holds_no_more_connections_than_its_options_say(server: RunningServer) -> None:
-    """Each worker asks by one pool, whatever it asks for, and has one connection to append and one for its heart."""
+    """Each worker asks by one pool, whatever it asks for, its heart too; one process appends for all."""
     settings = Settings.from_json((server.data / "server.json").read_text())
 
     def ask() -> None:
@@ -46,9 +47,9 @@ def test_a_server_holds_no_more_connections_than_its_options_say(server: Running
             each.result()
     workers = settings.workers
     assert 1 <= most["tagtrail-store"] <= workers * settings.database_pool + KEEPER
-    assert most["tagtrail-append"] <= workers + KEEPER
-    assert most["tagtrail-api-heart"] <= workers
-    assert most.total() <= workers * (settings.database_pool + 2) + OTHERS, most
+    assert most["tagtrail-append"] == APPENDER
+    assert most["tagtrail-api-heart"] == 0
+    assert most.total() <= workers * settings.database_pool + APPENDER + OTHERS, most
 
 
 @pytest.mark.parametrize(("workers", "pool"), [(1, 8), (2, 8), (4, 8), (8, 4), (16, 2), (64, 2)])

@@ -158,16 +158,27 @@ def test_a_blob_whose_file_was_taken_away_is_not_served(victim: RunningServer) -
         assert requests.get(path, timeout=30).content == LAYER
 
 
-def test_a_killed_worker_leaves_no_cells_open(victim: RunningServer) -> None:
-    """Its successor claims the place at once, before there is anything to append."""
+def test_a_killed_appender_leaves_no_cells_open(victim: RunningServer) -> None:
+    """Its successor claims the place at once, before there is anything to append. Nobody else has one."""
     push(victim)
-    # The places of two workers and of the keeper.
-    eventually(lambda: len(epochs(victim)) == 3)
-    before = sum(epochs(victim))
-    os.kill(victim.workers()[0], signal.SIGKILL)
-    eventually(lambda: sum(epochs(victim)) == before + 1)
+    (before,) = epochs(victim)
+    os.kill(victim.children()["appender"], signal.SIGKILL)
+    eventually(lambda: epochs(victim) == [before + 1])
     push(victim)
     assert digest_of_tag(victim) == sha256(MANIFEST)
+
+
+def test_a_killed_worker_leaves_no_cells_open() -> None:
+    """The same, where workers append by themselves."""
+    with serving({"TAGTRAIL_APPENDER": "false"}) as server:
+        push(server)
+        # The places of two workers and of the keeper.
+        eventually(lambda: len(epochs(server)) == 3)
+        before = sum(epochs(server))
+        os.kill(server.workers()[0], signal.SIGKILL)
+        eventually(lambda: sum(epochs(server)) == before + 1)
+        push(server)
+        assert digest_of_tag(server) == sha256(MANIFEST)
 
 
 def test_a_worker_that_was_stopped_across_a_restart_is_gone_before_the_next_server_serves(folder: Path) -> None:

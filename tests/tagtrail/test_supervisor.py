@@ -97,7 +97,7 @@ def test_a_signal_ends_it_in_time_and_nothing_is_left(folder: Path, number: int)
     with started(folder / "data") as server:
         server.wait_ready()
         below = server.descendants()
-        assert set(server.children()) == {"postgres", "api", "projector", "watchdog"}
+        assert set(server.children()) == {"postgres", "appender", "api", "projector", "watchdog"}
         end_by(server, number)
         assert [pid for pid in below if is_alive(pid)] == []
         assert not settings_file(folder / "data").exists()
@@ -174,7 +174,8 @@ def test_an_endless_request_does_not_hold_up_the_end() -> None:
 
 def test_a_second_signal_makes_it_quick() -> None:
     """The server then ends sooner than the first signal lets a request under way go on."""
-    with serving(PATIENT) as server:
+    with serving(PATIENT | {"TAGTRAIL_APPENDER": "false"}) as server:
+        assert "appender" not in server.children()
         location = start_upload(server, "quick")
         host, port = server.host.split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -225,12 +226,12 @@ def test_an_address_is_held_before_anybody_listens_and_free_afterwards() -> None
         pass
 
 
-@pytest.mark.parametrize("name", ["postgres", "projector", "api", "watchdog"])
+@pytest.mark.parametrize("name", ["postgres", "projector", "api", "appender", "watchdog"])
 def test_a_child_that_is_killed_is_started_again(victim: RunningServer, name: str) -> None:
     before = victim.children()
     os.kill(before[name], signal.SIGKILL)
     eventually(f"{name} is replaced", lambda: victim.children().get(name, before[name]) != before[name])
-    eventually("it serves again", lambda: ready(victim) and len(victim.children()) == 4)
+    eventually("it serves again", lambda: ready(victim) and len(victim.children()) == 5)
     after = victim.children()
     assert {each for each in after if after[each] != before[each]} == {name}
 
@@ -253,7 +254,7 @@ def test_a_process_that_ends_in_order_signs_off(victim: RunningServer, name: str
     os.kill(child, signal.SIGTERM)
     eventually("it has ended", lambda: not any(is_alive(each) for each in (child, *ending)))
     assert ending & registered(victim) == set()
-    eventually("it serves again", lambda: ready(victim) and len(victim.children()) == 4)
+    eventually("it serves again", lambda: ready(victim) and len(victim.children()) == 5)
 
 
 def test_pushed_images_survive_a_killed_database(victim: RunningServer) -> None:

@@ -1,0 +1,1 @@
+"""One process of a server that appends for all of its other processes (rule: one appender)."""

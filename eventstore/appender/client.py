@@ -1,0 +1,201 @@
+"""The side of a process that appends through its server's appender (rule: one appender).
+
+The thread that appends sends its command and waits for the answer itself, on a connection that no other thread uses
+meanwhile.
+"""
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from eventstore.appender import wire
+from eventstore.appender.wire import Reply, Status
+from eventstore.calls import RETRY_PAUSE_S, Answer
+from eventstore.combiner import Combiner
+from eventstore.disk_space import DiskSpace
+from eventstore.types import AppendRejected, StoreUnavailable
+
+# Commands that one process has under way at a time. The others wait their turn in it, so that nobody fills the
+# appender's queue.
+UNDER_WAY_MAX = 64
+_READ_BYTES = 1 << 16
+_NOT_BEGUN = "the append could not begin in time; nothing was appended"
+_UNKNOWN = "the append did not end in time; its outcome is unknown"
+_log = logging.getLogger(__name__)
+
+
+class _OtherVersion(Exception):
+    """The appender is of another release; it has not looked at the command."""
+
+
+class _NotReached(OSError):
+    """No connection to the appender, so nothing was sent."""
+
+
+class _Line:
+    """One connection to the appender, used by one thread at a time."""
+
+    def __init__(self, path: Path, deadline: float) -> None:
+        """Raises _NotReached."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._greeted = False
+        try:
+            self._bound(deadline)
+            self._socket.connect(str(path))
+        except OSError as problem:
+            self._socket.close()
+            raise _NotReached(str(problem)) from problem
+
+    def exchange(self, request: bytes, deadline: float) -> Reply:
+        """The answer to a request. Raises OSError, TimeoutError among them, and _OtherVersion."""
+        self._bound(deadline)
+        self._socket.sendall(request if self._greeted else wire.HELLO + request)
+        received = b""
+        while True:
+            received += self._receive(deadline)
+            if not self._greeted and len(received) >= len(wire.HELLO):
+                if not received.startswith(wire.HELLO):
+                    raise _OtherVersion
+                self._greeted, received = True, received[len(wire.HELLO) :]
+            if self._greeted and (reply := wire.decode_reply(received)) is not None:
+                return reply
+
+    def close(self) -> None:
+        """End it; the appender then forgets a command that it has not sent yet."""
+        self._socket.close()
+
+    def _receive(self, deadline: float) -> bytes:
+        self._bound(deadline)
+        came = self._socket.recv(_READ_BYTES)
+        if not came:
+            raise ConnectionResetError("the appender closed the connection")
+        return came
+
+    def _bound(self, deadline: float) -> None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the time is over")
+        self._socket.settimeout(left_s)
+
+
+class AppenderClient:
+    """Appends through the appender that listens at `path`; for any number of threads.
+
+    If a connection is lost, the same command is sent again on another one until the outcome is known or the time is
+    over. The appender is started again meanwhile. `direct` makes what appends without it, should it be of another
+    release. `disk` is told the results. `on_session` is called when the appender has connected to the database anew.
+    """
+
+    def __init__(
+        self, path: Path, disk: DiskSpace, *, direct: Callable[[], Combiner], on_session: Callable[[], None]
+    ) -> None:
+        self._path = path
+        self._disk = disk
+        self._make_direct = direct
+        self._on_session = on_session
+        self._turns = threading.BoundedSemaphore(UNDER_WAY_MAX)
+        self._lock = threading.Lock()
+        self._idle: list[_Line] = []
+        self._direct: Combiner | None = None
+        self._session = 0
+        self._closed = False
+
+    def append(self, text: str, timeout_s: float, cells: Collection[int] = ()) -> Answer:
+        """As Combiner.append."""
+        if self._direct is not None:
+            return self._direct.append(text, timeout_s, cells)
+        deadline = time.monotonic() + timeout_s
+        if not self._turns.acquire(timeout=timeout_s):
+            raise StoreUnavailable(_NOT_BEGUN)
+        try:
+            reply = self._asked(wire.encode_request(text, deadline, cells), deadline)
+        finally:
+            self._turns.release()
+        if reply is None:
+            return self._appending_directly().append(text, deadline - time.monotonic(), cells)
+        self._note(reply)
+        if reply.status is Status.REJECTED:
+            raise AppendRejected(reply.body)
+        if reply.status is Status.UNAVAILABLE:
+            raise StoreUnavailable(reply.body)
+        answer: Answer = json.loads(reply.body)
+        return answer
+
+    def close(self, timeout_s: float) -> None:
+        """Take no more commands, and close the connections that no thread uses; the others follow."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            direct, self._direct = self._direct, None
+        for line in idle:
+            line.close()
+        if direct is not None:
+            direct.close(timeout_s)
+
+    def _asked(self, request: bytes, deadline: float) -> Reply | None:
+        """The answer; None if the appender is of another release and has looked at nothing.
+
+        Raises StoreUnavailable.
+        """
+        perhaps_appended = False
+        while True:
+            try:
+                return self._exchange(request, deadline)
+            except _OtherVersion:
+                # An outcome that is unknown is asked for where it may still be under way, and nowhere else.
+                if perhaps_appended:
+                    raise StoreUnavailable("the appender was replaced; the outcome is unknown") from None
+                return None
+            except OSError as problem:
+                perhaps_appended |= not isinstance(problem, _NotReached)
+                if time.monotonic() + RETRY_PAUSE_S >= deadline:
+                    raise StoreUnavailable(_UNKNOWN if perhaps_appended else _NOT_BEGUN) from problem
+                _log.warning("the appender gave no answer, asking again: %s", problem)
+                time.sleep(RETRY_PAUSE_S)
+
+    def _exchange(self, request: bytes, deadline: float) -> Reply:
+        line = self._take_line(deadline)
+        try:
+            reply = line.exchange(request, deadline)
+        except BaseException:
+            line.close()
+            raise
+        self._give_back(line)
+        return reply
+
+    def _take_line(self, deadline: float) -> _Line:
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            if self._idle:
+                return self._idle.pop()
+        return _Line(self._path, deadline)
+
+    def _give_back(self, line: _Line) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(line)
+                return
+        line.close()
+
+    def _appending_directly(self) -> Combiner:
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            if self._direct is None:
+                _log.warning("the appender is of another release, so this process appends by itself")
+                self._direct = self._make_direct()
+            return self._direct
+
+    def _note(self, reply: Reply) -> None:
+        if reply.status is Status.ANSWERED:
+            self._disk.found()
+        elif reply.disk_problem:
+            self._disk.refused(reply.disk_problem)
+        if reply.session != self._session:
+            self._session = reply.session
+            self._on_session()
