@@ -33,7 +33,7 @@ class _OtherVersion(Exception):
 
 
 class _NotReached(OSError):
-    """No connection to the appender, so nothing was sent."""
+    """The appender has not got the whole command, so it did nothing."""
 
 
 class _Line:
@@ -51,9 +51,12 @@ class _Line:
             raise _NotReached(str(problem)) from problem
 
     def exchange(self, request: bytes, deadline: float) -> Reply:
-        """The answer to a request. Raises OSError, TimeoutError among them, and _OtherVersion."""
-        self._bound(deadline)
-        self._socket.sendall(request if self._greeted else wire.HELLO + request)
+        """The answer to a request. Raises OSError, _NotReached and TimeoutError among them, and _OtherVersion."""
+        try:
+            self._bound(deadline)
+            self._socket.sendall(request if self._greeted else wire.HELLO + request)
+        except OSError as problem:
+            raise _NotReached(str(problem)) from problem
         received = b""
         while True:
             received += self._receive(deadline)
@@ -129,10 +132,8 @@ class AppenderClient:
         """Take no more commands, and close the connections that no thread uses; the others follow."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
             direct, self._direct = self._direct, None
-        for line in idle:
-            line.close()
+        self._close_idle()
         if direct is not None:
             direct.close(timeout_s)
 
@@ -163,6 +164,8 @@ class AppenderClient:
             reply = line.exchange(request, deadline)
         except BaseException:
             line.close()
+            # The others lead to the same appender, which may be dead.
+            self._close_idle()
             raise
         self._give_back(line)
         return reply
@@ -181,6 +184,12 @@ class AppenderClient:
                 self._idle.append(line)
                 return
         line.close()
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for line in idle:
+            line.close()
 
     def _appending_directly(self) -> Combiner:
         with self._lock:

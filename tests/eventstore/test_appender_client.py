@@ -42,10 +42,18 @@ class Played:
     then: bytes = wire.HELLO
     asked: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    connections: list[socket.socket] = field(default_factory=list)
+
+    def end(self) -> None:
+        """Close what is open, as the end of its process does; the next one greets with `then`."""
+        self.hello = self.then
+        for each in self.connections:
+            each.shutdown(socket.SHUT_RDWR)
 
     def serve(self, connection: socket.socket) -> None:
         """One connection, until it is closed."""
         with connection:
+            self.connections.append(connection)
             connection.sendall(self.hello)
             received = b""
             while came := connection.recv(1 << 16):
@@ -121,6 +129,21 @@ def test_the_same_command_is_sent_again_until_its_outcome_is_known() -> None:
     with played([LOST, LOST, answered(7)]) as appender, client_of(appender) as client:
         assert client.append("text", DEADLINE_S) == {"n": 7}
         assert appender.asked == ["text"] * 3
+
+
+def test_what_an_appender_that_has_ended_left_open_is_not_used_again(database: Database) -> None:
+    """One of another release that comes after it has the whole process append by itself, and no command fails."""
+    with (
+        played([answered()] * 8, then=OTHER_VERSION) as appender,
+        closing(Store(database.app_url, appender=appender.path)) as store,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        client = store._opened.get().appends
+        assert isinstance(client, AppenderClient)
+        list(pool.map(lambda each: client.append(each, DEADLINE_S), "12345678"))
+        appender.end()
+        outcomes = list(pool.map(lambda each: store.append(command(event(each))), "abcdefgh"))
+        assert [type(each) for each in outcomes] == [Appended] * 8
 
 
 def test_errors_are_those_that_it_tells() -> None:
