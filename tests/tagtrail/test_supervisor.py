@@ -350,7 +350,7 @@ def test_health_answers_without_a_database_and_readiness_says_what_is_missing(vi
 
 def test_without_a_projector_none_runs_and_the_log_is_kept_all_the_same() -> None:
     with serving(None, "--no-projector") as server:
-        assert set(server.children()) == {"postgres", "api", "keeper", "watchdog"}
+        assert set(server.children()) == {"postgres", "appender", "api", "keeper", "watchdog"}
         eventually("all tasks were run", lambda: kept(server) == TASKS)
         killed = server.children()["keeper"]
         os.kill(killed, signal.SIGKILL)
