@@ -24,8 +24,9 @@ from eventstore.store import Store
 from eventstore.types import Appended, AppendRejected, Command, Exact, Refused
 from tagtrail.storing import open_board
 from tests.eventstore.appending import Appender, an_appender
+from tests.eventstore.boards import KEY, kept_by
 from tests.eventstore.making import command, event
-from tests.eventstore.test_board import KEY, kept_by, rows
+from tests.eventstore.test_board import rows
 from tests.postgres import Database
 from tests.waiting import eventually
 
