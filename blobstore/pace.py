@@ -1,7 +1,7 @@
 """The sizes of an answer's blocks: readers who stall take little memory, and readers who are fast lose little speed.
 
-The server takes about ten blocks ahead of a reader, half of them for the connection. So blocks are small unless one of
-a few tokens of this process is held, and a token is held until its large blocks have gone out.
+The server takes up to 21 small blocks ahead of a reader, most of them for the connection. So blocks are small unless
+one of a few tokens of this process is held, and a token is held until its large blocks have gone out.
 """
 
 import time
@@ -11,20 +11,24 @@ from collections.abc import Callable
 # The most that goes out in one piece, and the size of every first block: the kernel takes as much in any case (see
 # UNSENT_BYTES_MAX in tagtrail/server/keepalive.py).
 WHOLE_BYTES_MAX = 128 * 1024
-SMALL_BYTES = 8 * 1024
+SMALL_BYTES = 6 * 1024
 STARTING_BYTES = 256 * 1024
 # Blocks of an answer of up to `FAST_BYTES`, which holds no more than that however large they are.
 HALF_BYTES = 512 * 1024
 FAST_BYTES = 1024 * 1024
-# The readers of a process that hold large blocks. Each holds six at most: 24 MiB of the first kind, 48 of the other.
+# The readers of a process that hold large blocks. Each holds seven of the first kind at most and six of the other,
+# because a connection takes no more while 256 KiB wait in it: 28 and 48 MiB together.
 STARTING_TOKENS = 16
 FAST_TOKENS = 8
 # A reader is fast if it takes this much, which no connection buffers, at a rate where the size of blocks matters.
 _PROOF_BYTES = 2 * 1024 * 1024
 _PROOF_BYTES_PER_S = 32 * 1024 * 1024
 _SLOW_S = 0.25
-# One block more than wait between thread and connection: once so many were taken, all before them have been sent.
-_BEHIND = 5
+# As many blocks as wait between the thread and the connection, with the one that the thread holds. A connection takes
+# an empty one only when less than 256 KiB wait in it.
+_EMPTY_BEHIND = 5
+# Sixteen blocks wait in a connection and four before it: once so many small ones were taken, all before have been sent.
+_SMALL_BEHIND = 20
 
 
 class Tokens:
@@ -64,14 +68,26 @@ NO_LARGE_BLOCKS = Allowance(0, 0, SMALL_BYTES)
 class Pace:
     """The sizes of one reader's blocks; `end` must be called when no more are wanted."""
 
-    __slots__ = ("_allowance", "_asked_at", "_behind", "_clock", "_held", "_least", "_proof_at", "_proved", "_size")
+    __slots__ = (
+        "_allowance",
+        "_asked_at",
+        "_clock",
+        "_empty_left",
+        "_held",
+        "_least",
+        "_proof_at",
+        "_proved",
+        "_size",
+        "_small_left",
+    )
 
     def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
         self._allowance = allowance
         self._clock = clock
         self._held: Tokens | None = None
         self._size = SMALL_BYTES
-        self._behind = 0
+        self._empty_left = _EMPTY_BEHIND
+        self._small_left = _SMALL_BEHIND
         self._least = allowance.first_bytes
         self._asked_at = self._proof_at = clock()
         self._proved = 0
@@ -86,7 +102,9 @@ class Pace:
         elif self._held is not self._allowance.fast and self._is_fast(now):
             self._hold(self._allowance.fast)
         if self._size == SMALL_BYTES and self._held is not None:
-            self._note_small()
+            if self._small_left == 0:
+                self.end()
+            self._small_left -= 1
         if self._least and self._held is not None and left <= FAST_BYTES:
             self._size = HALF_BYTES
         size = min(max(self._size, self._least), left)
@@ -97,11 +115,12 @@ class Pace:
     def must_wait(self) -> bool:
         """True if large blocks may not have gone out yet. Then an empty one is to be given, although no bytes are left.
 
-        The server has room for four behind a block that waits. It takes the fifth when that block has gone out, or
-        drops it with the whole answer.
+        The server has room for four behind a block that waits. It takes the fifth when less than 256 KiB of that block
+        wait, or drops it with the whole answer.
         """
-        if self._held is not None:
-            self._note_small()
+        if self._empty_left == 0:
+            self.end()
+        self._empty_left -= 1
         return self._held is not None
 
     def end(self) -> None:
@@ -113,7 +132,7 @@ class Pace:
     def _hold(self, tokens: Tokens) -> None:
         if tokens.take():
             self.end()
-            self._held, self._size, self._behind = tokens, tokens.block_bytes, 0
+            self._held, self._size, self._small_left = tokens, tokens.block_bytes, _SMALL_BEHIND
 
     def _slow_down(self, now: float) -> None:
         self._size = SMALL_BYTES
@@ -121,8 +140,3 @@ class Pace:
 
     def _is_fast(self, now: float) -> bool:
         return self._proved >= _PROOF_BYTES and self._proved >= _PROOF_BYTES_PER_S * (now - self._proof_at)
-
-    def _note_small(self) -> None:
-        self._behind += 1
-        if self._behind > _BEHIND:
-            self.end()

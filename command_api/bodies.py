@@ -116,4 +116,7 @@ class _Pace:
         # The mean forgets slowly, and the last read may have come from a buffer, so the smaller one counts.
         shown = min(self.received / max(self._waited_s, 1e-6), size / max(waited_s, 1e-6))
         ask = min(READ_BYTES_MAX, self.received * _GROWTH, int(shown * _READ_S))
+        if ask == READ_BYTES_MAX:
+            # Up to a multiple of it: what is written at such places costs the system less.
+            ask -= self.received % READ_BYTES_MAX
         self.next_read = max(READ_BYTES_FIRST, ask)

@@ -17,7 +17,7 @@ from protocol.errors import Code, error
 from tagtrail.config import Settings
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,255})(:[0-9]{0,5})?")
-# A longer one is malformed. It must not be kept, because a head may have 64 KiB.
+# A longer one is malformed. It must not be kept, because a head may have 256 KiB.
 _BYTES_MAX = 300
 _KEPT = 1024
 

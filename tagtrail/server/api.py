@@ -18,8 +18,9 @@ from tagtrail.server.processes import end_with_parent, supervisor_pid
 WORKERS_KILL_TIMEOUT_S = 7
 RESPAWN_INTERVAL_S = 0.5
 BACKLOG = 2048
-# The bytes of an answer that wait in a connection before its thread waits too; and the longest head of a request.
-CONNECTION_BUFFER_BYTES = 64 * 1024
+# The most of a body that is received at a time: with 64 KiB a quarter of a large upload went into waking up threads.
+# Also the bytes of an answer that wait in a connection before its thread waits too, and the longest head of a request.
+CONNECTION_BUFFER_BYTES = 256 * 1024
 # granian's lines go where ours go. Its lines at the start are of no use to an operator.
 _GRANIAN_LOGS = {
     "formatters": {},

@@ -1,5 +1,6 @@
 """Request bodies: read within bounded memory, a minimum rate, and a bounded number of open ones."""
 
+import itertools
 import json
 import os
 import socket
@@ -86,6 +87,13 @@ def test_a_fast_client_is_soon_read_in_large_blocks() -> None:
     read_all(sender, 4 * MIB)
     assert len(sender.asked) <= 4 * MIB // READ_BYTES_MAX + 4
     assert max(sender.asked) == READ_BYTES_MAX
+
+
+def test_a_fast_client_is_read_up_to_multiples_of_a_large_block() -> None:
+    """Blocks are written as they are read, and the system takes those that begin at such places with less work."""
+    sender = client(4 * MIB, (FOREVER, 1e9))
+    ends = list(itertools.accumulate(map(len, read_all(sender, 4 * MIB))))
+    assert [end for end in ends if end >= READ_BYTES_MAX] == list(range(READ_BYTES_MAX, 4 * MIB + 1, READ_BYTES_MAX))
 
 
 def test_no_read_asks_for_more_than_is_left_of_a_known_length() -> None:
