@@ -116,7 +116,7 @@ class Population:
         layer, config = self._digest(), self._digest()
         yield from self._link(repository, base, 30_000_000, mounted=base in self._blobs)
         for digest, bytes_of in ((layer, size), (config, 2_000)):
-            yield from self._upload(repository, digest, bytes_of)
+            yield from self._link(repository, digest, bytes_of, mounted=False)
         digest = self._digest()
         facts = Facts(
             kind="manifest",
@@ -146,7 +146,7 @@ class Population:
     def _referrer(self, repository: Repository) -> Iterator[Row]:
         subject = self._chance.choice(list(repository.manifests))
         config = self._digest()
-        yield from self._upload(repository, config, 200)
+        yield from self._link(repository, config, 200, mounted=False)
         facts = Facts(
             kind="manifest",
             references=(Reference("config", config, CONFIG, 200),),
@@ -155,20 +155,6 @@ class Population:
             size=200,
         )
         yield from self._push(repository, self._digest(), (), facts)
-
-    def _upload(self, repository: Repository, digest: str, size: int) -> Iterator[Row]:
-        upload = self._digest()[7:39]
-        stream = f"upload-{upload}"
-        at = self._time.isoformat(timespec="milliseconds")
-        started = f'{{"repository":"{repository.name}","started_at":"{at}","upload":"{upload}"}}'
-        yield self._row(repository, stream, 1, "UploadStarted", started, None, "open", schema_version=2)
-        committed = f'{{"digest":"{digest}","repository":"{repository.name}","size":{size},"upload":"{upload}"}}'
-        closed = (
-            f'{{"actor":"anonymous","digest":"{digest}","digest_algorithm":null,"id":"{upload}","offset":{size},'
-            f'"proof":"{self._digest()[7:39]}","repository":"{repository.name}","status":"committed"}}'
-        )
-        yield self._row(repository, stream, 2, "UploadCommitted", committed, "open", None, state=closed)
-        yield from self._link(repository, digest, size, mounted=False)
 
     def _link(self, repository: Repository, digest: str, size: int, *, mounted: bool) -> Iterator[Row]:
         if digest not in self._blobs:

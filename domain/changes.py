@@ -9,6 +9,10 @@ from enum import Enum
 
 from domain.event import Event, encode
 
+# The log of what is kept for ever, and the log of upload sessions, which are kept for some days (rule: two logs).
+HISTORY = 0
+UPLOADS = 1
+
 
 class Keep(Enum):
     """Marks a value of the stream that an event leaves as it is."""
@@ -30,6 +34,11 @@ class NoneYet:
 
 
 @dataclass(frozen=True, slots=True)
+class NowhereYet:
+    """No log must have any event of the stream, otherwise the command is refused: a session may stand in either."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exact:
     """The stream must stand at this version (0: no event yet), otherwise the command is refused.
 
@@ -48,9 +57,10 @@ class Ensure:
     """
 
 
-Mode = AnyVersion | NoneYet | Exact | Ensure
+Mode = AnyVersion | NoneYet | NowhereYet | Exact | Ensure
 ANY = AnyVersion()
 NONE_YET = NoneYet()
+NOWHERE_YET = NowhereYet()
 ENSURE = Ensure()
 
 
@@ -61,6 +71,8 @@ class NewEvent:
     `data` is compact JSON text written by our own code, under 2 KiB. `ref` and `state` become the stream's ref
     (short text, None = dead) and state (small JSON text); KEEP leaves them. `refers_to` replaces the stream's rows
     in `es_ref` (KEEP leaves them). `content` is the digest of a row of `es_content` which must exist.
+
+    What goes to the log UPLOADS is of one stream, has neither references nor content, and is never ensured.
     """
 
     stream: str
@@ -73,6 +85,7 @@ class NewEvent:
     state: str | Keep | None = KEEP
     refers_to: tuple[str, ...] | Keep = KEEP
     content: str | None = None
+    log: int = HISTORY
 
 
 def new_event(
@@ -85,6 +98,7 @@ def new_event(
     state: str | Keep | None = KEEP,
     refers_to: tuple[str, ...] | Keep = KEEP,
     content: str | None = None,
+    log: int = HISTORY,
 ) -> NewEvent:
     """The event as the store takes it: encoded, under its stored name and schema version."""
     return NewEvent(
@@ -98,6 +112,7 @@ def new_event(
         state=state,
         refers_to=refers_to,
         content=content,
+        log=log,
     )
 
 
@@ -203,10 +218,11 @@ def set_target(digest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """The state of a stream: version 0, ref None and state None if it was never written."""
+    """The state of a stream in its log: version 0, ref None and state None if it was never written."""
 
     stream: str
     version: int
     ref: str | None
     state: str | None
     recorded_at: datetime | None = None
+    log: int = HISTORY

@@ -13,11 +13,14 @@ SMALL_FACTS = "small-facts"
 # Ids of upload sessions that prove themselves, and states beside their streams that hold a proof.
 SESSION_IDS = "session-ids"
 
+# Sessions stand in a log of their own, in which they are looked for and ended, and from which they are relayed.
+UPLOADS_LOG = "uploads-log"
+
 HANDLED: Mapping[str, frozenset[str]] = {
-    "api": readable_events() | {SMALL_FACTS, SESSION_IDS},
-    "projector": readable_events() | {SMALL_FACTS, SESSION_IDS},
+    "api": readable_events() | {SMALL_FACTS, SESSION_IDS, UPLOADS_LOG},
+    "projector": readable_events() | {SMALL_FACTS, SESSION_IDS, UPLOADS_LOG},
     # It carries events as they are.
-    "relay": frozenset(),
+    "relay": frozenset({UPLOADS_LOG}),
     # It reads what stands beside streams, not their events.
-    "keeper": frozenset({SESSION_IDS}),
+    "keeper": frozenset({SESSION_IDS, UPLOADS_LOG}),
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from domain.changes import KEEP, NONE_YET, Exact, StreamState, new_event
+from domain.changes import HISTORY, KEEP, NOWHERE_YET, Exact, StreamState, new_event
 from domain.decision import Decision, Reason, Refusal
 from domain.digests import Digest
 from domain.event import Event, event, to_json, upcaster
@@ -139,13 +139,14 @@ class Session:
     """A session to decide on: the upload, the version of its stream, and the time of its last event if the log told it.
 
     `started` is the start that its id proves, where the log has nothing of the session. Its version is 0 then, and the
-    start is appended with the first thing that happens to it.
+    start is appended with the first thing that happens to it. `log` is the one in which its stream stands, or shall.
     """
 
     version: int
     upload: Upload
     started: UploadStarted | None = None
     recorded_at: datetime | None = None
+    log: int = HISTORY
 
     @property
     def stream(self) -> str:
@@ -161,14 +162,16 @@ def recorded_session(found: StreamState) -> Session | None:
     """The session that stands in a stream of uploads, open or ended; None if the log has nothing of it."""
     if found.state is None:
         return None
-    return Session(found.version, from_state(found.state), recorded_at=found.recorded_at)
+    return Session(found.version, from_state(found.state), recorded_at=found.recorded_at, log=found.log)
 
 
-def proved_session(said: SessionId, repository: RepositoryName, actor: str, proof: str | None) -> Session:
-    """The session of a genuine id, where the log has nothing of it."""
+def proved_session(
+    said: SessionId, repository: RepositoryName, actor: str, proof: str | None, log: int = HISTORY
+) -> Session:
+    """The session of a genuine id of which no log has anything; it begins in `log`."""
     started_at = said.started_at.isoformat(timespec="milliseconds")
     started = UploadStarted(said.upload, repository, said.algorithm, started_at)
-    return Session(0, _opened(started, actor, proof), started)
+    return Session(0, _opened(started, actor, proof), started, log=log)
 
 
 def has_lapsed(said: SessionId, expiry: timedelta, now: datetime) -> bool:
@@ -201,6 +204,7 @@ class OpenUpload:
     repository: RepositoryName
     actor: str
     digest_algorithm: str | None = None
+    log: int = HISTORY
 
 
 def decide_opening(command: OpenUpload) -> Decision:
@@ -208,7 +212,8 @@ def decide_opening(command: OpenUpload) -> Decision:
     started = UploadStarted(command.upload, command.repository, command.digest_algorithm)
     state = to_state(_opened(started, command.actor))
     stream = upload_stream(command.upload)
-    return Decision((new_event(stream, command.repository, started, mode=NONE_YET, ref=OPEN, state=state),))
+    event = new_event(stream, command.repository, started, mode=NOWHERE_YET, ref=OPEN, state=state, log=command.log)
+    return Decision((event,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +239,8 @@ def decide_chunk(session: Session, command: AppendChunk) -> Decision | Refusal:
 def with_chunk(session: Session, command: AppendChunk) -> Session:
     """The session once the chunk is recorded."""
     appended = 1 if session.started is None else 2
-    return Session(session.version + appended, evolve(session.upload, _appended(session.upload, command)))
+    upload = evolve(session.upload, _appended(session.upload, command))
+    return Session(session.version + appended, upload, log=session.log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +303,11 @@ def _decided(session: Session, happened: Event) -> Decision:
         session.stream,
         upload.repository,
         happened,
-        mode=Exact(session.version),
+        mode=Exact(session.version) if session.started is None else NOWHERE_YET,
         ref=KEEP if upload.is_open else None,
         state=to_state(upload),
+        log=session.log,
     )
     if session.started is None:
         return Decision((event,))
-    return Decision((new_event(session.stream, upload.repository, session.started, ref=OPEN), event))
+    return Decision((new_event(session.stream, upload.repository, session.started, ref=OPEN, log=session.log), event))

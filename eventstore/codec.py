@@ -8,6 +8,8 @@ from typing import Any
 
 from eventstore.partition import partition_of
 from eventstore.types import (
+    HISTORY,
+    UPLOADS,
     Appended,
     AppendRejected,
     AtMost,
@@ -20,6 +22,7 @@ from eventstore.types import (
     Keep,
     NewEvent,
     NoneYet,
+    NowhereYet,
     Outcome,
     Recorded,
     RefIs,
@@ -42,7 +45,7 @@ EVENT_COLUMNS = (
 )
 # Made once: json.dumps makes one for each call that asks for something unusual.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), check_circular=False)
-STREAM_COLUMNS = "s.stream, s.version, s.ref, s.state::text, s.recorded_at"
+STREAM_COLUMNS = "s.stream, s.version, s.ref, s.state::text, s.recorded_at, s.log_id"
 
 
 def recorded_from_row(row: Sequence[Any]) -> Recorded:
@@ -65,18 +68,22 @@ def encode_command(command: Command, partitions: int) -> str:
         "now": command.now.astimezone(UTC).isoformat(),
         "actor": cause.actor,
         "request_id": cause.request_id,
-        "events": [
-            _expand(each, partitions) if isinstance(each, Expand) else _event(each, partitions)
-            for each in command.events
-        ],
     }
+    history = [each for each in command.events if log_of(each) == HISTORY]
+    session = [each for each in command.events if isinstance(each, NewEvent) and each.log == UPLOADS]
+    if history or not session:
+        encoded["events"] = [
+            _expand(each, partitions) if isinstance(each, Expand) else _event(each, partitions) for each in history
+        ]
     carried = carried_contents(command)
     optional = {
+        "session": _session(session, partitions),
+        "nowhere": _nowhere(history),
         "correlation_id": cause.correlation_id,
         "address": cause.address,
         "user_agent": cause.user_agent,
         "conditions": _conditions(command.conditions) if command.conditions else None,
-        "versions": _versions(command.events),
+        "versions": _versions(history),
         "contents": [each for each in _named(command.events) if each not in {one.digest for one in carried}],
         "carried": [[each.digest, b64encode(each.body).decode(), each.facts] for each in carried],
     }
@@ -85,18 +92,14 @@ def encode_command(command: Command, partitions: int) -> str:
 
 
 def _event(event: NewEvent, partitions: int) -> dict[str, Any]:
-    _refuse_large(event)
     encoded: dict[str, Any] = {
         "stream": event.stream,
         "key": event.key,
         "partition": partition_of(event.key, partitions),
-        "type": event.type,
-        "schema_version": event.schema_version,
-        "data": event.data,
+        **_happened(event),
     }
-    for name, value in (("ref", event.ref), ("state", event.state), ("refers_to", event.refers_to)):
-        if not isinstance(value, Keep):
-            encoded[name] = value
+    if not isinstance(event.refers_to, Keep):
+        encoded["refers_to"] = event.refers_to
     if event.content is not None:
         encoded["content"] = event.content
     if isinstance(event.mode, Ensure):
@@ -104,6 +107,67 @@ def _event(event: NewEvent, partitions: int) -> dict[str, Any]:
             raise AppendRejected(f"{event.type} is to be ensured but sets no ref")
         encoded["ensure"] = True
     return encoded
+
+
+def log_of(event: NewEvent | Expand) -> int:
+    """The log that the event goes to."""
+    return event.log if isinstance(event, NewEvent) else HISTORY
+
+
+def logs_of(command: Command) -> frozenset[int]:
+    """The logs whose locks the append of the command takes."""
+    logs = {log_of(each) for each in command.events}
+    if command.conditions or not logs:
+        logs.add(HISTORY)
+    if any(isinstance(each, NewEvent) and isinstance(each.mode, NowhereYet) for each in command.events):
+        logs.add(UPLOADS)
+    return frozenset(logs)
+
+
+def _session(events: Sequence[NewEvent], partitions: int) -> dict[str, Any] | None:
+    """The session of a command in the log of uploads: its events are of one stream. None if it has none."""
+    if not events:
+        return None
+    names = {(each.stream, each.key) for each in events}
+    if len(names) > 1:
+        raise AppendRejected("a command can append to one stream of the log of uploads")
+    ((stream, key),) = names
+    session: dict[str, Any] = {
+        "stream": stream,
+        "key": key,
+        "partition": partition_of(key, partitions),
+        "events": [_session_event(each) for each in events],
+    }
+    expected = {version for _, version in _versions(events)}
+    if len(expected) > 1:
+        raise AppendRejected(f"{stream} cannot stand at several versions")
+    if expected:
+        (session["version"],) = expected
+    return session
+
+
+def _session_event(event: NewEvent) -> dict[str, Any]:
+    if not isinstance(event.refers_to, Keep) or event.content is not None or isinstance(event.mode, Ensure):
+        raise AppendRejected(f"{event.type} is for the history, not for the log of uploads")
+    return _happened(event)
+
+
+def _happened(event: NewEvent) -> dict[str, Any]:
+    """The words of the event, and what its stream says from then on."""
+    _refuse_large(event)
+    encoded: dict[str, Any] = {"type": event.type, "schema_version": event.schema_version, "data": event.data}
+    for name, value in (("ref", event.ref), ("state", event.state)):
+        if not isinstance(value, Keep):
+            encoded[name] = value
+    return encoded
+
+
+def _nowhere(events: Iterable[NewEvent | Expand]) -> str | None:
+    """The stream of the history that the log of uploads must not have."""
+    names = {each.stream for each in events if isinstance(each, NewEvent) and isinstance(each.mode, NowhereYet)}
+    if len(names) > 1:
+        raise AppendRejected("a command can begin one session")
+    return next(iter(names), None)
 
 
 def _expand(expand: Expand, partitions: int) -> dict[str, Any]:
@@ -151,7 +215,7 @@ def _versions(events: Iterable[NewEvent | Expand]) -> list[tuple[str, int]]:
     expected: dict[tuple[str, int], None] = {}
     for event in events:
         match event:
-            case NewEvent(stream=stream, mode=NoneYet()):
+            case NewEvent(stream=stream, mode=NoneYet() | NowhereYet()):
                 expected[stream, 0] = None
             case NewEvent(stream=stream, mode=Exact(version)):
                 expected[stream, version] = None
@@ -185,8 +249,8 @@ def decode_outcome(answer: dict[str, Any]) -> Outcome:
         return Refused(
             failed_conditions=tuple(sorted(refused["failed"] or ())),
             conflicts=tuple(
-                StreamState(stream, version, ref, state, None if moment is None else _time(moment))
-                for stream, version, ref, state, moment in refused["conflicts"] or ()
+                StreamState(stream, version, ref, state, None if moment is None else _time(moment), *log)
+                for stream, version, ref, state, moment, *log in refused["conflicts"] or ()
             ),
             missing_content=tuple(refused["missing"] or ()),
         )

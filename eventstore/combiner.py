@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from eventstore.board.writer import Writer
 from eventstore.calls import Answer, Calls, Connect, Pending, is_full
 from eventstore.disk_space import DiskSpace
-from eventstore.types import StoreUnavailable
+from eventstore.types import HISTORY, StoreUnavailable
 
 EXIT_STATUS = 70
 _log = logging.getLogger(__name__)
@@ -65,13 +65,17 @@ class Combiner:
         self._thread = threading.Thread(target=self._run_or_die, name="append-combiner", daemon=True)
         self._thread.start()
 
-    def append(self, text: str, timeout_s: float, cells: Collection[int] = ()) -> Answer:
+    def append(
+        self, text: str, timeout_s: float, cells: Collection[int] = (), logs: Collection[int] = (HISTORY,)
+    ) -> Answer:
         """The answer of es_append to one command, given as its JSON text; `cells` are those of the keys it changes.
+
+        `logs` are those that it concerns (see Pending).
 
         Raises StoreUnavailable when the time is over: the command was withdrawn if it had not been sent, otherwise
         its outcome is unknown. Raises AppendRejected if the function refuses the call.
         """
-        pending = _Waiting(text, cells, time.monotonic() + timeout_s)
+        pending = _Waiting(text, cells, time.monotonic() + timeout_s, logs)
         with self._changed:
             if self._closing:
                 raise StoreUnavailable("the store is closed")

@@ -17,6 +17,7 @@ from eventstore.codec import (
     carried_contents,
     decode_outcome,
     encode_command,
+    logs_of,
     recorded_from_row,
     stream_state_from_row,
 )
@@ -28,8 +29,10 @@ from eventstore.kept_states import KeptStates
 from eventstore.per_process import PerProcess
 from eventstore.reader import Reader
 from eventstore.sets import Sets
-from eventstore.statement import Statement
+from eventstore.statement import Row, Statement
 from eventstore.types import (
+    HISTORY,
+    UPLOADS,
     Clock,
     Command,
     Content,
@@ -54,9 +57,17 @@ def _query(text: LiteralString) -> str:
 
 _STREAM_STATE = Statement(_query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = %s"))
 _STREAM_STATES = Statement(_query("SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%s)"))
-_IDLE_STREAMS = _query(
-    "SELECT {stream} FROM log.es_stream AS s"
-    " WHERE s.log_id = 0 AND s.ref = %s AND s.recorded_at < %s ORDER BY s.recorded_at, s.stream LIMIT %s"
+_SESSION_STATES = Statement(
+    _query(
+        "SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = ANY(%(streams)s)"
+        " UNION ALL SELECT {stream} FROM log.es_upload_stream AS s WHERE s.stream = ANY(%(streams)s)"
+    )
+)
+_IDLE_SESSIONS = _query(
+    "(SELECT {stream} FROM log.es_stream AS s WHERE s.log_id = 0 AND s.ref = %(ref)s AND s.recorded_at < %(before)s"
+    " ORDER BY s.recorded_at, s.stream LIMIT %(limit)s)"
+    " UNION ALL (SELECT {stream} FROM log.es_upload_stream AS s WHERE s.ref = %(ref)s AND s.recorded_at < %(before)s"
+    " ORDER BY s.recorded_at, s.stream LIMIT %(limit)s) ORDER BY recorded_at, stream LIMIT %(limit)s"
 )
 _STREAMS_NAMED = _query(
     "SELECT {stream} FROM log.es_stream AS s"
@@ -66,7 +77,10 @@ _READ_STREAM = _query(
     "SELECT {event} FROM log.es_event AS e"
     " WHERE e.log_id = 0 AND e.stream = %s AND e.version > %s ORDER BY e.version LIMIT %s"
 )
-_LOG_FROM = _query("SELECT {event} FROM log.es_event AS e WHERE e.log_id = 0 AND e.position > %s")
+_LOG_FROM = {
+    HISTORY: _query("SELECT {event} FROM log.es_event AS e WHERE e.log_id = 0 AND e.position > %s"),
+    UPLOADS: _query("SELECT {event} FROM log.es_upload_event AS e WHERE e.position > %s"),
+}
 _LOG_WITH_FACTS_FROM = _query(
     "SELECT {event}, c.facts::text"
     " FROM log.es_event AS e LEFT JOIN log.es_content AS c ON c.digest = e.content"
@@ -97,7 +111,16 @@ _LOG_INFO = (
     " FROM log.es_log AS l, log.es_schema AS s WHERE l.log_id = 0"
 )
 _SEAL_KEYS = "SELECT k.id, k.secret FROM log.es_seal_key AS k ORDER BY k.id"
-_HEAD = "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0"
+_HEAD = {
+    HISTORY: "SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0",
+    UPLOADS: "SELECT greatest((SELECT max(p.first_position) - 1 FROM log.es_upload_part AS p),"
+    " (SELECT max(e.position) FROM log.es_upload_event AS e))",
+}
+
+
+def _by_stream(streams: Sequence[str], rows: Iterable[Row]) -> dict[str, StreamState]:
+    found = {row[0]: stream_state_from_row(row) for row in rows}
+    return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}
 
 
 def utc_now() -> datetime:
@@ -162,8 +185,8 @@ class Store:
             if each not in carried:
                 self.put_content(each)
         cells = () if self._board is None else self._board.cells_changed(command)
-        encoded = encode_command(command, opened.reader.partitions)
-        answer = opened.appends.append(encoded, self._append_timeout_s, cells)
+        text, logs = encode_command(command, opened.reader.partitions), logs_of(command)
+        answer = opened.appends.append(text, self._append_timeout_s, cells, logs)
         return decode_outcome(answer)
 
     def put_content(self, content: Content) -> None:
@@ -194,8 +217,15 @@ class Store:
 
     def _asked_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
         rows = self._reader.rows(_STREAM_STATES, (list(streams),))
-        found = {row[0]: stream_state_from_row(row) for row in rows}
-        return {stream: found.get(stream) or StreamState(stream, 0, None, None) for stream in streams}
+        return _by_stream(streams, rows)
+
+    def session_state(self, stream: str) -> StreamState:
+        """As `stream_state`, of a stream that may stand in either log."""
+        return self.session_states((stream,))[stream]
+
+    def session_states(self, streams: Sequence[str]) -> dict[str, StreamState]:
+        """The same of streams that stand in either log: sessions went to the history before there was one for them."""
+        return _by_stream(streams, self._reader.rows(_SESSION_STATES, {"streams": list(streams)}))
 
     def streams_named(self, prefix: str, after: str | None, limit: int) -> list[StreamState]:
         """A page of the streams whose names begin with `prefix` (ASCII), in order of name, after one of them."""
@@ -222,12 +252,14 @@ class Store:
         key: str | None = None,
         partitions: Iterable[int] | None = None,
         with_facts: bool = False,
+        log: int = HISTORY,
     ) -> list[Recorded]:
         """Events in the order of the log, after a position; of these types, this key, these partitions only.
 
-        Events that a reader has not seen have positions above all that it has seen (rule: no holes, no changes).
+        Events that a reader has not seen have positions above all that it has seen (rule: no holes, no changes). Only
+        those of the history have facts.
         """
-        query = _LOG_WITH_FACTS_FROM if with_facts else _LOG_FROM
+        query = _LOG_WITH_FACTS_FROM if with_facts else _LOG_FROM[log]
         parameters: list[object] = [after]
         filters = {
             " AND e.key = %s": key,
@@ -241,9 +273,9 @@ class Store:
         rows = self._reader.rows(query + " ORDER BY e.position LIMIT %s", [*parameters, limit])
         return [recorded_from_row(row) for row in rows]
 
-    def head(self) -> int:
-        """The position of the last event, 0 if there is none."""
-        return int(self._reader.row(_HEAD)[0])
+    def head(self, log: int = HISTORY) -> int:
+        """The position of the last event of the log, 0 if there is none."""
+        return int(self._reader.row(_HEAD[log])[0])
 
     def marks(self, keys: Collection[str]) -> dict[str, Mark]:
         """The log's epoch and a number that each event of the key raises, for each key, all at one moment.
@@ -253,11 +285,11 @@ class Store:
         return {key: (epoch, position) for key, epoch, position in self._reader.rows(_MARKS, (list(keys),))}
 
     def idle_streams(self, ref: str, before: datetime, limit: int) -> list[StreamState]:
-        """Streams with this ref to which nothing was appended since `before`, longest idle first.
+        """Streams of either log with this ref to which nothing was appended since `before`, longest idle first.
 
         Costs a look at every stream with this ref: for a ref that few streams have at a time, such as an open upload.
         """
-        rows = self._reader.rows(_IDLE_STREAMS, (ref, before, limit))
+        rows = self._reader.rows(_IDLE_SESSIONS, {"ref": ref, "before": before, "limit": limit})
         return [stream_state_from_row(row) for row in rows]
 
     def seal_keys(self) -> list[SealKey]:

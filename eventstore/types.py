@@ -13,8 +13,11 @@ from uuid import UUID
 from domain.changes import (
     ANY,
     ENSURE,
+    HISTORY,
     KEEP,
     NONE_YET,
+    NOWHERE_YET,
+    UPLOADS,
     AnyVersion,
     AtMost,
     Condition,
@@ -27,6 +30,7 @@ from domain.changes import (
     Mode,
     NewEvent,
     NoneYet,
+    NowhereYet,
     RefIs,
     RefIsNot,
     SetHolds,
@@ -39,8 +43,11 @@ from eventstore.window import Schema
 __all__ = [
     "ANY",
     "ENSURE",
+    "HISTORY",
     "KEEP",
     "NONE_YET",
+    "NOWHERE_YET",
+    "UPLOADS",
     "AnyVersion",
     "AppendRejected",
     "Appended",
@@ -61,6 +68,7 @@ __all__ = [
     "Mode",
     "NewEvent",
     "NoneYet",
+    "NowhereYet",
     "Outcome",
     "Recorded",
     "RefIs",
@@ -111,6 +119,7 @@ class Command:
 class Appended:
     """The command stands in the log. `positions` has one entry per event really appended, in order.
 
+    They are those of the history, or of the log of uploads if the command has events for that one alone.
     `last_position` is the last of them, or the head of the log if every event was dropped.
     `repeated` is True if the same command id had been appended before.
     """

@@ -31,6 +31,13 @@ SELECT count(*) FROM (SELECT FROM log.es_client AS c
                        WHERE c.log_id = 0 AND c.first_position <= log.es_position_at(0::smallint, %s)
                        ORDER BY c.first_position LIMIT %s) AS due
 """
+BEGIN_UPLOAD_PART = "SELECT log.es_begin_upload_part(%s)"
+DROP_UPLOAD_PART = "SELECT log.es_drop_upload_part(%s, %s)"
+UPLOAD_PARTS_OVER = "SELECT (log.es_upload_part_over(%s, %s) IS NOT NULL)::integer"
+# A part of the log of uploads spans this share of the time for which it is kept, but not less than an hour. Each look
+# for a session asks every part.
+UPLOAD_PARTS = 7
+UPLOAD_PART_MIN = timedelta(hours=1)
 ROTATE_SEAL_KEYS = "SELECT log.es_rotate_seal_keys(%s, %s, %s)"
 SEAL_KEYS_OVER = """
 SELECT count(*) FROM log.es_seal_key AS k
@@ -96,6 +103,24 @@ class Upkeep:
     def clients_to_erase(self, before: datetime) -> int:
         """The number of commands whose addresses wait to be erased, counted up to COUNTED_MAX."""
         return int(self._reader.row(CLIENTS_OVER, (before, COUNTED_MAX))[0])
+
+    def begin_upload_part(self, kept: timedelta) -> Step:
+        """Begin a part of the log of uploads if the newest one is old enough, for events that are kept so long."""
+        before = self._clock() - max(kept / UPLOAD_PARTS, UPLOAD_PART_MIN)
+        self._reader.row(BEGIN_UPLOAD_PART, (before,))
+        return Step(0)
+
+    def drop_upload_part(self, kept: timedelta, quiet: timedelta) -> Step:
+        """Drop the oldest part of the log of uploads, if its last event is older than `kept`.
+
+        And if all sessions that began in it have ended, and `quiet` ago.
+        """
+        dropped = self._reader.row(DROP_UPLOAD_PART, (self._clock() - kept, self._clock() - quiet))[0]
+        return Step(int(dropped), more=bool(dropped))
+
+    def upload_parts_over(self, kept: timedelta, quiet: timedelta) -> int:
+        """1 if a part of the log of uploads could be dropped."""
+        return int(self._reader.row(UPLOAD_PARTS_OVER, (self._clock() - kept, self._clock() - quiet))[0])
 
     def rotate_seal_keys(self, period: timedelta, kept: timedelta) -> Step:
         """Make a new secret once the newest one is so old, and remove those that were replaced so long ago."""

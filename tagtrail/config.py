@@ -34,6 +34,7 @@ _OTHER_VARIABLES = {
     "TAGTRAIL_PORT",
 }
 _TESTS_PREFIX = "TAGTRAIL_TEST_"
+_DAY_S = 86_400
 _PATHS = ("data", "test_clock", "kafka_ca_file", "kafka_cert_file", "kafka_key_file")
 _SECRETS = ("database", "kafka_password")
 
@@ -62,6 +63,7 @@ class Settings:
     access_log: bool
     manifest_bytes_max: int
     upload_expiry_s: float
+    upload_log_days: int
     client_address_days: int
     upload_bodies_per_address: int
     upload_bodies_total: int
@@ -245,6 +247,13 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             f"listen ({origins['listen']}): {settings.listen} can be reached by others, and whoever reaches this "
             "registry may push and delete, because there are no accounts yet. Use 127.0.0.1 or [::1] behind a proxy "
             "that asks who it is, or say --insecure-open if that is what you want"
+        )
+    kept_s = settings.upload_log_days * _DAY_S
+    if 0 < kept_s < 2 * settings.upload_expiry_s:
+        raise WrongOption(
+            f"upload_log_days ({origins['upload_log_days']}) is {settings.upload_log_days}, less than twice "
+            f"upload_expiry_s ({origins['upload_expiry_s']}, {settings.upload_expiry_s:g} s): an upload whose events "
+            "are gone could be taken for a new one. Keep its events for longer, or for ever (0)"
         )
     if settings.test_clock is not None and not settings.loopback:
         raise WrongOption(

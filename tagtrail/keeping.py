@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from blobstore.disk import DiskBlobStore
 from command_api.uploads.upkeep import ORPHANS_KEPT, UploadUpkeep
 from eventstore.feed.keeper import Keeper, Task
 from eventstore.store import Store
-from eventstore.upkeep import Upkeep
+from eventstore.upkeep import Step, Upkeep
 from tagtrail.clock import make_clock
 from tagtrail.config import Settings
 from tagtrail.storing import make_store, open_board
@@ -29,9 +30,11 @@ def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
     clock = make_clock(settings)
     expiry = timedelta(seconds=settings.upload_expiry_s)
     uploads = UploadUpkeep(store, DiskBlobStore(settings.data), clock, expiry)
+    log = _UploadLog(uploads, upkeep, timedelta(days=settings.upload_log_days) if settings.upload_log_days else None)
     addresses = timedelta(days=settings.client_address_days)
     return (
-        Task("expire-uploads", MINUTE_S, uploads.expire, uploads.to_expire),
+        Task("expire-uploads", MINUTE_S, log.expire, uploads.to_expire),
+        Task("drop-upload-log", 10 * MINUTE_S, log.drop, log.over),
         Task("discard-staging", 10 * MINUTE_S, uploads.discard_orphans, uploads.orphans),
         Task(
             "sweep-content",
@@ -65,6 +68,33 @@ def tasks(settings: Settings, store: Store, upkeep: Upkeep) -> tuple[Task, ...]:
         ),
         Task("backfill", MINUTE_S, upkeep.backfill, upkeep.backfills_left),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _UploadLog:
+    """The log of uploads, kept for a time; None keeps it for ever."""
+
+    uploads: UploadUpkeep
+    upkeep: Upkeep
+    kept: timedelta | None
+
+    def expire(self) -> Step:
+        """End idle sessions. Their ends stand in a new part, so that an old one does not become newer by them."""
+        if self.kept is not None:
+            self.upkeep.begin_upload_part(self.kept)
+        return self.uploads.expire()
+
+    def drop(self) -> Step:
+        """Drop a part that is old enough, after the sessions that are over were ended."""
+        if self.kept is None:
+            return Step(0)
+        while self.expire().more:
+            pass
+        return self.upkeep.drop_upload_part(self.kept, self.uploads.expiry)
+
+    def over(self) -> int:
+        """1 if a part could be dropped."""
+        return 0 if self.kept is None else self.upkeep.upload_parts_over(self.kept, self.uploads.expiry)
 
 
 def keep(

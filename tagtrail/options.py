@@ -337,6 +337,13 @@ OPTIONS: tuple[Option, ...] = (
         "upload_expiry_s", duration(1, 365 * _DAY), _is(float(_DAY)), "An upload idle for this long is dropped.", "TIME"
     ),
     Option(
+        "upload_log_days",
+        whole(0, 36_500),
+        _is(7),
+        "Days after which events of upload sessions are dropped; 0 keeps them for ever.",
+        "N",
+    ),
+    Option(
         "client_address_days",
         whole(1, 36_500),
         _is(90),

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 
 from domain.digests import digest_of
 from domain.media_types import OCI_INDEX, OCI_MANIFEST
+from eventstore.types import UPLOADS
 from projections.engine.setup import ensure_tables
 from projections.projector import project
 from tagtrail.config import resolve
@@ -81,6 +82,10 @@ class Registry(Client):
     def head_position(self) -> int:
         """The position of the log's last event."""
         return self.rooms.store.head()
+
+    def heads(self) -> tuple[int, int]:
+        """The positions of the last events of the history and of the log of uploads."""
+        return self.head_position(), self.rooms.store.head(UPLOADS)
 
     def project(self) -> None:
         """Run a projector until it has folded everything."""

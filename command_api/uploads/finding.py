@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from command_api.bodies import content_length, has_body
 from command_api.context import Context
 from command_api.uploads.answers import unknown_upload
+from domain.changes import HISTORY, UPLOADS
+from domain.features import UPLOADS_LOG
 from domain.names import InvalidName, UploadId
 from domain.session_id import SessionId, claimed, old_upload_id, proof_of
 from domain.streams import upload_stream
 from domain.upload import Session, Upload, has_lapsed, proved_session, recorded_session
+from eventstore.features import READERS, Feature
 from protocol.messages import Request
 
+_UPLOADS_LOG = Feature(UPLOADS_LOG, READERS | {"keeper", "relay"})
 # Before a longer body, or one that may be longer, is taken, the log is asked whether the session takes it.
 ASK_FIRST_BYTES = 1024 * 1024
 
@@ -50,8 +54,13 @@ def seen(context: Context, request: Request) -> Session:
     if remembered is not None and staged == remembered.upload.offset and named.fits(remembered.upload):
         return _own(request, remembered)
     if named.said is not None and not staged and _may_be_first(request) and not _has_lapsed(context, named.said):
-        return proved_session(named.said, request.repository, request.actor, named.proof)
+        return _proved(context, request, named.said, named.proof)
     return _find(context, request, named)
+
+
+def log_of_new(context: Context) -> int:
+    """The log to which new sessions go: the history as long as processes live that know no other."""
+    return HISTORY if context.store.features.lacking(_UPLOADS_LOG) else UPLOADS
 
 
 def _named(context: Context, request: Request) -> _Named:
@@ -73,7 +82,7 @@ def _named(context: Context, request: Request) -> _Named:
 
 
 def _find(context: Context, request: Request, named: _Named) -> Session:
-    session = recorded_session(context.store.stream_state(upload_stream(named.upload)))
+    session = recorded_session(context.store.session_state(upload_stream(named.upload)))
     if session is not None:
         if not named.fits(session.upload):
             raise unknown_upload()
@@ -81,7 +90,11 @@ def _find(context: Context, request: Request, named: _Named) -> Session:
         return _own(request, session)
     if named.said is None or _has_lapsed(context, named.said):
         raise unknown_upload()
-    return proved_session(named.said, request.repository, request.actor, named.proof)
+    return _proved(context, request, named.said, named.proof)
+
+
+def _proved(context: Context, request: Request, said: SessionId, proof: str | None) -> Session:
+    return proved_session(said, request.repository, request.actor, proof, log_of_new(context))
 
 
 def _has_lapsed(context: Context, said: SessionId) -> bool:

@@ -12,7 +12,7 @@ from command_api.context import Context
 from command_api.receiving import receive
 from command_api.refusals import refused
 from command_api.uploads.answers import headers_of, out_of_order, session_headers, unknown_upload
-from command_api.uploads.finding import find, seen
+from command_api.uploads.finding import find, log_of_new, seen
 from domain import upload as uploads
 from domain.decision import Decision, Refusal
 from domain.digests import DEFAULT_ALGORITHM, Digest, UnsupportedAlgorithm, new_hash
@@ -62,7 +62,7 @@ def _open_by_event(context: Context, request: Request, repository: RepositoryNam
     """The id of a new session that has a file and an event: processes of the release before take no others."""
     upload = UploadId(context.new_upload_id())
     context.blobs.create(upload)
-    command = OpenUpload(upload, repository, request.actor, algorithm)
+    command = OpenUpload(upload, repository, request.actor, algorithm, log_of_new(context))
     if context.carry_out(request, uploads.decide_opening(command)) is not None:
         raise error(Code.UNAVAILABLE, "the session could not be opened, try again")
     return upload

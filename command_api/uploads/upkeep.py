@@ -87,7 +87,7 @@ class UploadUpkeep:
     def _orphans(self, before: datetime) -> Iterator[UploadId]:
         stale = iter(self.blobs.stale(before))
         while some := list(islice(stale, _STATES_AT_A_TIME)):
-            states = self.store.stream_states([upload_stream(each) for each in some])
+            states = self.store.session_states([upload_stream(each) for each in some])
             yield from (each for each in some if states[upload_stream(each)].ref != OPEN)
 
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from eventstore.types import Recorded
+from eventstore.types import HISTORY, Recorded
 
-SOURCE = "/tagtrail/log/0"
+SOURCE = "/tagtrail/log/"
 TYPE_PREFIX = "tagtrail."
 WATERMARK = "Watermark"
 Headers = list[tuple[str, bytes]]
@@ -53,8 +53,8 @@ def schema_uri(event_type: str, schema_version: int) -> str:
     return f"/tagtrail/schemas/{event_type}/{schema_version}.json"
 
 
-def outgoing(event: Recorded, prev: int, epoch: int) -> Outgoing:
-    """The record of an event."""
+def outgoing(event: Recorded, prev: int, epoch: int, log: int = HISTORY) -> Outgoing:
+    """The record of an event of this log."""
     attributes = {
         "id": str(event.event_id),
         "type": TYPE_PREFIX + event.type,
@@ -73,11 +73,11 @@ def outgoing(event: Recorded, prev: int, epoch: int) -> Outgoing:
         "prevref": event.prev_ref,
         "content": event.content,
     }
-    return Outgoing(event.key.encode(), event.data.encode(), _headers(attributes))
+    return Outgoing(event.key.encode(), event.data.encode(), _headers(attributes, log))
 
 
 def watermark(partition: int, position: int, prev: int, epoch: int, now: datetime) -> Outgoing:
-    """A record that says that the partition has no event in (prev, position]."""
+    """A record that says that a partition of the history has no event in (prev, position]."""
     attributes = {
         "id": f"watermark-{epoch}-{partition}-{position}",
         "type": TYPE_PREFIX + WATERMARK,
@@ -86,14 +86,14 @@ def watermark(partition: int, position: int, prev: int, epoch: int, now: datetim
         "prev": str(prev),
         "epoch": str(epoch),
     }
-    return Outgoing(None, b"{}", _headers(attributes))
+    return Outgoing(None, b"{}", _headers(attributes, HISTORY))
 
 
-def _headers(attributes: Mapping[str, str | None]) -> Headers:
+def _headers(attributes: Mapping[str, str | None], log: int) -> Headers:
     headers: Headers = [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
-        ("ce_source", SOURCE.encode()),
+        ("ce_source", f"{SOURCE}{log}".encode()),
     ]
     return headers + [(f"ce_{name}", value.encode()) for name, value in attributes.items() if value is not None]
 

@@ -1,8 +1,8 @@
-"""The relay: carries the log from the store to Kafka, in order, and remembers how far it got.
+"""The relay: carries both logs from the store to Kafka, each in order, and remembers how far it got.
 
-One relay is active, by a lease. Its checkpoint moves by compare-and-set once Kafka has acknowledged. After a failure in
-between, the same records are published again, and consumers skip them. So a relay that was replaced without knowing it
-does no harm. Transactions of Kafka are not needed, because all results of records end in Postgres.
+One relay is active, by a lease. Its checkpoint of a log moves by compare-and-set once Kafka has acknowledged. After a
+failure in between, the same records are published again, and consumers skip them. So a relay that was replaced without
+knowing it does no harm. Transactions of Kafka are not needed, because all results of records end in Postgres.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from domain.features import HANDLED
-from domain.streams import UPLOAD_PREFIX
-from eventstore.codec import EVENT_COLUMNS, recorded_from_row
 from eventstore.connection import connect
 from eventstore.feed import topics
 from eventstore.feed.bell import QUIET_S, Bell
 from eventstore.feed.consumer import last_records
+from eventstore.feed.followed import KINDS, Followed, Replaced
 from eventstore.feed.kafka import make_admin, make_producer
 from eventstore.feed.members import Member, Membership, only
 from eventstore.feed.metrics import RELAY_FAILURES, RELAYED
 from eventstore.feed.records import Outgoing, outgoing, watermark
-from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.settings import EVENTS, TOPICS, KafkaSettings
 from eventstore.feed.topics import Topics, WrongTopic
 from eventstore.feed.waking import Stop
-from eventstore.types import Recorded
+from eventstore.partition import PARTITIONS
+from eventstore.types import HISTORY, UPLOADS
 
 LEASE = "relay/0"
 BATCH_EVENTS = 1000
@@ -49,34 +49,8 @@ SIGNALS_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 NOTE_TIMEOUT_S = 5.0
 
-_LOG = f"""
-SELECT {EVENT_COLUMNS} FROM log.es_event AS e
- WHERE e.log_id = 0 AND e.position > %s ORDER BY e.position LIMIT %s
-"""  # noqa: S608 - put together from constants; values go as parameters
-_HEAD = """
-SELECT l.epoch, l.partitions, (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_id = 0)
-  FROM log.es_log AS l WHERE l.log_id = 0
-"""
-_CHECKPOINT = "SELECT r.position, r.cluster_id, r.topic_ids FROM feed.relay AS r WHERE r.log_id = 0"
-_MOVE = """
-UPDATE feed.relay SET position = %s, epoch = %s, problem = NULL, published_at = clock_timestamp()
- WHERE log_id = 0 AND position = %s
-"""
-_NOTE = "UPDATE feed.relay SET cluster_id = %s, topic_ids = %s, problem = NULL WHERE log_id = 0"
 _NOTE_PROBLEM = "UPDATE feed.relay SET problem = %s WHERE log_id = 0"
-_LAST_OF = """
-SELECT coalesce((SELECT e.position FROM log.es_event AS e
-                  WHERE e.log_id = 0 AND e.partition = p AND e.position <= %(upto)s
-                    AND starts_with(e.stream, %(prefix)s) = %(uploads)s
-                  ORDER BY e.position DESC LIMIT 1), 0)
-  FROM generate_series(0, %(partitions)s - 1) AS p ORDER BY p
-"""
-_EVENT_ID = "SELECT e.event_id FROM log.es_event AS e WHERE e.log_id = 0 AND e.position = %s"
 _log = logging.getLogger(__name__)
-
-
-class Replaced(Exception):
-    """Another relay has moved the checkpoint."""
 
 
 def run(database_url: str, settings: KafkaSettings, stop: Stop) -> None:
@@ -142,17 +116,20 @@ def _lead(database_url: str, settings: KafkaSettings, members: Membership, stop:
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET enable_seqscan = off")
         connection.execute("SELECT log.es_note_cluster(0::smallint)")
-        partitions = int(_row(connection, _HEAD)[1])
+        logs = [Followed(connection, each) for each in (HISTORY, UPLOADS)]
+        (partitions,) = connection.execute(PARTITIONS).fetchone() or (0,)
         admin = make_admin(settings)
         try:
             found = topics.ensure(admin, settings, partitions)
         finally:
             admin.close()
-        _refuse_the_future(connection, settings, partitions)
-        _note_topics(connection, found)
+        for each in logs:
+            _refuse_the_future(connection, each, settings, partitions)
+            _note_topics(each, found)
+            each.begin(partitions)
         producer = make_producer(settings)
         try:
-            _Publisher(connection, producer, settings, partitions).run(members, stop)
+            _Publisher(connection, producer, settings, logs, partitions).run(members, stop)
         finally:
             _discard(producer)
 
@@ -170,75 +147,57 @@ def _discard(producer: KafkaProducer) -> None:
     threading.Thread(target=close, name="discard", daemon=True).start()
 
 
-def _row(connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
-    row = connection.execute(query, parameters).fetchone()
-    if row is None:
-        raise Replaced("the log's own row is gone")
-    return row
-
-
-def _note_topics(connection: psycopg.Connection, found: Topics) -> None:
-    position, cluster_id, topic_ids = _row(connection, _CHECKPOINT)
-    ids = f"{found.events_id} {found.uploads_id}"
+def _note_topics(log: Followed, found: Topics) -> None:
+    position, cluster_id, topic_ids = log.checkpoint()
+    ids = " ".join(found.ids[kind] for kind in KINDS[log.log])
     if topic_ids and (cluster_id, topic_ids) != (found.cluster_id, ids):
         _log.error(
-            "Kafka has another cluster or other topics than before (cluster %s, now %s): publishing goes on after "
-            "position %d; consumers read from the store what they miss",
-            *(cluster_id, found.cluster_id, position),
+            "Kafka has another cluster or other topics than before (cluster %s, now %s): publishing of log %d goes on "
+            "after position %d; consumers read from the store what they miss",
+            *(cluster_id, found.cluster_id, log.log, position),
         )
-    connection.execute(_NOTE, (found.cluster_id, ids))
+    log.note(found.cluster_id, ids)
 
 
-def _refuse_the_future(connection: psycopg.Connection, settings: KafkaSettings, partitions: int) -> None:
+def _refuse_the_future(connection: psycopg.Connection, log: Followed, settings: KafkaSettings, partitions: int) -> None:
     """Raise the log's epoch if Kafka holds what the log does not: it was restored from a backup (rule: epochs).
 
     If a copy of the data folder was put back, there is no other trace of it.
     """
-    epoch, _, head = (int(each) for each in _row(connection, _HEAD))
-    for record in last_records(settings, settings.topic(EVENTS), partitions):
-        if record.epoch != epoch:
+    epoch, (first, head) = log.epoch(), log.extent()
+    for record in last_records(settings, settings.topic(KINDS[log.log][0]), partitions):
+        # What the log has dropped since cannot be compared.
+        if record.epoch != epoch or record.position < first:
             continue
-        known = None if record.event is None else connection.execute(_EVENT_ID, (record.position,)).fetchone()
-        if record.position > head or (record.event is not None and known != (record.event.event_id,)):
-            now = _row(connection, "SELECT log.es_raise_epoch(0::smallint, %s)", (epoch,))[0]
+        if record.position > head or (
+            record.event is not None and log.event_id(record.position) != record.event.event_id
+        ):
+            connection.execute("SELECT log.es_raise_epoch(0::smallint, %s)", (epoch,))
             _log.error(
-                "Kafka holds position %d, which the log does not have: it was restored; its epoch is %s now",
-                *(record.position, now),
+                "Kafka holds position %d of log %d, which the log does not have: it was restored; its epoch is %s now",
+                *(record.position, log.log, log.epoch()),
             )
             break
-    if int(_row(connection, _CHECKPOINT)[0]) > head:
-        connection.execute("UPDATE feed.relay SET position = %s WHERE log_id = 0", (head,))
+    if log.checkpoint()[0] > head:
+        log.go_back(head)
 
 
 class _Publisher:
-    """One stretch of publishing, from the checkpoint on, until something fails."""
+    """One stretch of publishing, from the checkpoints on, until something fails."""
 
     def __init__(
         self,
         connection: psycopg.Connection,
         producer: KafkaProducer,
         settings: KafkaSettings,
+        logs: Sequence[Followed],
         partitions: int,
     ) -> None:
         self._connection = connection
         self._producer = producer
-        self._topics = {kind: settings.topic(kind) for kind in (EVENTS, UPLOADS)}
-        self._position = int(_row(connection, _CHECKPOINT)[0])
-        self._last = {
-            kind: [
-                row[0]
-                for row in connection.execute(
-                    _LAST_OF,
-                    {
-                        "upto": self._position,
-                        "prefix": UPLOAD_PREFIX,
-                        "uploads": kind == UPLOADS,
-                        "partitions": partitions,
-                    },
-                )
-            ]
-            for kind in (EVENTS, UPLOADS)
-        }
+        self._logs = logs
+        self._history = logs[0]
+        self._topics = {kind: settings.topic(kind) for kind in TOPICS}
         self._marked = [0] * partitions
         self._mark_at = 0.0
 
@@ -247,10 +206,9 @@ class _Publisher:
         pause, published_at = POLL_S, time.monotonic()
         bell = Bell(self._connection)
         while not stop.is_set() and LEASE in members.held:
-            rows = self._connection.execute(_LOG, (self._position, BATCH_EVENTS)).fetchall()
-            if rows:
+            # Each log has its turn, however much the other one has.
+            if sum(self._publish_some(each) for each in self._logs):
                 bell.leave()
-                self._publish([recorded_from_row(row) for row in rows], self._epoch())
                 pause, published_at = POLL_S, time.monotonic()
                 continue
             self._mark()
@@ -261,22 +219,25 @@ class _Publisher:
                 stop.wait(pause)
                 pause = min(2 * pause, POLL_MAX_S)
 
-    def _epoch(self) -> int:
-        return int(_row(self._connection, _HEAD)[0])
-
-    def _publish(self, events: Sequence[Recorded], epoch: int) -> None:
+    def _publish_some(self, log: Followed) -> bool:
+        """Publish the next events of the log; True if there were any."""
+        events = log.next_events(BATCH_EVENTS)
+        if not events:
+            return False
+        epoch = log.epoch()
         sent: list[Any] = []
-        counts = {EVENTS: 0, UPLOADS: 0}
+        counts = dict.fromkeys(log.last, 0)
         for event in events:
-            kind = UPLOADS if event.stream.startswith(UPLOAD_PREFIX) else EVENTS
-            last = self._last[kind]
-            sent.append(self._send(kind, event.partition, outgoing(event, last[event.partition], epoch)))
+            kind = log.kind_of(event)
+            last = log.last[kind]
+            sent.append(self._send(kind, event.partition, outgoing(event, last[event.partition], epoch, log.log)))
             last[event.partition] = event.position
             counts[kind] += 1
         self._acknowledged(sent)
         for kind, count in counts.items():
-            RELAYED.labels(kind).inc(count)
-        self._move(events[-1].position, epoch)
+            RELAYED.labels(kind.partition(".")[0]).inc(count)
+        log.move(events[-1].position, epoch)
+        return True
 
     def _send(self, kind: str, partition: int, record: Outgoing) -> Any:
         # The partition is the log's own, never the client library's choice (rule: fixed partitions). The record's time
@@ -294,30 +255,25 @@ class _Publisher:
         for each in sent:
             each.get(timeout=ACKNOWLEDGED_TIMEOUT_S)
 
-    def _move(self, position: int, epoch: int) -> None:
-        moved = self._connection.execute(_MOVE, (position, epoch, self._position))
-        if moved.rowcount != 1:
-            raise Replaced(f"the checkpoint is no longer at {self._position}")
-        self._position = position
-
     def _mark(self) -> None:
         """Send watermarks to partitions without new events, so that they are known not to lag (rule: watermarks)."""
         if time.monotonic() < self._mark_at:
             return
         self._mark_at = time.monotonic() + WATERMARK_S
+        position = self._history.position
         idle = {
             partition: last
-            for partition, last in enumerate(self._last[EVENTS])
-            if max(last, self._marked[partition]) < self._position
+            for partition, last in enumerate(self._history.last[EVENTS])
+            if max(last, self._marked[partition]) < position
         }
         if not idle:
             return
-        epoch, now = self._epoch(), datetime.now(UTC)
+        epoch, now = self._history.epoch(), datetime.now(UTC)
         self._acknowledged(
             [
-                self._send(EVENTS, partition, watermark(partition, self._position, last, epoch, now))
+                self._send(EVENTS, partition, watermark(partition, position, last, epoch, now))
                 for partition, last in idle.items()
             ]
         )
         for partition in idle:
-            self._marked[partition] = self._position
+            self._marked[partition] = position

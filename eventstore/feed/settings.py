@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-EVENTS = "events"
-UPLOADS = "uploads"
+# Kinds of topics, and the versions of what they hold. Sessions were in the history when UPLOADS_BEFORE was the topic of
+# theirs: nothing is added to it but what such a log has (rule: two logs).
+EVENTS = "events.v1"
+UPLOADS = "uploads.v2"
+UPLOADS_BEFORE = "uploads.v1"
+TOPICS = (EVENTS, UPLOADS_BEFORE, UPLOADS)
 
 # Short, so that a lost broker is noticed and a returned one is found soon.
 _COMMON: dict[str, Any] = {
@@ -35,8 +39,8 @@ class KafkaSettings:
     replication: int = -1
 
     def topic(self, kind: str) -> str:
-        """The topic of EVENTS or UPLOADS."""
-        return f"{self.prefix}.{kind}.v1"
+        """The topic of one of TOPICS."""
+        return f"{self.prefix}.{kind}"
 
     @property
     def options(self) -> dict[str, Any]:

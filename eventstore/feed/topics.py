@@ -1,18 +1,20 @@
 """Makes missing topics, refuses those that do not fit, and recognises topics by their ids."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.settings import EVENTS, TOPICS, UPLOADS, UPLOADS_BEFORE, KafkaSettings
 
 _DAY_MS = 86_400_000
 _CONFIGURATION = {
     EVENTS: {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
     UPLOADS: {"cleanup.policy": "delete", "retention.ms": str(_DAY_MS)},
+    UPLOADS_BEFORE: {"cleanup.policy": "delete", "retention.ms": str(_DAY_MS)},
 }
 _MADE_TIMEOUT_S = 10.0
 
@@ -23,11 +25,10 @@ class WrongTopic(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The cluster and the topics as they are now. A topic that was deleted and made again has another id."""
+    """The cluster and the ids of the topics, by kind. A topic that was deleted and made again has another id."""
 
     cluster_id: str
-    events_id: str
-    uploads_id: str
+    ids: Mapping[str, str]
 
 
 def ensure(admin: KafkaAdminClient, settings: KafkaSettings, partitions: int) -> Topics:
@@ -35,7 +36,7 @@ def ensure(admin: KafkaAdminClient, settings: KafkaSettings, partitions: int) ->
 
     Raises WrongTopic for a topic with another number of partitions, where a key's events would not stay in order.
     """
-    names = {settings.topic(kind): kind for kind in (EVENTS, UPLOADS)}
+    names = {settings.topic(kind): kind for kind in TOPICS}
     deadline = time.monotonic() + _MADE_TIMEOUT_S
     while True:
         found = describe(admin, list(names))
@@ -52,7 +53,7 @@ def ensure(admin: KafkaAdminClient, settings: KafkaSettings, partitions: int) ->
                 f"topic {name} has {count} partitions, the log has {partitions}: remove the topic, or name another "
                 "prefix; what it held is published again"
             )
-    return Topics(cluster_id(admin), found[settings.topic(EVENTS)][0], found[settings.topic(UPLOADS)][0])
+    return Topics(cluster_id(admin), {kind: found[name][0] for name, kind in names.items()})
 
 
 def cluster_id(admin: KafkaAdminClient) -> str:

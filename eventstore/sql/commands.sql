@@ -52,7 +52,7 @@ BEGIN
     END CASE;
 END $$;
 
--- Partitions of the ring that may hold keys to be kept: those of the time from `kept` before the log's newest moment,
+-- Partitions of the ring that may hold keys to be kept: those of the time from `kept` before the logs' newest moment,
 -- which may be ahead of all clocks, to a day after it.
 CREATE OR REPLACE FUNCTION log.es_ring_in_use(in_log smallint, kept interval, moment timestamptz) RETURNS smallint[]
 LANGUAGE plpgsql STABLE SET search_path = log, pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -60,7 +60,9 @@ DECLARE
     newest timestamptz;
 BEGIN
     SELECT greatest(moment, max(h.recorded_at)) INTO newest
-      FROM (SELECT e.recorded_at FROM es_event AS e WHERE e.log_id = in_log ORDER BY e.position DESC LIMIT 1) AS h;
+      FROM (SELECT max(e.recorded_at)
+              FROM (SELECT t.recorded_at FROM es_event AS t WHERE t.log_id = in_log ORDER BY t.position DESC LIMIT 1) AS e
+             UNION ALL SELECT u.moment FROM es_upload_head() AS u) AS h (recorded_at);
     RETURN ARRAY(SELECT DISTINCT es_ring_part(least(t, newest + interval '1 day'))
                    FROM generate_series(newest - kept, newest + interval '5 days', interval '4 days') AS t);
 END $$;
@@ -86,7 +88,7 @@ BEGIN
 END $$;
 
 -- Empties a table of keys; false if somebody else uses it this moment, a backup for example, for which appends, which
--- use it too, must not wait. The caller holds the append lock, so it is never an append.
+-- use it too, must not wait. The caller holds the append locks, so it is never an append.
 CREATE OR REPLACE FUNCTION log.es_empty_keys(relation text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN
@@ -112,7 +114,9 @@ BEGIN
     IF cardinality(over) = 0 AND NOT before_the_ring THEN
         RETURN 0;
     END IF;
+    -- Both logs keep their keys here.
     PERFORM pg_advisory_xact_lock(4711, in_log);
+    PERFORM pg_advisory_xact_lock(4711, 1);
     FOREACH part IN ARRAY over LOOP
         emptied := emptied + es_empty_keys('es_command_' || part)::integer;
     END LOOP;

@@ -15,7 +15,7 @@ LANGUAGE sql STABLE AS $$
       FROM log.es_log AS l, log.es_whereabouts() AS w WHERE l.log_id = in_log
 $$;
 
--- Notes where the log lives and answers its epoch, raised if that changed since it was noted: positions may then have
+-- Notes where the log lives and answers its epoch, which all logs of a database share, raised if that changed since it was noted: positions may then have
 -- been used twice (rule: epochs). The first note of a new log keeps its epoch. Nothing is locked or written where all is as it was.
 CREATE OR REPLACE FUNCTION log.es_note_cluster(in_log smallint) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
@@ -35,19 +35,18 @@ BEGIN
                     AND l.relation IN ('', here.relation) THEN 0
                ELSE 1 END,
            system_identifier = here.system, timeline = here.line, relation = here.relation
-     WHERE l.log_id = in_log
-    RETURNING l.epoch INTO noted.epoch;
-    RETURN noted.epoch;
+     WHERE true;
+    RETURN (SELECT l.epoch FROM es_log AS l WHERE l.log_id = in_log);
 END $$;
 
--- Raises the epoch because somebody saw that the log went back in time, unless it was raised since `seen`; answers it.
+-- Raises the epoch of all logs because somebody saw that one went back in time, unless it was raised since `seen`; answers it.
 CREATE OR REPLACE FUNCTION log.es_raise_epoch(in_log smallint, seen integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp AS $$
 DECLARE
     now_at integer;
 BEGIN
     PERFORM pg_advisory_xact_lock(4711, in_log);
-    UPDATE es_log AS l SET epoch = l.epoch + (l.epoch = seen)::integer WHERE l.log_id = in_log
-    RETURNING l.epoch INTO now_at;
+    UPDATE es_log AS l SET epoch = l.epoch + (l.epoch = seen)::integer WHERE true;
+    SELECT l.epoch INTO now_at FROM es_log AS l WHERE l.log_id = in_log;
     RETURN now_at;
 END $$;

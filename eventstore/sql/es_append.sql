@@ -2,6 +2,10 @@
 -- The lock is taken before anything is read (rule: one lock): every later statement has a snapshot that holds all earlier appends,
 -- because Postgres makes a commit visible before it releases the commit's locks. Held through the commit's flush.
 -- The board, place and epoch are those of a process whose server keeps answers (see es_admit).
+-- What a command appends to the history (log 0) and to the log of uploads (log 1) is one transaction. `in_log` is 1 if nothing
+-- in the batch concerns the history. Otherwise its lock is taken first, then that of the uploads if one of the commands
+-- concerns them (rule: two logs). No answer that is kept depends on a session, so those alone need no place on a board; and
+-- they wake nobody, because a notification makes all commits of the cluster wait for each other.
 CREATE OR REPLACE FUNCTION log.es_append(
     in_log smallint, batch jsonb, allow_clock_skew boolean,
     by_board text DEFAULT NULL, by_place smallint DEFAULT NULL, by_epoch bigint DEFAULT NULL
@@ -18,6 +22,10 @@ DECLARE
     head_time timestamptz;
     head_before bigint;
     known jsonb;
+    -- The session of a command, or one that must not be there.
+    uploads boolean := in_log = 1 OR jsonb_path_exists(batch, '$[*] ? (exists(@.session) || exists(@.nowhere))');
+    upload_head record;
+    standing record;
     command jsonb;
     id text;
     moment timestamptz;
@@ -35,14 +43,26 @@ BEGIN
         RAISE EXCEPTION 'es_append must run at READ COMMITTED, not %', current_setting('transaction_isolation')
             USING ERRCODE = 'TT001';
     END IF;
-    PERFORM es_admit(in_log, by_board, by_place, by_epoch);
-    -- Set here: a function-level SET would be undone before the commit that it is meant for.
-    PERFORM set_config('synchronous_commit', 'on', true);
-    SELECT e.position, e.recorded_at INTO head, head_time
-      FROM es_event AS e WHERE e.log_id = in_log ORDER BY e.position DESC LIMIT 1;
+    IF in_log = 1 AND jsonb_path_exists(batch, '$[*] ? (exists(@.events) || exists(@.conditions))') THEN
+        RAISE EXCEPTION 'a command that concerns the history is appended under its lock' USING ERRCODE = 'TT006';
+    END IF;
+    IF uploads AND in_log = 0 THEN
+        PERFORM pg_advisory_xact_lock(4711, 1);
+    END IF;
+    IF in_log = 0 THEN
+        PERFORM es_admit(in_log, by_board, by_place, by_epoch);
+        SELECT e.position, e.recorded_at INTO head, head_time
+          FROM es_event AS e WHERE e.log_id = in_log ORDER BY e.position DESC LIMIT 1;
+    END IF;
     head := coalesce(head, 0);
     head_before := head;
-    known := es_known_keys(in_log, batch);
+    IF uploads THEN
+        SELECT * INTO upload_head FROM es_upload_head();
+    END IF;
+    -- Set here: a function-level SET would be undone before the commit that it is meant for.
+    PERFORM set_config('synchronous_commit', 'on', true);
+    -- Keys of both logs stand together, so that a command is known in whatever batch it comes again.
+    known := es_known_keys(0::smallint, batch);
     FOR command IN SELECT c FROM jsonb_array_elements(batch) AS c LOOP
         id := command->>'id';
         IF known ? id THEN
@@ -57,25 +77,38 @@ BEGIN
                 USING ERRCODE = 'TT002';
         END IF;
         result := es_refusal(in_log, command);
+        IF uploads THEN
+            SELECT * INTO standing FROM es_upload_standing(command, result);
+            result := standing.refusal;
+        END IF;
         IF result IS NOT NULL THEN
             results := results || json_build_object('refused', result);
             CONTINUE;
         END IF;
-        moment := greatest(head_time, (command->>'now')::timestamptz);
-        result := es_write_events(in_log, command, head, moment);
+        IF command ? 'session' THEN
+            upload_head.moment := greatest(upload_head.moment, (command->>'now')::timestamptz);
+            result := es_write_session(command, upload_head.part, upload_head.place, upload_head.moment, standing);
+            upload_head.place := (result->>'last')::bigint;
+            moment := upload_head.moment;
+        END IF;
+        IF command ? 'events' THEN
+            moment := greatest(head_time, (command->>'now')::timestamptz);
+            result := es_write_events(in_log, command, head, moment);
+            IF (result->>'last')::bigint > head THEN
+                head := (result->>'last')::bigint;
+                head_time := moment;
+            END IF;
+        END IF;
         results := results || json_build_object('appended', result);
         ids := ids || id;
         moments := moments || moment;
         outcomes := outcomes || result;
-        addresses := addresses || (command->>'address');
-        user_agents := user_agents || (command->>'user_agent');
-        IF (result->>'last')::bigint > head THEN
-            head := (result->>'last')::bigint;
-            head_time := moment;
-        END IF;
+        -- Nothing is kept beside a session for longer than itself.
+        addresses := addresses || CASE WHEN command ? 'events' THEN command->>'address' END;
+        user_agents := user_agents || CASE WHEN command ? 'events' THEN command->>'user_agent' END;
     END LOOP;
     IF cardinality(ids) > 0 THEN
-        PERFORM es_keep(in_log, ids, outcomes, moments, addresses, user_agents);
+        PERFORM es_keep(0::smallint, ids, outcomes, moments, addresses, user_agents);
     END IF;
     -- Wakes projectors and relays that have nothing to do (eventstore/feed/bell.py).
     IF head > head_before THEN

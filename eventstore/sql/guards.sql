@@ -18,23 +18,28 @@ END $$;
 
 -- Made only where they are missing: to make one again waits for a vacuum of its table, which takes hours on a large log, and
 -- which Postgres does not end for who waits as shortly as a migration. A revision that changes one drops it first.
-DO $$
-DECLARE
-    guard record;
+CREATE OR REPLACE FUNCTION log.es_guard(relation text, guard text, refused text, of_each text, refuse text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = log, pg_catalog, pg_temp AS $$
 BEGIN
-    FOR guard IN
-        SELECT * FROM (VALUES
-            ('es_event_append_only', 'es_event', 'UPDATE OR DELETE OR TRUNCATE', 'STATEMENT', 'es_refuse_change'),
-            ('es_content_append_only', 'es_content', 'UPDATE OR TRUNCATE', 'STATEMENT', 'es_refuse_change'),
-            ('es_content_named', 'es_content', 'DELETE', 'ROW', 'es_refuse_named_content')
-        ) AS g (name, relation, refused, of_each, function)
-    LOOP
-        CONTINUE WHEN EXISTS (
-            SELECT FROM pg_trigger AS t
-             WHERE t.tgrelid = format('log.%I', guard.relation)::regclass AND t.tgname = guard.name AND t.tgenabled = 'A');
-        EXECUTE format(
-            'CREATE OR REPLACE TRIGGER %I BEFORE %s ON log.%I FOR EACH %s EXECUTE FUNCTION log.%I()',
-            guard.name, guard.refused, guard.relation, guard.of_each, guard.function);
-        EXECUTE format('ALTER TABLE log.%I ENABLE ALWAYS TRIGGER %I', guard.relation, guard.name);
-    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_trigger AS t
+                    WHERE t.tgrelid = format('log.%I', relation)::regclass AND t.tgname = guard AND t.tgenabled = 'A')
+    THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE %s ON log.%I FOR EACH %s EXECUTE FUNCTION log.%I()',
+                       guard, refused, relation, of_each, refuse);
+        EXECUTE format('ALTER TABLE log.%I ENABLE ALWAYS TRIGGER %I', relation, guard);
+    END IF;
 END $$;
+
+-- The guard of the log of uploads, or of one of its partitions: each has its own, because a statement is told to the
+-- triggers of the table that it names alone.
+CREATE OR REPLACE FUNCTION log.es_guard_uploads(relation text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = log, pg_catalog, pg_temp AS $$
+    SELECT es_guard(relation, 'es_upload_append_only', 'UPDATE OR DELETE OR TRUNCATE', 'STATEMENT', 'es_refuse_change')
+$$;
+
+SELECT log.es_guard('es_event', 'es_event_append_only', 'UPDATE OR DELETE OR TRUNCATE', 'STATEMENT', 'es_refuse_change');
+SELECT log.es_guard('es_content', 'es_content_append_only', 'UPDATE OR TRUNCATE', 'STATEMENT', 'es_refuse_change');
+SELECT log.es_guard('es_content', 'es_content_named', 'DELETE', 'ROW', 'es_refuse_named_content');
+SELECT log.es_guard_uploads('es_upload_event');
+SELECT log.es_guard_uploads(c.relname)
+  FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = 'log.es_upload_event'::regclass;

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eventstore.store import Store
-from eventstore.types import Recorded, StoreError
+from eventstore.types import HISTORY, UPLOADS, Recorded, StoreError
 from tagtrail.cli.common import Problem, database_of, output_option, print_json, setting_options
 
 BATCH = 500
@@ -23,6 +23,7 @@ def events() -> None:
 @events.command()
 @click.option("--repo", metavar="NAME", help="Only events of this repository.")
 @click.option("--from", "start", type=click.IntRange(1), metavar="POS", help="Begin at this position.")
+@click.option("--uploads", is_flag=True, help="The log of upload sessions, kept for upload_log_days.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
 @click.option(
     "-n", "last", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Without --from: last N."
@@ -30,13 +31,21 @@ def events() -> None:
 @output_option
 @setting_options("data", "database")
 def tail(
-    repo: str | None, start: int | None, follow: bool, last: int, output: str, config_file: str | None, **values: Any
+    repo: str | None,
+    start: int | None,
+    uploads: bool,
+    follow: bool,
+    last: int,
+    output: str,
+    config_file: str | None,
+    **values: Any,
 ) -> None:
     """Print events in the order of the log: the last ones, or all from a position on."""
     store = Store(database_of(values, config_file), pool_size=1)
     try:
-        after = start - 1 if start is not None else max(0, store.head() - last)
-        _print_after(store, after, repo, output, follow)
+        log = UPLOADS if uploads else HISTORY
+        after = start - 1 if start is not None else max(0, store.head(log) - last)
+        _print_after(store, log, after, repo, output, follow)
     except StoreError as problem:
         raise Problem(str(problem)) from problem
     finally:
@@ -56,9 +65,9 @@ def schemas(folder: Path) -> None:
         click.echo(f"{name}: {file}")
 
 
-def _print_after(store: Store, after: int, repo: str | None, output: str, follow: bool) -> None:
+def _print_after(store: Store, log: int, after: int, repo: str | None, output: str, follow: bool) -> None:
     while True:
-        found = store.read_log(after, BATCH, key=repo)
+        found = store.read_log(after, BATCH, key=repo, log=log)
         for each in found:
             _print(each, output)
             after = each.position

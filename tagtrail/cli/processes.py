@@ -78,7 +78,9 @@ def projector(only: str | None, metrics_listen: str | None, config_file: str | N
 
 @click.command()
 @metrics_option
-@setting_options(*_COMMON, "data", "upload_expiry_s", "client_address_days", "append_timeout_s", "read_timeout_s")
+@setting_options(
+    *_COMMON, "data", "upload_expiry_s", "upload_log_days", "client_address_days", "append_timeout_s", "read_timeout_s"
+)
 def keeper(metrics_listen: str | None, config_file: str | None, **values: Any) -> None:
     """Do the upkeep of the log and the data folder until Ctrl-C.
 

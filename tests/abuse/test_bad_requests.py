@@ -297,14 +297,14 @@ def test_bad_input_gets_its_answer_and_changes_nothing(
 ) -> None:
     """Status and code are those of the table; the body has the protocol's shape, and no cache may keep it."""
     uploads = prepared.rooms.settings.data / "uploads"
-    before = prepared.head_position(), files(uploads)
+    before = prepared.heads(), files(uploads)
     answer = prepared.open(path.format(**prepared.names), method=method, **options)
     assert (answer.status_code, codes(answer)) == (status, [code])
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert (prepared.head_position(), files(uploads)) == before
+    assert (prepared.heads(), files(uploads)) == before
     if status == 405:
         assert answer.headers["Allow"]
 

@@ -30,7 +30,7 @@ from protocol.messages import Request
 from protocol.routes import parse_path
 from tests.api import Registry, codes, sha256
 from tests.postgres import Database
-from tests.sessions import upload_of
+from tests.sessions import happened_to, upload_of
 from tests.upkeep import keep_once
 from tests.waiting import eventually
 
@@ -64,7 +64,7 @@ def ask(registry: Registry, method: str, location: str, data: bytes = DATA) -> R
 
 
 def events(registry: Registry, location: str) -> list[Recorded]:
-    return registry.rooms.store.read_stream(upload_stream(upload_of(location)))
+    return happened_to(registry.rooms.store, upload_of(location))
 
 
 def types(registry: Registry, location: str) -> list[str]:
@@ -95,7 +95,7 @@ def test_a_session_is_opened_without_a_write_or_a_question(first: Registry, monk
     locations = {opened(first) for _ in range(3)}
     assert len(locations) == 3
     monkeypatch.undo()
-    assert first.head_position() == 0
+    assert first.heads() == (0, 0)
     assert staged(first) == []
 
 
@@ -257,7 +257,7 @@ def test_an_id_that_was_altered_in_any_part_names_no_session(first: Registry, me
     """The answer is 404 and nothing changes, with and without an event of the session."""
     fresh, begun = opened(first), opened(first)
     assert ask(first, "PATCH", begun, b"begun").status_code == 202
-    before = first.head_position()
+    before = first.heads()
     for location in (fresh, begun):
         parts = location[len(UPLOADS) :].split("-", 5)
         for place, part in enumerate(parts):
@@ -267,7 +267,7 @@ def test_an_id_that_was_altered_in_any_part_names_no_session(first: Registry, me
                 answer = ask(first, method, UPLOADS + each)
                 assert answer.status_code == 404, each
         assert ask(first, method, location.replace("/u/app/", "/u/other/")).status_code == 404
-    assert first.head_position() == before
+    assert first.heads() == before
     assert first.get(begun).headers["Range"] == "0-4"
 
 
@@ -298,7 +298,7 @@ def test_the_time_in_the_id_decides_as_long_as_there_is_no_event(
     assert first.get(location).status_code == 204
     now.tick(timedelta(milliseconds=1))
     assert ask(first, method, location).status_code == 404
-    assert first.head_position() == 0
+    assert first.heads() == (0, 0)
     assert staged(first) == []
 
 
@@ -399,7 +399,7 @@ def test_a_request_of_which_nothing_is_recorded_leaves_no_file(first: Registry) 
     assert statuses == [400, 416, 416, 400, 400, 416]
     assert first.patch(location).status_code == 202, "a chunk without bytes"
     assert staged(first) == []
-    assert first.head_position() == 0
+    assert first.heads() == (0, 0)
     assert first.put(location + PUT, data=DATA).status_code == 201
 
 
@@ -486,9 +486,9 @@ def test_sessions_are_opened_the_old_way_while_a_process_knows_no_such_ids(
         assert len(upload) == 40
         assert staged(first) == [upload]
         assert ask(second, "PATCH", begun, b"12345").status_code == 202
-        started = first.rooms.store.read_stream(upload_stream(upload))[0]
+        started = happened_to(first.rooms.store, upload)[0]
         assert (started.type, started.schema_version) == ("UploadStarted", 1)
-        state = first.rooms.store.stream_state(upload_stream(upload)).state
+        state = first.rooms.store.session_state(upload_stream(upload)).state
         assert state is not None
         assert "proof" not in state
     finally:

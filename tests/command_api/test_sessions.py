@@ -117,13 +117,13 @@ def test_after_an_unknown_outcome_the_log_is_asked(first: Registry, monkeypatch:
 def test_a_session_in_use_is_gone_on_with_without_asking(first: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     session = opened(first)
     asked: list[str] = []
-    real = Store.stream_state
+    real = Store.session_state
 
-    def stream_state(store: Store, stream: str) -> object:
+    def session_state(store: Store, stream: str) -> object:
         asked.append(stream)
         return real(store, stream)
 
-    monkeypatch.setattr(Store, "stream_state", stream_state)
+    monkeypatch.setattr(Store, "session_state", session_state)
     assert first.patch(session, data=b"12345").status_code == 202
     assert first.put(f"{session}?digest={sha256(b'12345')}").status_code == 201
     assert [each for each in asked if session.rpartition("/")[2] in each] == []

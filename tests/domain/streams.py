@@ -15,6 +15,7 @@ from domain.changes import (
     Member,
     NewEvent,
     NoneYet,
+    NowhereYet,
     RefIs,
     RefIsNot,
     SetHolds,
@@ -101,7 +102,7 @@ class Streams:
 
     def _fits(self, event: NewEvent) -> bool:
         match event.mode:
-            case NoneYet():
+            case NoneYet() | NowhereYet():
                 return self.state(event.stream).version == 0
             case Exact(version):
                 return self.state(event.stream).version == version

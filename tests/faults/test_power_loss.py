@@ -127,7 +127,7 @@ class Machine:
         told = {upload_of(each): each for each in push.sessions}
         assert recorded.keys() <= told.keys()
         store = self._registry.rooms.store
-        fresh = [each for each in told if store.stream_state(upload_stream(each)).version == 0]
+        fresh = [each for each in told if store.session_state(upload_stream(each)).version == 0]
         self.unrecorded += len(fresh)
         new = {each: Upload(each, push.repository, ANONYMOUS) for each in fresh}
         return {told[UploadId(each)]: upload for each, upload in (recorded | new).items()}

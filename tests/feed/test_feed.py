@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ from kafka import TopicPartition
 from kafka.admin import NewTopic
 
 from domain.event import event_types
+from domain.features import HANDLED
+from domain.features import UPLOADS_LOG as UPLOADS_LOG_FEATURE
 from domain.streams import UPLOAD_PREFIX
 from eventstore.feed import relay, topics
 from eventstore.feed.consumer import FeedReader, Place
 from eventstore.feed.kafka import make_admin, make_consumer
+from eventstore.feed.members import Member, Membership
 from eventstore.feed.records import record_of
 from eventstore.feed.schemas import schemas
-from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.settings import EVENTS, UPLOADS, UPLOADS_BEFORE, KafkaSettings
 from eventstore.feed.waking import Stop
 from eventstore.partition import DEFAULT_PARTITIONS
+from eventstore.types import UPLOADS as UPLOADS_LOG
 from eventstore.types import Recorded
+from eventstore.upkeep import Upkeep
 from projections.builds import admin
 from tests.api import Registry
 from tests.feed.running import assert_feed_right, assert_right, fed, published, relaying
@@ -91,6 +97,15 @@ def push(registry: Registry, count: int = 4) -> int:
     return registry.head_position()
 
 
+def published_uploads(registry: Registry, database: Database) -> list[Recorded]:
+    """Wait until the relay has sent all of the log of uploads; answers its events."""
+    log = registry.rooms.store.read_log(0, 1000, log=UPLOADS_LOG)
+    with psycopg.connect(database.app_url, autocommit=True) as connection:
+        query = "SELECT r.position FROM feed.relay AS r WHERE r.log_id = 1"
+        eventually(lambda: connection.execute(query).fetchone() == (log[-1].position,), DEADLINE_S, query)
+    return log
+
+
 def test_the_whole_log_is_published_exactly_as_it_stands(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
@@ -100,11 +115,15 @@ def test_the_whole_log_is_published_exactly_as_it_stands(
         published(database.app_url, head)
         head = push(registry, 7)
         published(database.app_url, head)
+        uploads = published_uploads(registry, database)
     log = registry.rooms.store.read_log(0, 1000)
-    by_kind = {kind: events_of(kafka, kind) for kind in (EVENTS, UPLOADS)}
-    found = sorted((each.event for records in by_kind.values() for each in records), key=lambda event: event.position)
-    assert found == log
-    assert {each.event.stream.split("-")[0] for each in by_kind[UPLOADS]} == {"upload"}
+    by_kind = {kind: events_of(kafka, kind) for kind in (EVENTS, UPLOADS, UPLOADS_BEFORE)}
+    found = {
+        kind: sorted((each.event for each in some), key=lambda event: event.position) for kind, some in by_kind.items()
+    }
+    assert found == {EVENTS: log, UPLOADS: uploads, UPLOADS_BEFORE: []}
+    assert {each.stream.split("-")[0] for each in uploads} == {"upload"}
+    assert {dict(each.headers)["ce_source"] for each in messages(kafka, kafka.topic(UPLOADS))} == {b"/tagtrail/log/1"}
     for records in by_kind.values():
         last: dict[int, int] = {}
         for each in records:
@@ -217,14 +236,15 @@ def test_topics_are_deleted_after_days_and_upload_chatter_sooner(
 
     with relaying(database.app_url, kafka):
         published(database.app_url, push(registry, 1))
-    names = [kafka.topic(EVENTS), kafka.topic(UPLOADS)]
+    names = [kafka.topic(each) for each in (EVENTS, UPLOADS, UPLOADS_BEFORE)]
     with closing(make_admin(kafka)) as client:
         found = {
             each: client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, each)], config_filter="all")
             for each in names
         }
     days = {name: setting(each, "retention.ms") for name, each in found.items()}
-    assert days == {kafka.topic(EVENTS): str(7 * 86_400_000), kafka.topic(UPLOADS): str(86_400_000)}
+    chatter = {kafka.topic(each): str(86_400_000) for each in (UPLOADS, UPLOADS_BEFORE)}
+    assert days == {kafka.topic(EVENTS): str(7 * 86_400_000), **chatter}
     assert {setting(each, "cleanup.policy") for each in found.values()} == {"delete"}
 
 
@@ -286,7 +306,7 @@ def test_a_database_that_went_back_in_time_is_noticed_by_what_kafka_holds(
     with relaying(database.app_url, kafka):
         published(database.app_url, head)
     epoch = admin.status(database.app_url).epoch
-    cut = head - 6
+    cut = head - 4
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute("ALTER TABLE log.es_event DISABLE TRIGGER USER")
         connection.execute("DELETE FROM log.es_event WHERE position > %s", (cut,))
@@ -294,6 +314,51 @@ def test_a_database_that_went_back_in_time_is_noticed_by_what_kafka_holds(
     with relaying(database.app_url, kafka):
         eventually(lambda: admin.status(database.app_url).epoch == epoch + 1, DEADLINE_S, "the epoch raised")
         assert admin.status(database.app_url).relay.position <= cut
+
+
+def test_sessions_of_an_older_log_go_to_the_topic_of_then(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """A history from before there was a log of uploads is published as it always was; later sessions go elsewhere."""
+    with closing(
+        Membership(database.app_url, Member("relay", features=HANDLED["relay"] - {UPLOADS_LOG_FEATURE}))
+    ) as old:
+        old.start()
+        eventually(lambda: old.refusal is None, DEADLINE_S, "the older relay is registered")
+        push(registry)
+    before = registry.rooms.store.read_log(0, 1000)
+    assert any(is_chatter(each) for each in before)
+    eventually(lambda: push(registry, 1) and registry.rooms.store.head(UPLOADS_LOG) > 0, DEADLINE_S, "the new way")
+    with relaying(database.app_url, kafka):
+        published(database.app_url, registry.head_position())
+        uploads = published_uploads(registry, database)
+    log = registry.rooms.store.read_log(0, 1000)
+    expected = {EVENTS: [each for each in log if not is_chatter(each)], UPLOADS: uploads}
+    expected[UPLOADS_BEFORE] = [each for each in log if is_chatter(each)]
+    assert {each.position for each in expected[UPLOADS_BEFORE]} >= {
+        each.position for each in before if is_chatter(each)
+    }
+    for kind, events in expected.items():
+        assert sorted((each.event for each in events_of(kafka, kind)), key=lambda event: event.position) == events
+
+
+def test_an_upload_log_whose_oldest_events_are_gone_is_not_taken_for_a_restored_one(
+    registry: Registry, database: Database, kafka: KafkaSettings
+) -> None:
+    """Kafka may still hold what the log has dropped."""
+    push(registry)
+    with relaying(database.app_url, kafka):
+        published_uploads(registry, database)
+    epoch = admin.status(database.app_url).epoch
+    later = datetime.now(UTC) + timedelta(days=9)
+    with closing(Upkeep(database.app_url, lambda: later)) as upkeep:
+        upkeep.begin_upload_part(timedelta(days=7))
+        assert upkeep.drop_upload_part(timedelta(days=7), timedelta(days=1)).removed == 1
+    assert registry.rooms.store.read_log(0, 10, log=UPLOADS_LOG) == []
+    with relaying(database.app_url, kafka):
+        push(registry, 1)
+        published_uploads(registry, database)
+    assert admin.status(database.app_url).epoch == epoch
 
 
 def test_a_reader_goes_on_where_it_was_and_begins_anew_in_another_topic(

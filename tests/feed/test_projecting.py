@@ -15,7 +15,7 @@ from eventstore.feed.bell import Bell
 from eventstore.feed.consumer import Batch, FeedReader
 from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.metrics import DUPLICATES, EVENTS_CONSUMED, HOLES
-from eventstore.feed.settings import EVENTS, UPLOADS, KafkaSettings
+from eventstore.feed.settings import EVENTS, TOPICS, KafkaSettings
 from eventstore.feed.topics import describe
 from eventstore.partition import DEFAULT_PARTITIONS
 from projections.all_models import MODELS
@@ -176,7 +176,7 @@ def test_topics_that_are_deleted_come_back_and_nothing_is_missing(
     with fed(database.app_url, kafka):
         settled(database, push(registry, 10))
         with closing(make_admin(kafka)) as client:
-            client.delete_topics([kafka.topic(EVENTS), kafka.topic(UPLOADS)])
+            client.delete_topics([kafka.topic(each) for each in TOPICS])
         head = push(registry, 10, 10)
         settled(database, head)
         published(database.app_url, head)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from domain.streams import link_stream, manifest_stream
+from domain.streams import UPLOAD_PREFIX, link_stream, manifest_stream
 from eventstore.store import Store
 from eventstore.types import Recorded
+from tests.sessions import happened_to
 
 PAGE_EVENTS = 5_000
 
@@ -32,6 +33,8 @@ def events_of(store: Store, key: str | None = None, *types: str) -> list[Recorde
 
 def events_of_stream(store: Store, stream: str) -> list[Recorded]:
     """All events of a stream, in order."""
+    if stream.startswith(UPLOAD_PREFIX):
+        return happened_to(store, stream.removeprefix(UPLOAD_PREFIX))
     found: list[Recorded] = []
     while page := store.read_stream(stream, len(found), PAGE_EVENTS):
         found += page

@@ -202,6 +202,21 @@ def test_events_tail_prints_one_json_object_an_event(pushed: Pushed) -> None:
     assert {each["actor"] for each in events} == {"anonymous"}
 
 
+def test_events_tail_prints_the_log_of_uploads_apart(pushed: Pushed) -> None:
+    """The history has nothing of a session; its own log is read by the same options."""
+    repository = f"{pushed.repository}/uploads"
+    location = requests.post(f"{pushed.server.url}/v2/{repository}/blobs/uploads/", timeout=30).headers["Location"]
+    assert requests.patch(pushed.server.url + location, b"chunk", timeout=30).status_code == 202
+    closing = f"{pushed.server.url}{location}?digest={sha256(b'chunk')}"
+    assert requests.put(closing, timeout=30).status_code == 201
+    told = pushed.ask("events", "tail", "--uploads", "--repo", repository, "--from", "1", "-o", "json").lines()
+    assert [each["type"] for each in told] == ["UploadStarted", "ChunkAppended", "UploadCommitted"]
+    assert {each["stream"].partition("-")[0] for each in told} == {"upload"}
+    assert pushed.ask("events", "tail", "--uploads", "-n", "1", "-o", "json").lines() == told[-1:]
+    history = pushed.ask("events", "tail", "--repo", repository, "--from", "1", "-o", "json").lines()
+    assert [each["type"] for each in history] == ["RepositoryCreated", "BlobLinked"]
+
+
 def test_events_tail_begins_where_it_is_told_to_and_shows_the_last_ones_otherwise(pushed: Pushed) -> None:
     every = pushed.ask("events", "tail", "--from", "1", "-o", "json").lines()
     later = pushed.ask("events", "tail", "--from", "4", "-o", "json").lines()

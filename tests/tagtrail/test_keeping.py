@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,10 +11,11 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
 from domain.names import UploadId
+from eventstore import verify
 from eventstore.types import Content
-from tests.api import Registry, codes, sha256
+from tests.api import Registry, codes, registry_over, sha256
 from tests.postgres import Database
-from tests.sessions import upload_of
+from tests.sessions import happened_to, upload_of
 from tests.upkeep import keep_once
 
 IGNORED = ["psycopg", "psycopg_pool", "queue", "threading", "concurrent"]
@@ -39,9 +41,40 @@ def test_a_session_expires_by_inactivity_not_by_age(registry: Registry, now: Fro
     assert keep_once(registry.rooms)["expire-uploads"] == 1
     assert codes(registry.get(location)) == ["BLOB_UPLOAD_UNKNOWN"]
     assert list((registry.rooms.settings.data / "uploads").iterdir()) == []
-    last = registry.rooms.store.read_log(registry.head_position() - 1, 1)[0]
+    last = happened_to(registry.rooms.store, upload_of(location))[-1]
     assert (last.type, last.actor, last.recorded_at) == ("UploadExpired", "tagtrail", START + timedelta(hours=94))
     assert keep_once(registry.rooms)["expire-uploads"] == 0
+
+
+def test_sessions_are_forgotten_after_their_days(
+    registry: Registry, database: Database, now: FrozenDateTimeFactory
+) -> None:
+    """An idle one is ended first; its rows go a day later, when its end need not be told any more."""
+    store = registry.rooms.store
+    registry.blob("u/app", b"pushed")
+    left, done = (registry.post("/v2/u/app/blobs/uploads/").headers["Location"] for _ in range(2))
+    assert [registry.patch(each, data=b"x").status_code for each in (left, done)] == [202, 202]
+    assert registry.put(f"{done}?digest={sha256(b'x')}").status_code == 201
+    now.tick(timedelta(days=8))
+    assert keep_once(registry.rooms)["drop-upload-log"] == 0
+    assert [each.type for each in happened_to(store, upload_of(left))][-1] == "UploadExpired"
+    now.tick(timedelta(days=2))
+    assert keep_once(registry.rooms)["drop-upload-log"] == 1
+    assert [store.session_state(f"upload-{upload_of(each)}").version for each in (left, done)] == [0, 0]
+    assert codes(registry.patch(left, data=b"x")) == codes(registry.patch(done, data=b"x")) == ["BLOB_UPLOAD_UNKNOWN"]
+    assert registry.head(f"/v2/u/app/blobs/{sha256(b'pushed')}").status_code == 200
+    assert registry.head(f"/v2/u/app/blobs/{sha256(b'x')}").status_code == 200
+    assert verify.verify(database.app_url) == []
+
+
+def test_sessions_are_kept_for_ever_if_so_told(database: Database, tmp_path: Path, now: FrozenDateTimeFactory) -> None:
+    with registry_over(database, tmp_path, upload_log_days=0) as registry:
+        location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+        assert registry.delete(location).status_code == 204
+        for _ in range(2):
+            now.tick(timedelta(days=400))
+            assert keep_once(registry.rooms)["drop-upload-log"] == 0
+        assert len(happened_to(registry.rooms.store, upload_of(location))) == 2
 
 
 def test_bytes_that_cannot_be_removed_keep_no_session_open(registry: Registry, now: FrozenDateTimeFactory) -> None:

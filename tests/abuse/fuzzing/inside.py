@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from eventstore.types import HISTORY, UPLOADS
 from tests.abuse.fuzzing import requests
 from tests.abuse.fuzzing.memory import pss_kib
 from tests.abuse.fuzzing.oracle import fault_of
@@ -106,7 +107,7 @@ class Player:
         self._parent = os.getppid()
         self._world = World()
         self._requests = Requests(Random(seed), self._world, lies=True)
-        self._position = 0
+        self._positions = {HISTORY: 0, UPLOADS: 0}
         self._number = 0
         self._refused: dict[str, Sent] = {}
         self.statuses: Counter[int] = Counter()
@@ -161,11 +162,12 @@ class Player:
 
     def _judge_batch(self) -> None:
         """Check that no refused request has an event, and that the files are those that the answers told of."""
-        for event in self._registry.rooms.store.read_log(self._position, 100 * BATCH_REQUESTS):
-            self._position = event.position
-            self.events += 1
-            if event.request_id in self._refused:
-                raise self._fault(f"refused, but appended {event.type}", self._refused[event.request_id])
+        for log in (HISTORY, UPLOADS):
+            for event in self._registry.rooms.store.read_log(self._positions[log], 100 * BATCH_REQUESTS, log=log):
+                self._positions[log] = event.position
+                self.events += 1
+                if event.request_id in self._refused:
+                    raise self._fault(f"refused, but appended {event.type}", self._refused[event.request_id])
         if len(self._world.sessions) > requests.SESSIONS_MAX + BATCH_REQUESTS // 2:
             raise self._fault(f"{len(self._world.sessions)} sessions that cannot be cancelled", *self._refused.values())
         data = self._registry.rooms.settings.data
