@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from eventstore.connection import connect
 from eventstore.migrations import functions
 from eventstore.schema import APPEND_LOCK, CONNECT_TIMEOUT_S, MIGRATION_LOCK, installed_in
-from eventstore.types import StoreError, StoreUnavailable
+from eventstore.types import HISTORY, UPLOADS, StoreError, StoreUnavailable
 from eventstore.window import BEFORE_WINDOWS, REVISION
 
 # All later statements wait behind one that waits for its lock. So a migration gives up soon and is tried again later,
@@ -88,7 +88,10 @@ def _migrate(connection: sa.Connection, app_role: str) -> str:
         return stands.revision
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * LOCK_TIMEOUT_S)}")
     # No append is under way meanwhile, so none waits for a table of which it holds another one.
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPEND_LOCK}, 0)")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPEND_LOCK}, {HISTORY})")
+    if connection.exec_driver_sql("SELECT to_regclass('log.es_upload_part') IS NOT NULL").scalar_one():
+        # Sessions are appended under the lock of their log alone. In the order of appends (rule: two logs).
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPEND_LOCK}, {UPLOADS})")
     scripts = upgrade_tables(connection, app_role)
     functions.install(connection, app_role)
     _raise_serves_from(connection, scripts)

@@ -1,5 +1,6 @@
 """Tasks that keep a log's tables from growing without need, in slices whose cost follows what they remove."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -52,6 +53,7 @@ SELECT b.name, b.mark FROM feed.backfill AS b WHERE b.done_at IS NULL AND b.name
 """
 _MARK = "UPDATE feed.backfill SET mark = %s WHERE name = %s AND mark = %s RETURNING name"
 _DONE = "UPDATE feed.backfill SET done_at = clock_timestamp() WHERE name = %s RETURNING name"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ class Upkeep:
         And if all sessions that began in it have ended, and `quiet` ago.
         """
         dropped = self._reader.row(DROP_UPLOAD_PART, (self._clock() - kept, self._clock() - quiet))[0]
-        return Step(int(dropped), more=bool(dropped))
+        if dropped is None:
+            _log.warning("the oldest part of the log of uploads is in use (a backup?), and is dropped later")
+        return Step(int(bool(dropped)), more=bool(dropped))
 
     def upload_parts_over(self, kept: timedelta, quiet: timedelta) -> int:
         """1 if a part of the log of uploads could be dropped."""

@@ -88,8 +88,8 @@ class _UploadLog:
         """Drop a part that is old enough, after the sessions that are over were ended."""
         if self.kept is None:
             return Step(0)
-        while self.expire().more:
-            pass
+        if self.expire().more:
+            return Step(0, more=True)
         return self.upkeep.drop_upload_part(self.kept, self.uploads.expiry)
 
     def over(self) -> int:

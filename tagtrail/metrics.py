@@ -95,8 +95,13 @@ class Standings(Collector):
 
 
 def _of_relay(relay: RelayStatus) -> Iterator[Metric]:
-    yield _gauge("tagtrail_relay_position", "Position up to which the log was published", relay.position)
-    yield _gauge("tagtrail_relay_lag_events", "Events that were not published yet", relay.lag)
+    position = GaugeMetricFamily("tagtrail_relay_position", "Position up to which a log was published", labels=["log"])
+    lag = GaugeMetricFamily("tagtrail_relay_lag_events", "Events that were not published yet", labels=["log"])
+    position.add_metric(["history"], relay.position)
+    position.add_metric(["uploads"], relay.uploads_position)
+    lag.add_metric(["history"], relay.lag)
+    lag.add_metric(["uploads"], relay.uploads_lag)
+    yield from (position, lag)
     yield _gauge("tagtrail_relay_failing", "1 if something keeps the relay", int(relay.problem is not None))
 
 

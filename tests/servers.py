@@ -132,11 +132,15 @@ def scrape(host: str) -> dict[str, float]:
 
 
 def wait_level(host: str, timeout_s: float = 30.0) -> dict[str, float]:
-    """Wait until relay and read models are level with the log; answers what /metrics says then."""
+    """Wait until relay and read models are level with the history; answers what /metrics says then.
+
+    The relay looks for sessions every few seconds only.
+    """
 
     def level() -> dict[str, float] | None:
         found = scrape(host)
-        return None if any(value for name, value in found.items() if "_lag_events" in name) else found
+        behind = {name: value for name, value in found.items() if "_lag_events" in name and '"uploads"' not in name}
+        return None if any(behind.values()) else found
 
     found = eventually(level, timeout_s, lambda: scrape(host))
     assert found is not None

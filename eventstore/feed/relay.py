@@ -26,7 +26,7 @@ from eventstore.feed.followed import KINDS, Followed, Replaced
 from eventstore.feed.kafka import make_admin, make_producer
 from eventstore.feed.members import Member, Membership, only
 from eventstore.feed.metrics import RELAY_FAILURES, RELAYED
-from eventstore.feed.records import Outgoing, outgoing, watermark
+from eventstore.feed.records import FeedRecord, Outgoing, outgoing, watermark
 from eventstore.feed.settings import EVENTS, TOPICS, KafkaSettings
 from eventstore.feed.topics import Topics, WrongTopic
 from eventstore.feed.waking import Stop
@@ -164,22 +164,28 @@ def _refuse_the_future(connection: psycopg.Connection, log: Followed, settings: 
 
     If a copy of the data folder was put back, there is no other trace of it.
     """
-    epoch, (first, head) = log.epoch(), log.extent()
+    epoch = log.epoch()
     for record in last_records(settings, settings.topic(KINDS[log.log][0]), partitions):
-        # What the log has dropped since cannot be compared.
-        if record.epoch != epoch or record.position < first:
-            continue
-        if record.position > head or (
-            record.event is not None and log.event_id(record.position) != record.event.event_id
-        ):
+        if record.epoch == epoch and _is_foreign(log, record):
             connection.execute("SELECT log.es_raise_epoch(0::smallint, %s)", (epoch,))
             _log.error(
                 "Kafka holds position %d of log %d, which the log does not have: it was restored; its epoch is %s now",
                 *(record.position, log.log, log.epoch()),
             )
             break
+    head = log.extent()[1]
     if log.checkpoint()[0] > head:
         log.go_back(head)
+
+
+def _is_foreign(log: Followed, record: FeedRecord) -> bool:
+    """True if the log has nothing of what the record holds, or another event there."""
+    known = record.event is not None and log.event_id(record.position) == record.event.event_id
+    # Asked after the event was looked for, because what the log has dropped, even just now, cannot be compared.
+    first, head = log.extent()
+    if known or record.position < first:
+        return False
+    return record.event is not None or record.position > head
 
 
 class _Publisher:

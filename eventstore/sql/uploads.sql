@@ -92,8 +92,14 @@ BEGIN
     RETURN json_build_object('first', head + 1, 'last', place, 'recorded_at', moment);
 END $$;
 
--- Begins a part of this log if the first event of the newest one was recorded up to `before`; true if it did. The tables
--- are made aside and then attached, which neither waits for those who read the log nor makes them wait.
+-- The latest moment of which the database knows: its own time, or that of this log's last event if it is later. What a
+-- caller says is measured by it, so that one with a wrong clock neither makes parts without end nor drops what is new.
+CREATE OR REPLACE FUNCTION log.es_upload_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+    SELECT greatest(clock_timestamp(), (SELECT h.moment FROM log.es_upload_head() AS h))
+$$;
+
+-- Begins a part of this log if the first event of the newest one was recorded up to `before`, and an hour ago; true if it
+-- did. The tables are made aside and then attached, which neither waits for those who read the log nor makes them wait.
 CREATE OR REPLACE FUNCTION log.es_begin_upload_part(before timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -103,7 +109,9 @@ BEGIN
     -- One keeper at a time makes a part.
     PERFORM pg_advisory_xact_lock(4716);
     SELECT p.part INTO newest FROM es_upload_part AS p ORDER BY p.part DESC LIMIT 1;
-    IF (SELECT e.recorded_at FROM es_upload_event AS e WHERE e.part = newest ORDER BY e.position LIMIT 1) <= before THEN
+    IF (SELECT e.recorded_at FROM es_upload_event AS e WHERE e.part = newest ORDER BY e.position LIMIT 1)
+       <= least(before, es_upload_now() - interval '1 hour')
+    THEN
         PERFORM es_make_upload_part(newest + 1);
         PERFORM pg_advisory_xact_lock(4711, 1);
         SELECT * INTO head FROM es_upload_head();
@@ -129,43 +137,66 @@ BEGIN
     PERFORM es_guard_uploads('es_upload_event_' || new_part);
 END $$;
 
--- Drops the oldest part, with its streams, if its last event was recorded before `before`, none of its streams has a ref
--- (an open session has one) and none had an event since `quiet_since`; true if it did. The part that is written never goes.
--- Nothing is added to an older part, and a stream that has ended stays so: what was found without the lock holds under it.
+-- Notes of each part but the newest that no stream of it has a ref any more (an open session has one), and the time by
+-- which all had ended: that of this log's last event. A stream that has ended stays so, and none begins in an older part.
+CREATE OR REPLACE FUNCTION log.es_note_ended_parts() RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    newest integer := (SELECT p.part FROM log.es_upload_part AS p ORDER BY p.part DESC LIMIT 1);
+    each integer;
+BEGIN
+    FOR each IN SELECT p.part FROM log.es_upload_part AS p WHERE p.ended_at IS NULL AND p.part < newest LOOP
+        -- Only the few that are open are looked at (es_upload_stream_ref), however many have ended.
+        IF (SELECT s.ref FROM log.es_upload_stream AS s WHERE s.part = each AND s.ref IS NOT NULL LIMIT 1) IS NULL THEN
+            UPDATE log.es_upload_part AS p SET ended_at = h.moment FROM log.es_upload_head() AS h WHERE p.part = each;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Drops the oldest part, with its streams, if its last event was recorded before `before`, and all of its sessions had
+-- ended before `quiet_since`; true if it did, null if somebody uses it. Neither is later than a day ago. The part that is
+-- written never goes. Nothing is added to an older one: what was found without the lock holds under it.
 CREATE OR REPLACE FUNCTION log.es_drop_upload_part(before timestamptz, quiet_since timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    oldest integer := es_upload_part_over(before, quiet_since);
+    oldest integer;
 BEGIN
+    PERFORM es_note_ended_parts();
+    oldest := es_upload_part_over(before, quiet_since);
     IF oldest IS NULL THEN
         RETURN false;
     END IF;
-    PERFORM pg_advisory_xact_lock(4711, 1);
-    -- Whoever reads the log is not kept waiting for longer than this, and the keeper comes again.
-    PERFORM set_config('lock_timeout', '100ms', true);
-    LOCK TABLE log.es_upload_event, log.es_upload_stream IN ACCESS EXCLUSIVE MODE;
-    EXECUTE format('DROP TABLE IF EXISTS log.%I, log.%I', 'es_upload_event_' || oldest, 'es_upload_stream_' || oldest);
-    DELETE FROM es_upload_part AS p WHERE p.part = oldest;
-    RETURN true;
-EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-    RETURN false;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(4711, 1);
+        -- Whoever reads the log is not kept waiting for longer than this, and the keeper comes again.
+        PERFORM set_config('lock_timeout', '100ms', true);
+        -- Not the other parts, which may be many or in use by themselves, by a vacuum for example.
+        LOCK TABLE ONLY log.es_upload_event, ONLY log.es_upload_stream IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('DROP TABLE IF EXISTS log.%I, log.%I',
+                       'es_upload_event_' || oldest, 'es_upload_stream_' || oldest);
+        DELETE FROM es_upload_part AS p WHERE p.part = oldest;
+        RETURN true;
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        RETURN NULL;
+    END;
 END $$;
 
 -- The oldest part if es_drop_upload_part would drop it, else null.
 CREATE OR REPLACE FUNCTION log.es_upload_part_over(before timestamptz, quiet_since timestamptz) RETURNS integer
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = log, pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    oldest integer;
+    day_ago timestamptz := es_upload_now() - interval '1 day';
+    oldest record;
 BEGIN
-    SELECT p.part INTO oldest FROM es_upload_part AS p ORDER BY p.part LIMIT 1;
-    IF oldest = (SELECT p.part FROM es_upload_part AS p ORDER BY p.part DESC LIMIT 1)
-       OR (SELECT e.recorded_at FROM es_upload_event AS e WHERE e.part = oldest ORDER BY e.position DESC LIMIT 1) >= before
-       OR EXISTS (SELECT FROM es_upload_stream AS s
-                   WHERE s.part = oldest AND (s.ref IS NOT NULL OR s.recorded_at >= quiet_since))
+    SELECT p.part, p.ended_at INTO oldest FROM es_upload_part AS p ORDER BY p.part LIMIT 1;
+    -- Never true of the newest part, of which no end is noted.
+    IF oldest.ended_at < least(quiet_since, day_ago)
+       AND (SELECT e.recorded_at FROM es_upload_event AS e WHERE e.part = oldest.part ORDER BY e.position DESC LIMIT 1)
+           < least(before, day_ago)
     THEN
-        RETURN NULL;
+        RETURN oldest.part;
     END IF;
-    RETURN oldest;
+    RETURN NULL;
 END $$;
 
 -- es_upload_stream as the events say it must be, of the streams of which every event is there still.

@@ -43,8 +43,11 @@ SELECT (SELECT coalesce(max(e.position), 0) FROM log.es_event AS e WHERE e.log_i
 _RELAY = """
 SELECT r.position, r.published_at, r.problem,
        (SELECT l.holder FROM feed.lease AS l WHERE l.name = 'relay/0' AND l.until > clock_timestamp()),
-       EXISTS (SELECT FROM feed.process AS p WHERE p.kind = 'relay')
-  FROM feed.relay AS r WHERE r.log_id = 0
+       EXISTS (SELECT FROM feed.process AS p WHERE p.kind = 'relay'),
+       u.position,
+       greatest((SELECT max(p.first_position) - 1 FROM log.es_upload_part AS p),
+                (SELECT e.position FROM log.es_upload_event AS e ORDER BY e.position DESC LIMIT 1))
+  FROM feed.relay AS r JOIN feed.relay AS u ON u.log_id = 1 WHERE r.log_id = 0
 """
 
 
@@ -80,7 +83,7 @@ class BuildStatus:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """The progress of the relay; `problem` is the reason why it does not go on.
+    """The progress of the relay in both logs; `problem` is the reason why it does not go on.
 
     `known` is True if a relay was alive during the last ten minutes; one that ended in order is not known any more.
     """
@@ -91,6 +94,8 @@ class RelayStatus:
     problem: str | None
     owner: str | None
     known: bool
+    uploads_position: int
+    uploads_lag: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ def read_status(connection: sa.Connection) -> Status:
     """As `status`, on an open connection."""
     asked = {"models": [each.id for each in MODELS], "counted": COUNTED_EVENTS_MAX}
     rows = list(connection.exec_driver_sql(_BEHIND, asked))
-    relay = connection.exec_driver_sql(_RELAY).one()
+    *relay, uploads_position, uploads_head = connection.exec_driver_sql(_RELAY).one()
     head, epoch, now = connection.exec_driver_sql(_LOG).one()
     partitions: dict[str, list[PartitionStatus]] = {}
     for build_id, partition, position, lag, since, owner in rows:
@@ -146,7 +151,10 @@ def read_status(connection: sa.Connection) -> Status:
     order = [each.name for each in MODELS]
     found.sort(key=lambda each: (order.index(each.name), each.id))
     parked = tuple(parking.parked_keys(connection))
-    return Status(head, epoch, tuple(found), parked, RelayStatus(relay[0], max(0, head - relay[0]), *relay[1:]))
+    progress = RelayStatus(
+        *(relay[0], max(0, head - relay[0]), *relay[1:]), uploads_position, max(0, uploads_head - uploads_position)
+    )
+    return Status(head, epoch, tuple(found), parked, progress)
 
 
 def _estimated(parts: list[PartitionStatus], head: int) -> list[PartitionStatus]:

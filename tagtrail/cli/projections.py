@@ -88,6 +88,7 @@ def status(partitions: bool, output: str, config_file: str | None, **values: Any
     relay = found.relay
     if relay.known:
         click.echo(f"relay: published up to {relay.position}, lag {relay.lag}, by {relay.owner or 'nobody'}")
+        click.echo(f"relay: uploads published up to {relay.uploads_position}, lag {relay.uploads_lag}")
         if relay.problem is not None:
             click.echo(f"relay: {relay.problem}")
     for parked in found.parked:

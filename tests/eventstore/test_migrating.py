@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from eventstore import schema
 from eventstore.migrating import LOCK_TIMEOUT_S, migrate, migrations_folder, upgrade_tables
 from eventstore.migrations import functions
-from eventstore.types import StoreUnavailable
+from eventstore.types import UPLOADS, StoreUnavailable
 from eventstore.window import LEAST, REVISION, Schema
 from tests.postgres import APP_ROLE, Database, Server, drop_database, empty_database
 from tests.waiting import eventually
@@ -170,6 +170,16 @@ def test_a_guard_that_was_switched_off_is_on_again_with_the_functions(database: 
     with as_owner(database).begin() as connection:
         functions.install(connection, APP_ROLE)
     assert schema.check(database.app_url) == []
+
+
+def test_a_migration_waits_for_sessions_too(database: Database) -> None:
+    """They are appended under the lock of their own log alone."""
+    with psycopg.connect(database.admin_url) as holder:
+        holder.execute("UPDATE log.es_schema SET version_num = '0012'")
+        holder.commit()
+        holder.execute("SELECT pg_advisory_xact_lock(%s, %s)", (schema.APPEND_LOCK, UPLOADS))
+        with pytest.raises(StoreUnavailable, match="pg_stat_activity"):
+            migrate(database.owner_url, app_role=APP_ROLE, locks_within_s=0)
 
 
 def test_a_migration_that_gets_no_lock_says_so_and_changes_nothing(empty: Database) -> None:

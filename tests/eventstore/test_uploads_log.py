@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -22,27 +22,16 @@ from eventstore.types import (
     AppendRejected,
     Command,
     Exact,
-    Mode,
     NewEvent,
     Outcome,
     RefIs,
     Refused,
     StoreUnavailable,
 )
-from eventstore.upkeep import UPLOAD_PARTS, Upkeep
-from tests.eventstore.making import Clock, command, event
+from tests.eventstore.making import command, event
+from tests.eventstore.uploads import DAY, OPEN, begun, chatter, ended
 from tests.postgres import Database
 from tests.waiting import eventually
-
-DAY = timedelta(days=1)
-KEPT = 7 * DAY
-OPEN = "open"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock of upkeep."""
-    return Clock()
 
 
 @pytest.fixture
@@ -50,28 +39,6 @@ def store(database: Database) -> Iterator[Store]:
     """A store over a fresh database, whose clock may be moved."""
     with closing(Store(database.app_url, allow_clock_skew=True)) as made:
         yield made
-
-
-@pytest.fixture
-def upkeep(database: Database, clock: Clock) -> Iterator[Upkeep]:
-    """The keeper's work on that database."""
-    with closing(Upkeep(database.app_url, clock)) as made:
-        yield made
-
-
-def chatter(stream: str, mode: Mode, *, ref: str | None = OPEN, state: str = "{}") -> NewEvent:
-    """Something that happens to a session, in the log of uploads."""
-    return NewEvent(stream, "key", "Happened", 1, "{}", mode, ref, state, log=UPLOADS)
-
-
-def begun(stream: str, now: datetime | None = None) -> Command:
-    """The start of a session."""
-    return command(chatter(stream, NOWHERE_YET), now=now)
-
-
-def ended(stream: str, version: int, now: datetime | None = None) -> Command:
-    """Its end."""
-    return command(chatter(stream, Exact(version), ref=None), now=now)
 
 
 @contextmanager
@@ -237,155 +204,6 @@ def test_what_the_log_of_uploads_cannot_hold_is_refused(store: Store, events: tu
         store.append(command(*events))
 
 
-def test_times_of_the_log_of_uploads_never_fall(store: Store, upkeep: Upkeep, clock: Clock) -> None:
-    """Nor do they after a part was begun and those before it have gone; positions go on too."""
-    start = clock.now
-    store.append(begun("upload-1", start))
-    store.append(ended("upload-1", 1, start - DAY))
-    clock.now = start + KEPT + DAY
-    upkeep.begin_upload_part(KEPT)
-    assert upkeep.drop_upload_part(KEPT, DAY).removed == 1
-    assert (store.read_log(0, 10, log=UPLOADS), store.head(UPLOADS)) == ([], 2)
-    store.append(begun("upload-2", start - DAY))
-    assert [(each.position, each.recorded_at) for each in store.read_log(0, 10, log=UPLOADS)] == [(3, start)]
-
-
-def parts(database: Database) -> dict[int, int]:
-    """The number of events of each part."""
-    with psycopg.connect(database.app_url) as connection:
-        return dict(
-            connection.execute(
-                "SELECT p.part, (SELECT count(*) FROM log.es_upload_event AS e WHERE e.part = p.part)"
-                " FROM log.es_upload_part AS p"
-            ).fetchall()
-        )
-
-
-def test_the_log_of_uploads_goes_in_parts(store: Store, upkeep: Upkeep, clock: Clock, database: Database) -> None:
-    """A day's sessions each; they go whole a week later, streams included, and the log stays right."""
-    start = clock.now
-    for day in range(12):
-        clock.now = start + day * DAY
-        upkeep.begin_upload_part(KEPT)
-        upkeep.drop_upload_part(KEPT, DAY)
-        store.append(begun(f"upload-{day}", clock.now))
-        store.append(ended(f"upload-{day}", 1, clock.now))
-        assert verify.verify(database.app_url) == []
-    assert parts(database) == dict.fromkeys(range(5, 13), 2)
-    assert {each.stream for each in store.read_log(0, 100, log=UPLOADS)} == {f"upload-{day}" for day in range(4, 12)}
-    assert [store.session_state(f"upload-{day}").version for day in (0, 3, 4, 11)] == [0, 0, 2, 2]
-    with psycopg.connect(database.app_url) as connection:
-        tables = connection.execute(
-            "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ '^es_upload_(event|stream)_[0-9]+$'"
-        ).fetchone()
-    assert tables == (2 * (UPLOAD_PARTS + 1),)
-
-
-def test_a_part_stays_while_a_session_is_open_or_has_just_ended(store: Store, upkeep: Upkeep, clock: Clock) -> None:
-    """However old its events are; a closing PUT may be repeated for a while."""
-    start = clock.now
-    store.append(begun("upload-1", start))
-    clock.now = start + 2 * DAY
-    upkeep.begin_upload_part(KEPT)
-    clock.now = start + 30 * DAY
-    assert (upkeep.upload_parts_over(KEPT, DAY), upkeep.drop_upload_part(KEPT, DAY).removed) == (0, 0)
-    store.append(ended("upload-1", 1, clock.now))
-    assert (upkeep.upload_parts_over(KEPT, DAY), upkeep.drop_upload_part(KEPT, DAY).removed) == (0, 0)
-    clock.now += DAY + timedelta(seconds=1)
-    assert (upkeep.upload_parts_over(KEPT, DAY), upkeep.drop_upload_part(KEPT, DAY).removed) == (1, 1)
-    assert store.session_state("upload-1").version == 0
-    assert [each.version for each in store.read_log(0, 10, log=UPLOADS)] == [2]
-
-
-def test_the_rest_of_a_stream_that_began_in_a_dropped_part_is_no_fault(
-    store: Store, upkeep: Upkeep, clock: Clock, database: Database
-) -> None:
-    """Its last events stand in a part that is kept."""
-    test_a_part_stays_while_a_session_is_open_or_has_just_ended(store, upkeep, clock)
-    assert verify.verify(database.app_url) == []
-
-
-def test_the_part_that_is_written_never_goes(store: Store, upkeep: Upkeep, clock: Clock) -> None:
-    """And no part is begun before the first event of the last one is old."""
-    store.append(begun("upload-1", clock.now))
-    store.append(ended("upload-1", 1, clock.now))
-    upkeep.begin_upload_part(KEPT)
-    clock.now += 100 * DAY
-    assert upkeep.drop_upload_part(KEPT, DAY).removed == 0
-    assert store.head(UPLOADS) == 2
-
-
-def test_a_part_that_is_read_goes_later(store: Store, upkeep: Upkeep, clock: Clock, database: Database) -> None:
-    """The keeper does not keep sessions waiting for a backup that reads the log."""
-    store.append(begun("upload-1", clock.now))
-    store.append(ended("upload-1", 1, clock.now))
-    clock.now += KEPT + DAY
-    upkeep.begin_upload_part(KEPT)
-    with psycopg.connect(database.app_url) as reading:
-        reading.execute("SELECT count(*) FROM log.es_upload_event")
-        assert upkeep.drop_upload_part(KEPT, DAY).removed == 0
-        assert isinstance(store.append(begun("upload-2")), Appended)
-    assert upkeep.drop_upload_part(KEPT, DAY).removed == 1
-
-
-def test_a_part_is_begun_while_others_read_and_append(
-    store: Store, upkeep: Upkeep, clock: Clock, database: Database
-) -> None:
-    """A backup of hours does not keep parts from being begun, and beginning one keeps nobody waiting."""
-    store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
-    with psycopg.connect(database.app_url) as reading:
-        reading.execute("SELECT count(*) FROM log.es_upload_event")
-        upkeep.begin_upload_part(KEPT)
-        assert isinstance(store.append(begun("upload-2")), Appended)
-    assert parts(database) == {1: 1, 2: 1}
-
-
-@pytest.mark.parametrize("table", ["es_upload_event", "es_upload_event_1", "es_upload_event_2"])
-@pytest.mark.parametrize("change", ["UPDATE log.{} SET type = 'Other'", "DELETE FROM log.{}", "TRUNCATE log.{}"])
-def test_no_part_can_be_changed(
-    store: Store, upkeep: Upkeep, clock: Clock, database: Database, table: str, change: str
-) -> None:
-    """Not by the owner either, whichever table the statement names."""
-    store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
-    upkeep.begin_upload_part(KEPT)
-    store.append(begun("upload-2", clock.now))
-    for url, problem in (
-        (database.owner_url, "append-only"),
-        (database.app_url, "permission denied|must be owner"),
-    ):
-        with psycopg.connect(url) as connection, pytest.raises(psycopg.Error, match=problem):
-            connection.execute(change.format(table).encode())
-
-
-def test_a_part_without_its_guard_is_refused_at_start(
-    store: Store, upkeep: Upkeep, clock: Clock, database: Database
-) -> None:
-    """Each part is looked at, and not only the table of all."""
-    store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
-    upkeep.begin_upload_part(KEPT)
-    assert schema.check(database.app_url) == []
-    with psycopg.connect(database.owner_url, autocommit=True) as owner:
-        owner.execute("DROP TRIGGER es_upload_append_only ON log.es_upload_event_2")
-    (fault,) = schema.check(database.app_url)
-    assert "log.es_upload_event_2" in fault
-
-
-def test_the_application_drops_nothing_by_itself(database: Database) -> None:
-    """Nor does it make a part: functions of the owner do, and none of them names the history."""
-    with psycopg.connect(database.app_url, autocommit=True) as connection:
-        for statement in (
-            "DROP TABLE log.es_upload_event_1",
-            "ALTER TABLE log.es_upload_event DETACH PARTITION log.es_upload_event_1",
-            "SELECT log.es_make_upload_part(7)",
-            "DELETE FROM log.es_upload_part",
-        ):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute(statement.encode())
-
-
 def test_what_stands_beside_the_log_of_uploads_is_made_anew(store: Store, database: Database) -> None:
     """Rows that are wrong, missing and too many are named and mended."""
     for number in range(3):
@@ -436,16 +254,3 @@ def test_both_logs_are_of_one_epoch(database: Database) -> None:
         assert [Followed(connection, each).epoch() for each in (HISTORY, UPLOADS)] == [raised, raised]
         connection.execute("SELECT log.es_raise_epoch(0::smallint, %s)", (raised,))
         assert [Followed(connection, each).epoch() for each in (HISTORY, UPLOADS)] == [raised + 1, raised + 1]
-
-
-def test_keys_of_the_log_of_uploads_are_not_forgotten_early(
-    store: Store, upkeep: Upkeep, clock: Clock, database: Database
-) -> None:
-    """The clocks of sessions may have been ahead of all others for a while."""
-    session = begun("upload-1", clock.now + 9 * DAY)
-    store.append(session)
-    store.append(command(event("a"), now=clock.now))
-    upkeep.forget_commands(3 * DAY)
-    again = store.append(session)
-    assert isinstance(again, Appended)
-    assert again.repeated

@@ -24,7 +24,7 @@ from eventstore.feed import relay, topics
 from eventstore.feed.consumer import FeedReader, Place
 from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.members import Member, Membership
-from eventstore.feed.records import record_of
+from eventstore.feed.records import FeedRecord, record_of
 from eventstore.feed.schemas import schemas
 from eventstore.feed.settings import EVENTS, UPLOADS, UPLOADS_BEFORE, KafkaSettings
 from eventstore.feed.waking import Stop
@@ -34,6 +34,7 @@ from eventstore.types import Recorded
 from eventstore.upkeep import Upkeep
 from projections.builds import admin
 from tests.api import Registry
+from tests.eventstore.uploads import make_older
 from tests.feed.running import assert_feed_right, assert_right, fed, published, relaying
 from tests.folded import wait_folded
 from tests.kafka import Broker
@@ -342,6 +343,14 @@ def test_sessions_of_an_older_log_go_to_the_topic_of_then(
         assert sorted((each.event for each in events_of(kafka, kind)), key=lambda event: event.position) == events
 
 
+def drop_uploads(database: Database) -> None:
+    """Drop all that the log of uploads holds, as if it had become old enough."""
+    make_older(database, timedelta(days=9))
+    with closing(Upkeep(database.app_url, lambda: datetime.now(UTC))) as upkeep:
+        upkeep.begin_upload_part(timedelta(days=7))
+        assert upkeep.drop_upload_part(timedelta(days=7), timedelta(days=1)).removed == 1
+
+
 def test_an_upload_log_whose_oldest_events_are_gone_is_not_taken_for_a_restored_one(
     registry: Registry, database: Database, kafka: KafkaSettings
 ) -> None:
@@ -350,12 +359,33 @@ def test_an_upload_log_whose_oldest_events_are_gone_is_not_taken_for_a_restored_
     with relaying(database.app_url, kafka):
         published_uploads(registry, database)
     epoch = admin.status(database.app_url).epoch
-    later = datetime.now(UTC) + timedelta(days=9)
-    with closing(Upkeep(database.app_url, lambda: later)) as upkeep:
-        upkeep.begin_upload_part(timedelta(days=7))
-        assert upkeep.drop_upload_part(timedelta(days=7), timedelta(days=1)).removed == 1
+    drop_uploads(database)
     assert registry.rooms.store.read_log(0, 10, log=UPLOADS_LOG) == []
     with relaying(database.app_url, kafka):
+        push(registry, 1)
+        published_uploads(registry, database)
+    assert admin.status(database.app_url).epoch == epoch
+
+
+def test_a_part_that_goes_while_the_relay_begins_is_no_sign_of_a_restore(
+    registry: Registry, database: Database, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka was asked before the part went, the log afterwards."""
+    push(registry)
+    with relaying(database.app_url, kafka):
+        published_uploads(registry, database)
+    epoch = admin.status(database.app_url).epoch
+    asked = relay.last_records
+
+    def asked_before_the_drop(settings: KafkaSettings, topic: str, partitions: int) -> list[FeedRecord]:
+        found = list(asked(settings, topic, partitions))
+        if found and topic == kafka.topic(UPLOADS) and registry.rooms.store.read_log(0, 1, log=UPLOADS_LOG):
+            drop_uploads(database)
+        return found
+
+    monkeypatch.setattr(relay, "last_records", asked_before_the_drop)
+    with relaying(database.app_url, kafka):
+        eventually(lambda: registry.rooms.store.read_log(0, 1, log=UPLOADS_LOG) == [], DEADLINE_S, str)
         push(registry, 1)
         published_uploads(registry, database)
     assert admin.status(database.app_url).epoch == epoch

@@ -303,6 +303,7 @@ def test_projections_status_tells_of_a_relay_only_while_there_is_one(pushed: Pus
             connection.execute("UPDATE feed.relay SET published_at = NULL, problem = NULL")
     assert "relay" not in without
     assert "relay: published up to 0, lag" in beside_one
+    assert "relay: uploads published up to 0, lag" in beside_one
     assert "relay: KafkaTimeoutError" in beside_one
 
 

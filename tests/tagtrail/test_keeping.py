@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from freezegun.api import FrozenDateTimeFactory
 from domain.names import UploadId
 from eventstore import verify
 from eventstore.types import Content
+from eventstore.upkeep import Step, Upkeep
+from tagtrail.keeping import tasks
 from tests.api import Registry, codes, registry_over, sha256
 from tests.postgres import Database
 from tests.sessions import happened_to, upload_of
@@ -65,6 +68,24 @@ def test_sessions_are_forgotten_after_their_days(
     assert registry.head(f"/v2/u/app/blobs/{sha256(b'pushed')}").status_code == 200
     assert registry.head(f"/v2/u/app/blobs/{sha256(b'x')}").status_code == 200
     assert verify.verify(database.app_url) == []
+
+
+def test_a_drop_waits_until_idle_sessions_have_ended_a_slice_at_a_time(
+    registry: Registry, now: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper turns to other tasks in between."""
+    monkeypatch.setattr("command_api.uploads.upkeep.SESSIONS_SLICE", 1)
+    for _ in range(2):
+        location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+        assert registry.patch(location, data=b"x").status_code == 202
+    now.tick(timedelta(days=8))
+    with closing(Upkeep(registry.rooms.settings.database_url, lambda: datetime.now(UTC))) as upkeep:
+        (task,) = (
+            each
+            for each in tasks(registry.rooms.settings, registry.rooms.store, upkeep)
+            if each.name == "drop-upload-log"
+        )
+        assert [task.step() for _ in range(3)] == [Step(0, more=True), Step(0, more=True), Step(0)]
 
 
 def test_sessions_are_kept_for_ever_if_so_told(database: Database, tmp_path: Path, now: FrozenDateTimeFactory) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from eventstore.types import UPLOADS
 from projections.all_models import MODELS
 from projections.builds import admin
 from projections.engine.setup import ensure_tables
@@ -17,7 +18,10 @@ from tests.projections.making import random_pushes
 from tests.servers import RunningServer, a_relay
 
 FAR_EVENTS = 60_000
-RELAY = {"tagtrail_relay_position", "tagtrail_relay_lag_events", "tagtrail_relay_failing"}
+RELAY = {
+    f"tagtrail_relay_{figure}"
+    for figure in ("position/history", "position/uploads", "lag_events/history", "lag_events/uploads", "failing")
+}
 # In each partition the counted events are read, and the first one again, whose time is the age of the lag.
 READ_EVENTS_MAX = len(MODELS) * 16 * (admin.COUNTED_EVENTS_MAX + 1)
 
@@ -50,17 +54,22 @@ def events_read(plan: Mapping[str, Any]) -> float:
 
 
 def test_a_server_without_kafka_tells_of_no_relay(server: RunningServer) -> None:
-    assert not RELAY & server.metrics().keys()
+    shown = {each.partition("{")[0] for each in server.metrics()}
+    assert not {each.partition("/")[0] for each in RELAY} & shown
 
 
 def test_a_relay_is_told_of_where_kafka_is_configured_or_one_is_known(registry: Registry, database: Database) -> None:
     """An API that knows no Kafka tells of the relay of another machine; a relay that never came up is told of too."""
     registry.push("u/app", "v1", b"layer")
+    location = registry.post("/v2/u/app/blobs/uploads/").headers["Location"]
+    assert registry.patch(location, data=b"x").status_code == 202
+    happened = {"history": registry.head_position(), "uploads": registry.rooms.store.head(UPLOADS)}
+    assert happened["uploads"] > 0
     without, with_kafka = (Standings(database.app_url, with_kafka=each) for each in (False, True))
     assert not RELAY & told(without).keys()
-    assert told(with_kafka)["tagtrail_relay_lag_events"] == registry.head_position()
+    assert {log: told(with_kafka)[f"tagtrail_relay_lag_events/{log}"] for log in happened} == happened
     with a_relay(database.app_url):
-        assert told(without)["tagtrail_relay_lag_events"] == registry.head_position()
+        assert {log: told(without)[f"tagtrail_relay_lag_events/{log}"] for log in happened} == happened
     assert not RELAY & told(without).keys()
 
 

@@ -12,7 +12,7 @@ from eventstore.migrations.functions import SCHEMA
 
 revision = "0013"
 down_revision = "0012"
-functions = "fbaf53a5a5eeddd1"
+functions = "9524fbed3a9240f1"
 serves_from = "0005"
 
 NAME = sa.Text(collation="C")
@@ -26,6 +26,8 @@ def upgrade() -> None:
         sa.Column("first_position", sa.BigInteger, nullable=False),
         # The time of the last event before the part, None where there is none.
         sa.Column("begun_after", TIME),
+        # A time by which all sessions that began in the part had ended, None as long as one is open or may begin.
+        sa.Column("ended_at", TIME),
         sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
         schema=SCHEMA,
     )
