@@ -57,7 +57,7 @@ BEGIN
     head := coalesce(head, 0);
     head_before := head;
     IF uploads THEN
-        SELECT * INTO upload_head FROM es_upload_head();
+        upload_head := es_upload_head();
     END IF;
     -- Set here: a function-level SET would be undone before the commit that it is meant for.
     PERFORM set_config('synchronous_commit', 'on', true);
@@ -78,7 +78,7 @@ BEGIN
         END IF;
         result := es_refusal(in_log, command);
         IF uploads THEN
-            SELECT * INTO standing FROM es_upload_standing(command, result);
+            standing := es_upload_standing(command, upload_head.part, result);
             result := standing.refusal;
         END IF;
         IF result IS NOT NULL THEN

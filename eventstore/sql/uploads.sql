@@ -21,9 +21,10 @@ END $$;
 
 -- The session that a command goes on with, as it stands, and why the command is refused: what `refusal` says already, and
 -- each stream that stands elsewhere than the command says. A stream of which there must be nothing may stand in either log,
--- because sessions went to the history before. Whoever begins a session, there or here, holds the lock of this log.
+-- because sessions went to the history before. Whoever begins a session, there or here, holds the lock of this log. One that
+-- has begun stands most often in the part that is written, `newest`, so the others are asked only if it does not.
 CREATE OR REPLACE FUNCTION log.es_upload_standing(
-    command jsonb, INOUT refusal json, OUT part integer, OUT version integer, OUT ref text, OUT state json
+    command jsonb, newest integer, INOUT refusal json, OUT part integer, OUT version integer, OUT ref text, OUT state json
 )
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -33,8 +34,17 @@ DECLARE
     found_in integer := 1;
     moment timestamptz;
 BEGIN
-    SELECT s.part, s.version, s.ref, s.state, s.recorded_at INTO part, version, ref, state, moment
-      FROM log.es_upload_stream AS s WHERE s.stream = name LIMIT 1;
+    IF name IS NULL THEN
+        RETURN;
+    END IF;
+    IF expected > 0 THEN
+        SELECT s.part, s.version, s.ref, s.state, s.recorded_at INTO part, version, ref, state, moment
+          FROM log.es_upload_stream AS s WHERE s.part = newest AND s.stream = name;
+    END IF;
+    IF version IS NULL THEN
+        SELECT s.part, s.version, s.ref, s.state, s.recorded_at INTO part, version, ref, state, moment
+          FROM log.es_upload_stream AS s WHERE s.stream = name LIMIT 1;
+    END IF;
     IF version IS NULL AND expected = 0 AND command ? 'session' THEN
         SELECT 0, s.version, s.ref, s.state, s.recorded_at INTO found_in, version, ref, state, moment
           FROM log.es_stream AS s WHERE s.log_id = 0 AND s.stream = name;
@@ -79,16 +89,14 @@ BEGIN
             new_state := nullif(event->>'state', 'null')::json;
         END IF;
     END LOOP;
-    IF standing.version IS NULL THEN
-        INSERT INTO log.es_upload_stream (first_position, last_position, recorded_at, version, part, log_id, stream,
-                                          key, ref, state)
-        VALUES (head + 1, place, moment, (place - head)::integer, in_part, 1, name, session->>'key', new_ref, new_state);
-    ELSE
-        UPDATE log.es_upload_stream AS s
-           SET last_position = place, recorded_at = moment, version = standing.version + (place - head)::integer,
-               ref = new_ref, state = new_state
-         WHERE s.part = standing.part AND s.stream = name;
-    END IF;
+    -- No UPDATE, which would open the tables of all parts.
+    INSERT INTO log.es_upload_stream (first_position, last_position, recorded_at, version, part, log_id, stream, key,
+                                      ref, state)
+    VALUES (head + 1, place, moment, coalesce(standing.version, 0) + (place - head)::integer,
+            coalesce(standing.part, in_part), 1, name, session->>'key', new_ref, new_state)
+        ON CONFLICT (stream, part) DO UPDATE
+       SET last_position = excluded.last_position, recorded_at = excluded.recorded_at, version = excluded.version,
+           ref = excluded.ref, state = excluded.state;
     RETURN json_build_object('first', head + 1, 'last', place, 'recorded_at', moment);
 END $$;
 

@@ -1,7 +1,9 @@
 """The state of read models and relay, for operators and for metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from psycopg import sql
@@ -124,7 +126,7 @@ def read_status(connection: sa.Connection) -> Status:
     """As `status`, on an open connection."""
     asked = {"models": [each.id for each in MODELS], "counted": COUNTED_EVENTS_MAX}
     rows = list(connection.exec_driver_sql(_BEHIND, asked))
-    *relay, uploads_position, uploads_head = connection.exec_driver_sql(_RELAY).one()
+    relay = connection.exec_driver_sql(_RELAY).one()
     head, epoch, now = connection.exec_driver_sql(_LOG).one()
     partitions: dict[str, list[PartitionStatus]] = {}
     for build_id, partition, position, lag, since, owner in rows:
@@ -151,10 +153,21 @@ def read_status(connection: sa.Connection) -> Status:
     order = [each.name for each in MODELS]
     found.sort(key=lambda each: (order.index(each.name), each.id))
     parked = tuple(parking.parked_keys(connection))
-    progress = RelayStatus(
-        *(relay[0], max(0, head - relay[0]), *relay[1:]), uploads_position, max(0, uploads_head - uploads_position)
+    return Status(head, epoch, tuple(found), parked, _relay_status(relay, head))
+
+
+def _relay_status(row: Sequence[Any], head: int) -> RelayStatus:
+    position, published_at, problem, owner, known, uploads_position, uploads_head = row
+    return RelayStatus(
+        position=position,
+        lag=max(0, head - position),
+        published_at=published_at,
+        problem=problem,
+        owner=owner,
+        known=known,
+        uploads_position=uploads_position,
+        uploads_lag=max(0, uploads_head - uploads_position),
     )
-    return Status(head, epoch, tuple(found), parked, progress)
 
 
 def _estimated(parts: list[PartitionStatus], head: int) -> list[PartitionStatus]:

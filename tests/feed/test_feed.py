@@ -21,7 +21,7 @@ from domain.features import HANDLED
 from domain.features import UPLOADS_LOG as UPLOADS_LOG_FEATURE
 from domain.streams import UPLOAD_PREFIX
 from eventstore.feed import relay, topics
-from eventstore.feed.consumer import FeedReader, Place
+from eventstore.feed.consumer import FeedReader, Place, last_records
 from eventstore.feed.kafka import make_admin, make_consumer
 from eventstore.feed.members import Member, Membership
 from eventstore.feed.records import FeedRecord, record_of
@@ -375,15 +375,14 @@ def test_a_part_that_goes_while_the_relay_begins_is_no_sign_of_a_restore(
     with relaying(database.app_url, kafka):
         published_uploads(registry, database)
     epoch = admin.status(database.app_url).epoch
-    asked = relay.last_records
 
     def asked_before_the_drop(settings: KafkaSettings, topic: str, partitions: int) -> list[FeedRecord]:
-        found = list(asked(settings, topic, partitions))
+        found = list(last_records(settings, topic, partitions))
         if found and topic == kafka.topic(UPLOADS) and registry.rooms.store.read_log(0, 1, log=UPLOADS_LOG):
             drop_uploads(database)
         return found
 
-    monkeypatch.setattr(relay, "last_records", asked_before_the_drop)
+    monkeypatch.setattr("eventstore.feed.relay.last_records", asked_before_the_drop)
     with relaying(database.app_url, kafka):
         eventually(lambda: registry.rooms.store.read_log(0, 1, log=UPLOADS_LOG) == [], DEADLINE_S, str)
         push(registry, 1)
