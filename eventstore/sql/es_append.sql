@@ -16,6 +16,9 @@ SET search_path = log, pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+-- The planner takes a statement over a partitioned table for the dearer the more parts it has, though only one is opened,
+-- and would plan it again at each execution.
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     head bigint;

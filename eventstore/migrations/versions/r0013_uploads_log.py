@@ -12,7 +12,7 @@ from eventstore.migrations.functions import SCHEMA
 
 revision = "0013"
 down_revision = "0012"
-functions = "499ab1bda147b77f"
+functions = "9bd482faf3671e1e"
 serves_from = "0005"
 
 NAME = sa.Text(collation="C")
