@@ -37,7 +37,7 @@ DROP_UPLOAD_PART = "SELECT log.es_drop_upload_part(%s, %s)"
 UPLOAD_PARTS_OVER = "SELECT (log.es_upload_part_over(%s, %s) IS NOT NULL)::integer"
 # A part of the log of uploads spans this share of the time for which it is kept, but not less than an hour. Each look
 # for a session asks every part.
-UPLOAD_PARTS = 7
+UPLOAD_PARTS = 3
 UPLOAD_PART_MIN = timedelta(hours=1)
 ROTATE_SEAL_KEYS = "SELECT log.es_rotate_seal_keys(%s, %s, %s)"
 SEAL_KEYS_OVER = """

@@ -56,18 +56,18 @@ def test_times_of_the_log_of_uploads_never_fall(store: Store, upkeep: Upkeep, cl
 
 
 def test_the_log_of_uploads_goes_in_parts(store: Store, upkeep: Upkeep, clock: Clock, database: Database) -> None:
-    """A day's sessions each; they go whole a week later, streams included, and the log stays right."""
+    """A third of the time's sessions each; they go whole after that time, streams included; the log stays right."""
     start = clock.now
-    for day in range(12):
-        clock.now = start + day * DAY
+    for step in range(12):
+        clock.now = start + step * KEPT / UPLOAD_PARTS
         upkeep.begin_upload_part(KEPT)
         upkeep.drop_upload_part(KEPT, DAY)
-        store.append(begun(f"upload-{day}", clock.now))
-        store.append(ended(f"upload-{day}", 1, clock.now))
+        store.append(begun(f"upload-{step}", clock.now))
+        store.append(ended(f"upload-{step}", 1, clock.now))
         assert verify.verify(database.app_url) == []
-    assert parts(database) == dict.fromkeys(range(5, 13), 2)
-    assert {each.stream for each in store.read_log(0, 100, log=UPLOADS)} == {f"upload-{day}" for day in range(4, 12)}
-    assert [store.session_state(f"upload-{day}").version for day in (0, 3, 4, 11)] == [0, 0, 2, 2]
+    assert parts(database) == dict.fromkeys((9, 10, 11, 12), 2)
+    assert {each.stream for each in store.read_log(0, 100, log=UPLOADS)} == {f"upload-{step}" for step in range(8, 12)}
+    assert [store.session_state(f"upload-{step}").version for step in (0, 7, 8, 11)] == [0, 0, 2, 2]
     with psycopg.connect(database.app_url) as connection:
         tables = connection.execute(
             "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ '^es_upload_(event|stream)_[0-9]+$'"
@@ -79,7 +79,7 @@ def test_a_part_stays_while_a_session_is_open_or_has_just_ended(store: Store, up
     """However old its events are; a closing PUT may be repeated for a while."""
     start = clock.now
     store.append(begun("upload-1", start))
-    clock.now = start + 2 * DAY
+    clock.now = start + 3 * DAY
     upkeep.begin_upload_part(KEPT)
     clock.now = start + 30 * DAY
     assert (upkeep.upload_parts_over(KEPT, DAY), upkeep.drop_upload_part(KEPT, DAY).removed) == (0, 0)
@@ -132,7 +132,7 @@ def test_a_part_is_begun_while_others_read_and_append(
 ) -> None:
     """A backup of hours does not keep parts from being begun, and beginning one keeps nobody waiting."""
     store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
+    clock.now += 3 * DAY
     with psycopg.connect(database.app_url) as reading:
         reading.execute("SELECT count(*) FROM log.es_upload_event")
         upkeep.begin_upload_part(KEPT)
@@ -147,7 +147,7 @@ def test_no_part_can_be_changed(
 ) -> None:
     """Not by the owner either, whichever table the statement names."""
     store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
+    clock.now += 3 * DAY
     upkeep.begin_upload_part(KEPT)
     store.append(begun("upload-2", clock.now))
     for url, problem in (
@@ -163,7 +163,7 @@ def test_a_part_without_its_guard_is_refused_at_start(
 ) -> None:
     """Each part is looked at, and not only the table of all."""
     store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
+    clock.now += 3 * DAY
     upkeep.begin_upload_part(KEPT)
     assert schema.check(database.app_url) == []
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
@@ -219,7 +219,7 @@ def test_a_keeper_whose_clock_is_ahead_drops_nothing_of_the_last_day(
         store.append(ended(f"upload-{number}", 1, clock.now))
         upkeep.drop_upload_part(KEPT, DAY)
         clock.now += timedelta(hours=2)
-        upkeep.begin_upload_part(timedelta(hours=7))
+        upkeep.begin_upload_part(timedelta(hours=6))
         upkeep.drop_upload_part(KEPT, DAY)
     assert parts(database) == {1: 2, 2: 2, 3: 2, 4: 0}
     clock.now += 1000 * DAY
@@ -240,7 +240,7 @@ def test_a_large_part_is_judged_at_the_cost_of_a_small_one(
 ) -> None:
     """Pages are read for the sessions that are open, not for those that have ended."""
     store.append(begun("upload-1", clock.now))
-    clock.now += 2 * DAY
+    clock.now += 3 * DAY
     upkeep.begin_upload_part(KEPT)
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute(
