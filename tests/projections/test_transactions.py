@@ -89,7 +89,7 @@ def records_of(
     log: Sequence[Recorded], connection: sa.Connection, leave_out: Callable[[Recorded], bool] = lambda each: False
 ) -> dict[int, list[FeedRecord]]:
     """The relay's records of the log by partition, without those of some events."""
-    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log").one()
+    (epoch,) = connection.exec_driver_sql("SELECT epoch FROM log.es_log WHERE log_id = 0").one()
     connection.commit()
     found: dict[int, list[FeedRecord]] = {}
     for partition, events in groupby(sorted(log, key=lambda each: each.partition), lambda each: each.partition):
