@@ -322,7 +322,7 @@ def test_a_failure_inside_is_answered_with_its_id(registry: Registry, monkeypatc
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(type(registry.rooms.store), "stream_state", fail)
+    monkeypatch.setattr(type(registry.rooms.store), "session_state", fail)
     answer = registry.get("/v2/a/blobs/uploads/" + "a" * 40, headers={"X-Request-Id": "id-1"})
     assert (answer.status_code, codes(answer)) == (500, ["UNKNOWN"])
     assert answer.get_json()["errors"][0]["detail"] == {"request_id": "id-1"}
