@@ -129,7 +129,8 @@ def test_the_start_is_appended_with_the_first_thing_that_happens(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "append", append)
         if "DELETE" not in methods:
-            patch.setattr(Store, "stream_states", Mock(side_effect=AssertionError("asked")))
+            for question in ("stream_states", "session_states"):
+                patch.setattr(Store, question, Mock(side_effect=AssertionError("asked")))
         for method in methods:
             rest = b"" if method == "PUT" and "PATCH" in methods else DATA
             query = {"digest": sha256(DATA)} if method == "PUT" else {}
