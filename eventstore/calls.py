@@ -27,9 +27,11 @@ RETRY_PAUSE_MAX_S = 0.5
 
 # A client that gave up may ask for something else, so a late command must not be appended. The time is looked at under
 # the append's own lock: after a server was stopped, or a lock was held, a call may begin when nobody waits for it.
+# Locks are taken in the order in which they are given, that of the logs.
 APPEND = Statement("""
-  WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock(4711, 0))
-SELECT log.es_append(0::smallint, %s::jsonb, %s::boolean, %s::text, %s::smallint, %s::bigint)
+  WITH locked AS MATERIALIZED (
+       SELECT count(*) FROM (SELECT pg_advisory_xact_lock(4711, l) FROM unnest(%s::integer[]) AS l) AS each)
+SELECT log.es_append(%s::smallint, %s::jsonb, %s::boolean, %s::text, %s::smallint, %s::bigint)
   FROM locked WHERE clock_timestamp() < %s::timestamptz
 """)
 _WITHOUT_BOARD = (None, None, None)
@@ -46,11 +48,15 @@ def connect_to_append(conninfo: str, timeout_s: float) -> BoundedConnection:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A command on its way: its JSON text, the cells of the keys it changes, and when nobody waits for it any more."""
+    """A command on its way: its JSON text, the cells of the keys it changes, and when nobody waits for it any more.
+
+    `logs` are those that it concerns. A call takes the locks of all that its commands concern (rule: two logs).
+    """
 
     text: str
     cells: Collection[int]
     deadline: float
+    logs: Collection[int]
 
     def succeed(self, answer: Answer) -> None:
         """The answer of es_append. This or `fail` is called once."""
@@ -161,7 +167,8 @@ class Calls:
         text = "[" + ",".join(pending.text for pending in batch) + "]"
         admitted_by = _WITHOUT_BOARD if self._writer is None else self._writer.identity
         wanted_until = datetime.fromtimestamp(min(each.deadline for each in batch) + self._clock_ahead_s, UTC)
-        rows = connection.ask(APPEND, (text, self._allow_clock_skew, *admitted_by, wanted_until))
+        logs = sorted({log for pending in batch for log in pending.logs})
+        rows = connection.ask(APPEND, (logs, logs[0], text, self._allow_clock_skew, *admitted_by, wanted_until))
         return rows[0][0] if rows else None
 
     def _begin(self, cells: Collection[int]) -> None:

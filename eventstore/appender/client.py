@@ -17,7 +17,7 @@ from eventstore.appender.wire import Reply, Status
 from eventstore.calls import RETRY_PAUSE_S, Answer
 from eventstore.combiner import Combiner
 from eventstore.disk_space import DiskSpace
-from eventstore.types import AppendRejected, StoreUnavailable
+from eventstore.types import HISTORY, AppendRejected, StoreUnavailable
 
 # Commands that one process has under way at a time. The others wait their turn in it, so that nobody fills the
 # appender's queue.
@@ -107,19 +107,21 @@ class AppenderClient:
         self._session = 0
         self._closed = False
 
-    def append(self, text: str, timeout_s: float, cells: Collection[int] = ()) -> Answer:
+    def append(
+        self, text: str, timeout_s: float, cells: Collection[int] = (), logs: Collection[int] = (HISTORY,)
+    ) -> Answer:
         """As Combiner.append."""
         if self._direct is not None:
-            return self._direct.append(text, timeout_s, cells)
+            return self._direct.append(text, timeout_s, cells, logs)
         deadline = time.monotonic() + timeout_s
         if not self._turns.acquire(timeout=timeout_s):
             raise StoreUnavailable(_NOT_BEGUN)
         try:
-            reply = self._asked(wire.encode_request(text, deadline, cells), deadline)
+            reply = self._asked(wire.encode_request(text, deadline, cells, logs), deadline)
         finally:
             self._turns.release()
         if reply is None:
-            return self._appending_directly().append(text, deadline - time.monotonic(), cells)
+            return self._appending_directly().append(text, deadline - time.monotonic(), cells, logs)
         self._note(reply)
         if reply.status is Status.REJECTED:
             raise AppendRejected(reply.body)

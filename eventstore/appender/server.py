@@ -189,9 +189,9 @@ class AppendServer:
             return
         if peer.waiting is not None or len(peer.received) > length:
             raise BadFrame("a request before the answer to the one before it")
-        text, deadline, cells = wire.decode_request(peer.received)
+        text, deadline, cells, logs = wire.decode_request(peer.received)
         peer.received = bytearray()
-        peer.waiting = _Request(text, cells, deadline, peer, self)
+        peer.waiting = _Request(text, cells, deadline, logs, peer, self)
         self._queue.append(peer.waiting)
         self._queued_bytes += len(text)
 

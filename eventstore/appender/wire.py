@@ -14,13 +14,13 @@ from enum import IntEnum
 
 from eventstore.calls import Answer
 
-VERSION = 1
+VERSION = 2
 HELLO = struct.pack("!8sH", b"tt-apply", VERSION)
 # Far above the largest command; see BATCH_BYTES_MAX in eventstore/calls.py.
 REQUEST_BYTES_MAX = 8 << 20
-# Of a request: the bytes behind this header, the deadline, the number of cells. Then the cells and the text.
-# The deadline counts by the clock of time.monotonic, which all processes of a machine share.
-REQUEST = struct.Struct("!IdI")
+# Of a request: the bytes behind this header, the deadline, a bit for each log, the number of cells. Then the cells and
+# the text. The deadline counts by the clock of time.monotonic, which all processes of a machine share.
+REQUEST = struct.Struct("!IdBI")
 # Of an answer: the bytes behind this header, the status, the session of the database (see Calls), and the bytes of the
 # reason why the database's disk takes no writes. Then that reason and the body.
 ANSWER = struct.Struct("!IBII")
@@ -49,30 +49,32 @@ class BadFrame(Exception):
     """The other end does not keep to the protocol."""
 
 
-def encode_request(text: str, deadline: float, cells: Collection[int]) -> bytes:
+def encode_request(text: str, deadline: float, cells: Collection[int], logs: Collection[int]) -> bytes:
     """A command as a frame."""
     body = array(CELL, cells).tobytes() + text.encode()
-    return REQUEST.pack(len(body), deadline, len(cells)) + body
+    return REQUEST.pack(len(body), deadline, sum(1 << log for log in set(logs)), len(cells)) + body
 
 
 def request_bytes(received: bytes | bytearray) -> int | None:
     """The length of the frame that begins with these bytes, None if they do not tell it yet. Raises BadFrame."""
     if len(received) < REQUEST.size:
         return None
-    length, _, cells = REQUEST.unpack_from(received)
+    length, _, logs, cells = REQUEST.unpack_from(received)
+    if not logs:
+        raise BadFrame("a request of no log")
     if length > REQUEST_BYTES_MAX or cells * array(CELL).itemsize > length:
         raise BadFrame(f"a request of {length} bytes and {cells} cells")
     return int(REQUEST.size + length)
 
 
-def decode_request(frame: bytes | bytearray) -> tuple[str, float, Collection[int]]:
-    """Text, deadline and cells of a whole frame. Raises BadFrame."""
-    _, deadline, count = REQUEST.unpack_from(frame)
+def decode_request(frame: bytes | bytearray) -> tuple[str, float, Collection[int], Collection[int]]:
+    """Text, deadline, cells and logs of a whole frame. Raises BadFrame."""
+    _, deadline, bits, count = REQUEST.unpack_from(frame)
     cells = array(CELL)
     text_at = REQUEST.size + count * cells.itemsize
     cells.frombytes(frame[REQUEST.size : text_at])
     try:
-        return str(frame[text_at:], "utf-8"), deadline, cells
+        return str(frame[text_at:], "utf-8"), deadline, cells, [log for log in range(8) if bits & 1 << log]
     except UnicodeDecodeError as problem:
         raise BadFrame("a request that is no text") from problem
 

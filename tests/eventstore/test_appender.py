@@ -55,7 +55,7 @@ class Peer:
     def ask(self, what: Command, wait_s: float = DEADLINE_S, hello: bytes = wire.HELLO) -> "Peer":
         """Send a command."""
         text = encode_command(what, DEFAULT_PARTITIONS)
-        self.socket.sendall(hello + wire.encode_request(text, time.monotonic() + wait_s, ()))
+        self.socket.sendall(hello + wire.encode_request(text, time.monotonic() + wait_s, (), (0,)))
         return self
 
     def answer(self) -> wire.Reply:
@@ -245,11 +245,12 @@ def test_who_is_told_to_end_finishes_what_it_was_given(database: Database) -> No
     "said",
     [
         b"GET / HTTP/1.1\r\n\r\n",
-        wire.HELLO[:-1] + b"\xff" + wire.encode_request("{}", 1e18, ()),
-        wire.HELLO + wire.REQUEST.pack(wire.REQUEST_BYTES_MAX + 1, 1e18, 0),
-        wire.HELLO + wire.REQUEST.pack(4, 1e18, 1 << 30),
-        wire.HELLO + wire.REQUEST.pack(1, 1e18, 0) + b"\xff",
-        wire.HELLO + 2 * wire.encode_request("[]", 1e18, ()),
+        wire.HELLO[:-1] + b"\xff" + wire.encode_request("{}", 1e18, (), (0,)),
+        wire.HELLO + wire.REQUEST.pack(wire.REQUEST_BYTES_MAX + 1, 1e18, 1, 0),
+        wire.HELLO + wire.REQUEST.pack(4, 1e18, 1, 1 << 30),
+        wire.HELLO + wire.REQUEST.pack(1, 1e18, 1, 0) + b"\xff",
+        wire.HELLO + wire.REQUEST.pack(2, 1e18, 0, 0) + b"[]",
+        wire.HELLO + 2 * wire.encode_request("[]", 1e18, (), (0,)),
     ],
 )
 def test_who_does_not_keep_to_the_protocol_is_cut_off(database: Database, said: bytes) -> None:
