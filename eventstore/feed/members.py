@@ -38,6 +38,8 @@ RETRY_S = 0.2
 REGISTERED_S = LIVES_FOR_S - 20.0
 _NOT_YET = "this process has not registered with the database yet"
 _NO_MORE = "this process could not renew its registration with the database"
+# A process that ends asks so often at the most: once more than the connections that a pool has by default.
+_SIGN_OFF_TRIES = 9
 # Processes that have not beaten for so long are forgotten; looked for that often.
 _FORGET_S = 600.0
 _FORGET_EVERY_S = 60.0
@@ -172,10 +174,20 @@ class Membership:
                 with lent() as connection:
                     wanting = not self._beat(connection)
                 self._stop.wait(min(WANTING_S, self._beat_s) if wanting else self._beat_s)
+            self._sign_off(lent)
+
+    def _sign_off(self, lent: Lent) -> None:
+        """Leave at once if the database can be reached.
+
+        A pool may hold as many dead connections as a restarted database has left there. It throws each away once it
+        has been tried.
+        """
+        for _ in range(_SIGN_OFF_TRIES):
             with contextlib.suppress(psycopg.Error), lent() as connection:
                 if self._wants is not None:
                     connection.execute(_GIVE_BACK, (self.id, []))
                 connection.execute(_LEAVE, (self.id,))
+                return
 
     @contextmanager
     def _connections(self) -> Iterator[Lent]:

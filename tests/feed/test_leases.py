@@ -1,5 +1,6 @@
 """Leases are renewed in time, and a process that lacks one looks for it more often."""
 
+import contextlib
 from collections.abc import Iterator
 
 import psycopg
@@ -8,6 +9,7 @@ import pytest
 from domain.features import HANDLED
 from eventstore.feed import members
 from eventstore.feed.members import BEAT_S, LEASE_S, RETRY_S, STATEMENT_TIMEOUT_S, Member, Membership
+from eventstore.reader import Reader
 from tests.postgres import Database
 
 BEATS = 12
@@ -67,3 +69,25 @@ def test_a_process_that_lacks_a_lease_says_so_and_tells_when_it_has_it(
     assert second._beat(connection)
     assert second._beat(connection)
     assert told == [{"one/0"}]
+
+
+def test_a_process_signs_off_though_the_connections_of_its_pool_are_dead(
+    database: Database, connection: psycopg.Connection
+) -> None:
+    """A database that was restarted leaves as many dead ones as the pool had, and a beat meets one of them at a time."""
+    pool = Reader(database.app_url, pool_size=4, timeout_s=STATEMENT_TIMEOUT_S, name="shared")
+    with contextlib.closing(pool):
+        process = Membership(
+            database.app_url, Member("api", features=HANDLED["api"]), beat_s=600, lent=lambda: pool.lent(60)
+        ).start()
+        process.wait_tried(60)
+        assert process.refusal is None
+        with contextlib.ExitStack() as borrowed:
+            for _ in range(4):
+                borrowed.enter_context(pool.lent(60))
+        ended = connection.execute(
+            "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity WHERE application_name = 'shared'"
+        ).fetchone()
+        assert ended == (4,)
+        process.close(60)
+    assert connection.execute("SELECT id FROM feed.process").fetchall() == []

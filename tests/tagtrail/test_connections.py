@@ -46,7 +46,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_needed_and_possible(
 def test_downloads_are_as_many_as_threads_may_be_started_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: int | None, downloads: int
 ) -> None:
-    monkeypatch.setattr(limits, "_open_files", lambda wanted: wanted)
+    monkeypatch.setattr(limits, "open_files", lambda wanted: wanted)
     monkeypatch.setattr(limits, "_threads_allowed", lambda: threads)
     found = capacity(settings())
     assert found == Capacity(8192, downloads)
