@@ -74,7 +74,7 @@ def test_a_process_that_lacks_a_lease_says_so_and_tells_when_it_has_it(
 def test_a_process_signs_off_though_the_connections_of_its_pool_are_dead(
     database: Database, connection: psycopg.Connection
 ) -> None:
-    """A database that was restarted leaves as many dead ones as the pool had, and a beat meets one of them at a time."""
+    """A restarted database leaves as many dead ones as the pool had, and a beat meets one of them at a time."""
     pool = Reader(database.app_url, pool_size=4, timeout_s=STATEMENT_TIMEOUT_S, name="shared")
     with contextlib.closing(pool):
         process = Membership(
