@@ -110,10 +110,10 @@ class Calls:
                 if failed.failure is Failure.WRONG:
                     self._reject(batch, failed)
                     return
-                time.sleep(pause)
-                pause = min(2 * pause, RETRY_PAUSE_MAX_S)
-                # A client that gave up was told so; sending its command again would append behind its back.
-                batch = self._still_wanted(batch, failed)
+                batch = self._still_wanted(batch, failed, pause)
+                if batch:
+                    time.sleep(pause)
+                    pause = min(2 * pause, RETRY_PAUSE_MAX_S)
             else:
                 for pending, answer in zip(batch, answers, strict=True):
                     pending.succeed(answer)
@@ -127,10 +127,15 @@ class Calls:
             return
         batch[0].fail(AppendRejected(str(failed)))
 
-    def _still_wanted(self, batch: list[Pending], failed: "_Failed") -> list[Pending]:
+    def _still_wanted(self, batch: list[Pending], failed: "_Failed", pause: float) -> list[Pending]:
+        """The commands that are wanted still after the pause. The others are told now, while somebody hears the reason.
+
+        A client that gave up was told so; sending its command again would append behind its back.
+        """
         wanted = []
+        again_at = time.monotonic() + pause
         for pending in batch:
-            if time.monotonic() < pending.deadline:
+            if again_at < pending.deadline:
                 wanted.append(pending)
             else:
                 pending.fail(StoreUnavailable(f"the append did not end in time: {failed}"))
@@ -146,14 +151,14 @@ class Calls:
         except psycopg.Error as error:
             failure = failure_of(error, connection)
             # Without the context, which quotes the function's statements.
-            told = error.diag.message_primary or error
+            told = error.diag.message_primary or str(error)
             _log.warning("an append of %d commands failed (%s): %s", len(batch), failure.value, told)
             if failure is Failure.LOST:
                 self.disconnect()
             else:
                 self._end(cells)
             self._disk.failed(error)
-            raise _Failed(failure, str(error)) from error
+            raise _Failed(failure, told) from error
         self._end(cells)
         if answers is None:
             # Or the database's clock was set: a new connection asks for it again.
@@ -192,6 +197,7 @@ class Calls:
             except (psycopg.Error, NoPlace) as error:
                 _log.warning("cannot connect to append: %s", error)
                 self.disconnect()
+                self._disk.failed(error)
                 raise _Failed(Failure.BUSY, str(error)) from error
         return self._connection
 

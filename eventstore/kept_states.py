@@ -29,10 +29,12 @@ class KeptStates:
         self._changing = threading.Lock()
 
     def states(self, streams: Sequence[str]) -> dict[str, StreamState]:
-        """The state of each of the streams, all at one moment.
+        """The state of each of the streams, all at one moment but for one exception.
 
         If one of them is not known, all are asked for. If all are known, each stood as it is when the first was
-        looked at: a ticket that holds later has held all the time since it was given.
+        looked at: a ticket that holds later has held all the time since it was given. The one exception is a state that
+        another thread brings meanwhile, which may be newer. That does no harm: a caller judges each stream by itself,
+        and the append looks at all of them again under its lock.
         """
         found = {}
         for stream in streams:

@@ -169,7 +169,11 @@ def start_beside(rooms: Rooms) -> threading.Event:
 
 
 def _open_store(store: Store, stop: threading.Event) -> None:
-    """Open the store before it is needed, because that settles the cells that a dead worker left open on the board."""
+    """Open the store before it is needed.
+
+    Where the worker appends by itself, that settles the cells that a dead one left open on the board. Elsewhere it is
+    the appender's claim that settles them.
+    """
     while not stop.is_set():
         try:
             store.head()

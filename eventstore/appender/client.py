@@ -10,9 +10,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from eventstore.appender import wire
+from eventstore.appender.turns import Turns
 from eventstore.appender.wire import Reply, Status
 from eventstore.calls import RETRY_PAUSE_S, Answer
 from eventstore.combiner import Combiner
@@ -40,32 +42,42 @@ class _Line:
     """One connection to the appender, used by one thread at a time."""
 
     def __init__(self, path: Path, deadline: float) -> None:
-        """Raises _NotReached."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._greeted = False
+        """Raises _NotReached and _OtherVersion."""
         try:
-            self._bound(deadline)
-            self._socket.connect(str(path))
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as problem:
+            raise _NotReached(str(problem)) from problem
+        try:
+            self._greet(path, deadline)
         except OSError as problem:
             self._socket.close()
             raise _NotReached(str(problem)) from problem
+        except _OtherVersion:
+            self._socket.close()
+            raise
+
+    def _greet(self, path: Path, deadline: float) -> None:
+        """Connect, and see that the appender is of this release. One of another closes before it has read a request."""
+        self._bound(deadline)
+        self._socket.connect(str(path))
+        self._socket.sendall(wire.HELLO)
+        received = b""
+        while len(received) < len(wire.HELLO):
+            received += self._receive(deadline)
+        if received != wire.HELLO:
+            raise _OtherVersion
 
     def exchange(self, request: bytes, deadline: float) -> Reply:
-        """The answer to a request. Raises OSError, _NotReached and TimeoutError among them, and _OtherVersion."""
+        """The answer to a request. Raises OSError, _NotReached and TimeoutError among them."""
         try:
             self._bound(deadline)
-            self._socket.sendall(request if self._greeted else wire.HELLO + request)
+            self._socket.sendall(request)
         except OSError as problem:
             raise _NotReached(str(problem)) from problem
         received = b""
-        while True:
+        while (reply := wire.decode_reply(received)) is None:
             received += self._receive(deadline)
-            if not self._greeted and len(received) >= len(wire.HELLO):
-                if not received.startswith(wire.HELLO):
-                    raise _OtherVersion
-                self._greeted, received = True, received[len(wire.HELLO) :]
-            if self._greeted and (reply := wire.decode_reply(received)) is not None:
-                return reply
+        return reply
 
     def close(self) -> None:
         """End it; the appender then forgets a command that it has not sent yet."""
@@ -100,7 +112,7 @@ class AppenderClient:
         self._disk = disk
         self._make_direct = direct
         self._on_session = on_session
-        self._turns = threading.BoundedSemaphore(UNDER_WAY_MAX)
+        self._turns = Turns(UNDER_WAY_MAX)
         self._lock = threading.Lock()
         self._idle: list[_Line] = []
         self._direct: Combiner | None = None
@@ -111,17 +123,18 @@ class AppenderClient:
         self, text: str, timeout_s: float, cells: Collection[int] = (), logs: Collection[int] = (HISTORY,)
     ) -> Answer:
         """As Combiner.append."""
-        if self._direct is not None:
-            return self._direct.append(text, timeout_s, cells, logs)
+        direct = self._direct
+        if direct is not None:
+            return direct.append(text, timeout_s, cells, logs)
         deadline = time.monotonic() + timeout_s
-        if not self._turns.acquire(timeout=timeout_s):
+        if not self._turns.take(timeout_s):
             raise StoreUnavailable(_NOT_BEGUN)
         try:
             reply = self._asked(wire.encode_request(text, deadline, cells, logs), deadline)
         finally:
-            self._turns.release()
+            self._turns.give_back()
         if reply is None:
-            return self._appending_directly().append(text, deadline - time.monotonic(), cells, logs)
+            return self._appending_directly().append(text, max(0.0, deadline - time.monotonic()), cells, logs)
         self._note(reply)
         if reply.status is Status.REJECTED:
             raise AppendRejected(reply.body)
@@ -147,7 +160,7 @@ class AppenderClient:
         perhaps_appended = False
         while True:
             try:
-                return self._exchange(request, deadline)
+                reply = self._exchange(request, deadline)
             except _OtherVersion:
                 # An outcome that is unknown is asked for where it may still be under way, and nowhere else.
                 if perhaps_appended:
@@ -159,6 +172,10 @@ class AppenderClient:
                     raise StoreUnavailable(_UNKNOWN if perhaps_appended else _NOT_BEGUN) from problem
                 _log.warning("the appender gave no answer, asking again: %s", problem)
                 time.sleep(RETRY_PAUSE_S)
+            else:
+                # A successor knows only of what it did itself.
+                unknown = perhaps_appended and reply.status is Status.UNAVAILABLE
+                return replace(reply, body=_UNKNOWN) if unknown else reply
 
     def _exchange(self, request: bytes, deadline: float) -> Reply:
         line = self._take_line(deadline)

@@ -153,7 +153,7 @@ class AppendServer:
         self._selector.register(connection, selectors.EVENT_READ, peer)
         peer.unsent = wire.HELLO
         self._send(peer)
-        # Most often its first request has come with it.
+        # Its HELLO has come with it, and perhaps its first request.
         self._read(peer)
 
     def _read(self, peer: _Peer) -> None:

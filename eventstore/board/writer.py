@@ -22,8 +22,8 @@ class Writer:
     """The place of one process, used by one thread.
 
     `descriptor` must be this process's own opening of the memory. The lock that holds the place belongs to it, and ends
-    with the process. `last` takes the last place and no other, for the appender: its successor then claims the very
-    place at which commands of unknown outcome may be under way, before it takes them again.
+    with the process. `last` takes the last place, for the appender: its successor then claims the very place at which
+    commands of unknown outcome may be under way, before it takes them again. So nobody else ever takes that one.
     """
 
     def __init__(self, cells: Cells, descriptor: int, *, last: bool = False) -> None:
@@ -67,10 +67,11 @@ class Writer:
     def _take_place(self) -> int:
         """Take the first free place. Most often it belonged to a dead process, whose cells become usable again."""
         places = range(self._cells.places)
-        for place in places[-1:] if self._last else places:
+        usable = places[-1:] if self._last else places[:-1]
+        for place in usable:
             try:
                 fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
             except BlockingIOError:
                 continue
             return place
-        raise NoPlace(f"all {self._cells.places} places of the board are taken")
+        raise NoPlace(f"all {len(usable)} places of the board are taken")

@@ -20,7 +20,7 @@ LEASE_S = 1.0
 @contextmanager
 def kept_by(database: Database, owner: str = "ours", lease_s: float = LEASE_S) -> Iterator[Registrar]:
     """A board that is registered and renewed."""
-    made = Registrar(database.app_url, owner, places=3, lease_s=lease_s)
+    made = Registrar(database.app_url, owner, places=4, lease_s=lease_s)
     made.start()
     try:
         yield made

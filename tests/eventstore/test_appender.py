@@ -21,7 +21,7 @@ from eventstore.codec import encode_command
 from eventstore.partition import DEFAULT_PARTITIONS
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
-from eventstore.types import Appended, AppendRejected, Command, Exact, Refused
+from eventstore.types import Appended, AppendRejected, Command, Exact, Refused, StoreUnavailable
 from tagtrail.storing import open_board
 from tests.eventstore.appending import Appender, an_appender
 from tests.eventstore.boards import KEY, kept_by
@@ -35,6 +35,12 @@ _WAITING = (
     "SELECT count(*)::integer FROM pg_stat_activity WHERE datname = current_database()"
     " AND application_name = 'tagtrail-append' AND wait_event_type = 'Lock'"
 )
+# As the database itself says it when a file cannot grow.
+_REFUSE_WRITES = """
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON log.es_event FOR EACH STATEMENT EXECUTE FUNCTION public.refuse();
+"""
 
 
 @contextmanager
@@ -171,7 +177,7 @@ def test_a_killed_appender_leaves_its_commands_appended_once(database: Database)
         # The backend waited for the lock before its successor did, and went on when its client was dead.
         assert outcomes[0].repeated
         assert board.ticket(KEY) is not None
-        assert rows(database, "SELECT place, epoch FROM log.es_writer") == [(2, 2)]
+        assert rows(database, "SELECT place, epoch FROM log.es_writer") == [(3, 2)]
     assert sorted(streams(database)) == ["before", "queued", "sent"]
 
 
@@ -260,3 +266,22 @@ def test_who_does_not_keep_to_the_protocol_is_cut_off(database: Database, said: 
         assert bad.is_closed()
         assert good.ask(command(event("good"))).answer().status is Status.ANSWERED
     assert streams(database) == ["good"]
+
+
+def test_a_full_disk_of_the_database_is_known_to_those_who_append(database: Database) -> None:
+    """After the first command that was not appended for it, in the words of the database and without its statements."""
+    with (
+        an_appender(database.app_url) as appender,
+        store_of(database, appender, timeout_s=3.0) as store,
+        psycopg.connect(database.admin_url, autocommit=True) as admin,
+    ):
+        assert isinstance(store.append(command(event("before"))), Appended)
+        admin.execute(_REFUSE_WRITES)
+        with pytest.raises(StoreUnavailable) as raised:
+            store.append(command(event("refused")))
+        assert store.write_problem() == "no space left"
+        assert str(raised.value) == "the append did not end in time: no space left"
+        admin.execute("DROP TRIGGER refuse ON log.es_event")
+        assert isinstance(store.append(command(event("after"))), Appended)
+        assert store.write_problem() is None
+    assert streams(database) == ["before", "after"]

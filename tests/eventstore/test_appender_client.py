@@ -1,5 +1,7 @@
 """The side of those who append through an appender, which is played here: what it says decides what they do."""
 
+import errno
+import json
 import socket
 import tempfile
 import threading
@@ -55,6 +57,10 @@ class Played:
         with connection:
             self.connections.append(connection)
             connection.sendall(self.hello)
+            if self.hello != wire.HELLO:
+                # It cuts off whom it does not understand, however much that one has to say.
+                connection.recv(len(wire.HELLO))
+                return
             received = b""
             while came := connection.recv(1 << 16):
                 received = (received + came).removeprefix(wire.HELLO)
@@ -196,6 +202,40 @@ def test_without_an_appender_of_this_release_a_process_appends_by_itself(databas
         for each in ("a", "b"):
             assert isinstance(store.append(command(event(each))), Appended)
     assert rows(database, "SELECT stream FROM log.es_event ORDER BY position") == [("a",), ("b",)]
+
+
+def test_a_large_command_finds_out_too_that_the_appender_is_of_another_release(database: Database) -> None:
+    """It is larger than what a socket takes that nobody reads."""
+    filler = json.dumps({"filler": "x" * 2000})
+    large = command(*(event(f"s{number}", data=filler) for number in range(250)))
+    with played([], OTHER_VERSION) as appender, closing(Store(database.app_url, appender=appender.path)) as store:
+        assert isinstance(store.append(large), Appended)
+
+
+def test_a_successor_that_appended_nothing_does_not_know_what_became_of_a_command() -> None:
+    """It may be under way from the one before, so its outcome is told as unknown."""
+    nothing = wire.encode_failure(Status.UNAVAILABLE, "not in time; nothing was appended", 1, None)
+    with played([LOST, nothing]) as appender, client_of(appender) as client:
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            client.append("text", DEADLINE_S)
+        assert appender.asked == ["text"] * 2
+
+
+def test_a_time_that_is_over_already_is_no_other_error() -> None:
+    with played([]) as appender, client_of(appender) as client, pytest.raises(StoreUnavailable, match="nothing was"):
+        client.append("text", -0.5)
+
+
+def test_without_files_for_a_connection_nothing_was_appended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is told, and not as an outcome that is unknown."""
+
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with played([]) as appender, client_of(appender) as client, monkeypatch.context() as patched:
+        patched.setattr("eventstore.appender.client.socket.socket", none_left)
+        with pytest.raises(StoreUnavailable, match="nothing was appended"):
+            client.append("text", 0.2)
 
 
 def test_what_an_appender_of_another_release_may_not_know_is_not_appended_elsewhere(database: Database) -> None:

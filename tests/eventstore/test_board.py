@@ -15,6 +15,7 @@ from eventstore.board.registrar import LogKept, Registrar
 from eventstore.schema import APPEND_LOCK
 from eventstore.store import Store
 from eventstore.types import AppendRejected, Expand, StoreUnavailable
+from tagtrail.storing import open_board
 from tests.eventstore.boards import KEY, LEASE_S, append, kept_by, member
 from tests.eventstore.making import command
 from tests.postgres import Database
@@ -212,7 +213,7 @@ def test_what_a_killed_process_left_waiting_in_the_database_makes_no_answer_stal
 
 
 def test_places_are_never_shared(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """More processes than places: the last cannot append, until one has ended."""
+    """More processes than places: the last cannot append, until one has ended. The appender's is left free for it."""
     with kept_by(database) as server, member(database, server.path) as (first, _), ExitStack() as later:
         with member(database, server.path) as (second, _), member(database, server.path) as (third, _):
             for each in (first, second, third):
@@ -222,4 +223,10 @@ def test_places_are_never_shared(database: Database, caplog: pytest.LogCaptureFi
             with pytest.raises(StoreUnavailable):
                 append(fourth)
             assert "all 3 places of the board are taken" in caplog.text
+            appenders = open_board(server.path, for_all=True)
+            assert appenders is not None
+            later.callback(appenders.close)
+            with psycopg.connect(database.app_url, autocommit=True) as connection:
+                appenders.writer.claim(connection)
+            assert appenders.writer.identity[1] == 3
         append(fourth)

@@ -147,7 +147,7 @@ Kept = tuple[Store, Voucher]
 @contextmanager
 def with_board(url: str, made: Callable[[Path], Board]) -> Iterator[Callable[[], Kept]]:
     """Give a call that makes the store and the board of a process of one server."""
-    server = Registrar(url, "ours", places=PROCESSES)
+    server = Registrar(url, "ours", places=PROCESSES + 1)
     server.start()
 
     def kept() -> Kept:
