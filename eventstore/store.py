@@ -9,6 +9,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from eventstore.appender.client import AppenderClient
+from eventstore.appender.outage import Outage
 from eventstore.board.board import Board
 from eventstore.calls import Connect, connect_to_append
 from eventstore.codec import (
@@ -167,6 +168,7 @@ class Store:
         self._kept = None if board is None else KeptStates(board, self._asked_states)
         self._appender = appender
         self._disk = DiskSpace()
+        self._outage = Outage()
         self.features = Features(lambda: in_use(self._reader), lambda each: put_to_use(self._reader, each))
         self.sets = Sets(lambda: self._reader, clock)
         self._opened = PerProcess(self._open)
@@ -301,8 +303,11 @@ class Store:
         return LogInfo(*self._reader.row(_LOG_INFO))
 
     def write_problem(self) -> str | None:
-        """The reason why the disk lately refused writes of this process; None if it did not, or long ago."""
-        return self._disk.problem
+        """The reason why writes of this process lately came to nothing; None if they did not, or long ago.
+
+        The disk of the database is full, or the appender gives no answer.
+        """
+        return self._disk.problem or self._outage.problem
 
     def close(self) -> None:
         """Finish the appends under way and close all connections; a later call opens them again."""
@@ -325,7 +330,9 @@ class Store:
         )
         if self._appender is None:
             return _Opened(reader, self._combiner())
-        client = AppenderClient(self._appender, self._disk, direct=self._combiner, on_session=self.features.forget)
+        client = AppenderClient(
+            self._appender, self._disk, self._outage, direct=self._combiner, on_session=self.features.forget
+        )
         return _Opened(reader, client)
 
     def _combiner(self) -> Combiner:

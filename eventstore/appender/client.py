@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from eventstore.appender import wire
+from eventstore.appender.outage import Outage
 from eventstore.appender.turns import Turns
 from eventstore.appender.wire import Reply, Status
-from eventstore.calls import RETRY_PAUSE_S, Answer
+from eventstore.calls import RETRY_PAUSE_MAX_S, RETRY_PAUSE_S, Answer
 from eventstore.combiner import Combiner
 from eventstore.disk_space import DiskSpace
 from eventstore.types import HISTORY, AppendRejected, StoreUnavailable
@@ -102,14 +103,22 @@ class AppenderClient:
 
     If a connection is lost, the same command is sent again on another one until the outcome is known or the time is
     over. The appender is started again meanwhile. `direct` makes what appends without it, should it be of another
-    release. `disk` is told the results. `on_session` is called when the appender has connected to the database anew.
+    release. `disk` is told the results, `outage` whether they come. `on_session` is called when the appender has
+    connected to the database anew.
     """
 
     def __init__(
-        self, path: Path, disk: DiskSpace, *, direct: Callable[[], Combiner], on_session: Callable[[], None]
+        self,
+        path: Path,
+        disk: DiskSpace,
+        outage: Outage,
+        *,
+        direct: Callable[[], Combiner],
+        on_session: Callable[[], None],
     ) -> None:
         self._path = path
         self._disk = disk
+        self._outage = outage
         self._make_direct = direct
         self._on_session = on_session
         self._turns = Turns(UNDER_WAY_MAX)
@@ -158,21 +167,26 @@ class AppenderClient:
         Raises StoreUnavailable.
         """
         perhaps_appended = False
+        pause = RETRY_PAUSE_S
         while True:
             try:
                 reply = self._exchange(request, deadline)
             except _OtherVersion:
                 # An outcome that is unknown is asked for where it may still be under way, and nowhere else.
+                self._outage.answered()
                 if perhaps_appended:
                     raise StoreUnavailable("the appender was replaced; the outcome is unknown") from None
                 return None
             except OSError as problem:
                 perhaps_appended |= not isinstance(problem, _NotReached)
-                if time.monotonic() + RETRY_PAUSE_S >= deadline:
+                self._outage.missed(problem)
+                if time.monotonic() + pause >= deadline:
+                    self._outage.gave_up()
                     raise StoreUnavailable(_UNKNOWN if perhaps_appended else _NOT_BEGUN) from problem
-                _log.warning("the appender gave no answer, asking again: %s", problem)
-                time.sleep(RETRY_PAUSE_S)
+                time.sleep(pause)
+                pause = min(2 * pause, RETRY_PAUSE_MAX_S)
             else:
+                self._outage.answered()
                 # A successor knows only of what it did itself.
                 unknown = perhaps_appended and reply.status is Status.UNAVAILABLE
                 return replace(reply, body=_UNKNOWN) if unknown else reply

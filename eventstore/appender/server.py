@@ -23,7 +23,7 @@ from eventstore.types import AppendRejected, StoreUnavailable
 QUEUE_BYTES_MAX = 16 << 20
 READ_BYTES = 1 << 16
 BACKLOG = 2048
-REFUSED_PAUSE_S = 0.1
+REFUSED_PAUSE_S = 0.5
 # After the order to end: the time that those who append get to finish and to leave.
 LEAVING_S = 7.0
 _log = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ class AppendServer:
         self._peers: set[_Peer] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
+        # Set while no connection can be taken: the time at which that is tried again.
+        self._accepts_at: float | None = None
         self._selector.register(stop, selectors.EVENT_READ)
 
     @property
@@ -125,7 +127,11 @@ class AppendServer:
 
     def _look(self, until: float | None) -> None:
         """Take what has come. Wait for something if nothing is to be done."""
-        wait_s = None if until is None else max(0.0, until - time.monotonic())
+        if self._accepts_at is not None and time.monotonic() >= self._accepts_at:
+            self._accepts_at = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        times = [each for each in (until, self._accepts_at) if each is not None]
+        wait_s = max(0.0, min(times) - time.monotonic()) if times else None
         for key, events in self._selector.select(0 if self._queue else wait_s):
             if key.fileobj is self._listener:
                 self._accept()
@@ -143,8 +149,10 @@ class AppendServer:
         except BlockingIOError:
             return
         except OSError as problem:
+            # Those that are there already go on meanwhile.
             _log.warning("a connection to the appender could not be taken: %s", problem)
-            time.sleep(REFUSED_PAUSE_S)
+            self._selector.unregister(self._listener)
+            self._accepts_at = time.monotonic() + REFUSED_PAUSE_S
 
     def _greet(self, connection: socket.socket) -> None:
         connection.setblocking(False)

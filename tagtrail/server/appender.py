@@ -4,6 +4,7 @@ Its one argument is the number of the open socket on which it is found. The supe
 asks while the appender is started again waits for it.
 """
 
+import logging
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from tagtrail.server.processes import board_path, end_with_parent, supervisor_pi
 from tagtrail.storing import open_board
 
 _FILES_RESERVED = 64
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -32,7 +34,10 @@ def main() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
     # While a worker ends, its successor is there too. One more is the keeper.
-    open_files((2 * settings.workers + 1) * UNDER_WAY_MAX + _FILES_RESERVED)
+    wanted = (2 * settings.workers + 1) * UNDER_WAY_MAX + _FILES_RESERVED
+    allowed = open_files(wanted)
+    if allowed < wanted:
+        _log.warning("limits of open files allow the appender %d files, not %d", allowed, wanted)
     board = open_board(board_path(), for_all=True)
     disk = DiskSpace()
     calls = Calls(

@@ -31,7 +31,7 @@ from tagtrail.server.children import Child, Watchdog
 from tagtrail.server.counting import FOLDER_VARIABLE, fresh_folder
 from tagtrail.server.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from tagtrail.server.lock import DataFolderLock, settings_file
-from tagtrail.server.meeting import MeetingPlace
+from tagtrail.server.meeting import SOCKET_FILE, MeetingPlace
 from tagtrail.server.processes import APPENDER_VARIABLE, BOARD_VARIABLE, PARENT_VARIABLE
 
 APPENDER, DATABASE = "appender", "postgres"
@@ -87,7 +87,7 @@ class Supervisor:
                 served = self._settings.with_database(self._database(watchdog))
                 hand_over(served, handed)
                 self._board = self._register_board(served)
-                self._meeting = MeetingPlace(served.data) if served.appender else None
+                self._meeting = _meeting_place(served.data) if served.appender else None
                 self._start_children(served, watchdog)
             if self._wait_ready(watchdog):
                 self._say(_greeting(served))
@@ -293,6 +293,16 @@ def _usable(data: Path) -> Iterator[None]:
         raise CannotServe(
             f"cannot use the data folder {data}: {problem}; see that its disk has space and can be written to, "
             "and that it belongs to this user with all that is in it, or give --data another one"
+        ) from problem
+
+
+def _meeting_place(data: Path) -> MeetingPlace:
+    try:
+        return MeetingPlace(data)
+    except OSError as problem:
+        raise CannotServe(
+            f"cannot make the Unix socket {data / SOCKET_FILE}: {problem}; some file systems take none, "
+            "then give --data a folder on another one, or serve with --no-appender"
         ) from problem
 
 

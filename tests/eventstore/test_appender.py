@@ -1,5 +1,6 @@
 """Appends through the appender of a server: batches of many processes, and what happens when either side dies."""
 
+import resource
 import signal
 import socket
 import time
@@ -285,3 +286,36 @@ def test_a_full_disk_of_the_database_is_known_to_those_who_append(database: Data
         assert isinstance(store.append(command(event("after"))), Appended)
         assert store.write_problem() is None
     assert streams(database) == ["before", "after"]
+
+
+def test_an_appender_that_hangs_is_known_until_it_answers(database: Database) -> None:
+    """A process whose writes come to nothing for it says so, as with a full disk."""
+    with an_appender(database.app_url) as appender, store_of(database, appender, timeout_s=3.0) as store:
+        assert isinstance(store.append(command(event("before"))), Appended)
+        assert store.write_problem() is None
+        appender.processes[-1].send_signal(signal.SIGSTOP)
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            store.append(command(event("unknown")))
+        assert store.write_problem() == "the appender gives no answer"
+        appender.processes[-1].send_signal(signal.SIGCONT)
+        assert isinstance(store.append(command(event("after"))), Appended)
+        assert store.write_problem() is None
+
+
+def test_without_files_for_more_connections_those_that_are_there_go_on(database: Database) -> None:
+    """Others wait until there are some again."""
+    with an_appender(database.app_url) as appender, peer_of(appender) as there, ThreadPoolExecutor(1) as pool:
+        assert there.ask(command(event("first"))).answer().status is Status.ANSWERED
+        process = appender.processes[-1].pid
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (1, 1 << 10))
+        try:
+            with peer_of(appender) as late:
+                answer = pool.submit(late.ask(command(event("late"))).answer)
+                for number in range(3):
+                    assert there.ask(command(event(f"s{number}")), hello=b"").answer().status is Status.ANSWERED
+                assert not answer.done()
+                resource.prlimit(process, resource.RLIMIT_NOFILE, (1 << 10, 1 << 10))
+                assert answer.result(DEADLINE_S).status is Status.ANSWERED
+        finally:
+            resource.prlimit(process, resource.RLIMIT_NOFILE, (1 << 10, 1 << 10))
+    assert streams(database) == ["first", "s0", "s1", "s2", "late"]

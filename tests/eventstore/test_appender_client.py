@@ -15,6 +15,7 @@ import pytest
 
 from eventstore.appender import wire
 from eventstore.appender.client import UNDER_WAY_MAX, AppenderClient
+from eventstore.appender.outage import KEPT_S, Outage
 from eventstore.appender.server import listen
 from eventstore.appender.wire import Status
 from eventstore.combiner import Combiner
@@ -119,7 +120,7 @@ def client_of(
         if sessions is not None:
             sessions.append(len(appender.asked))
 
-    made = AppenderClient(appender.path, disk or DiskSpace(), direct=direct, on_session=on_session)
+    made = AppenderClient(appender.path, disk or DiskSpace(), Outage(), direct=direct, on_session=on_session)
     try:
         yield made
     finally:
@@ -219,6 +220,31 @@ def test_a_successor_that_appended_nothing_does_not_know_what_became_of_a_comman
         with pytest.raises(StoreUnavailable, match="outcome is unknown"):
             client.append("text", DEADLINE_S)
         assert appender.asked == ["text"] * 2
+
+
+def test_an_appender_that_gives_no_answers_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is asked, and so is the end of that."""
+    caplog.set_level("INFO")
+    with played([LOST, LOST, LOST, answered(), answered()]) as appender, client_of(appender) as client:
+        client.append("1", DEADLINE_S)
+        client.append("2", DEADLINE_S)
+    told = [each.getMessage() for each in caplog.records if each.name == "eventstore.appender.outage"]
+    assert len(told) == 2
+    assert told[0].startswith("the appender gave no answer, asking again: ")
+    assert told[1] == "the appender answers again"
+
+
+def test_a_command_without_an_answer_counts_for_a_while() -> None:
+    """Else a process to which nobody is led any more would never find out that it is answered again."""
+    now = 0.0
+    outage = Outage(lambda: now)
+    outage.missed(OSError("lost"))
+    assert outage.problem is None, "there is time to ask again"
+    outage.gave_up()
+    now = KEPT_S
+    assert outage.problem == "the appender gives no answer"
+    now += 1
+    assert outage.problem is None
 
 
 def test_a_time_that_is_over_already_is_no_other_error() -> None:

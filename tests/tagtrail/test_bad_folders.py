@@ -30,18 +30,19 @@ def test_a_file_in_place_of_the_folder_ends_the_start_with_a_message(tmp_path: P
     assert "give --data another one" in refusal(tmp_path / "data" / "below")
 
 
-@pytest.mark.parametrize("part", ["lock", "blobs", "uploads", "postgres", "server.json", "metrics"])
+@pytest.mark.parametrize("part", ["lock", "blobs", "uploads", "postgres", "server.json", "metrics", "append.sock"])
 def test_something_else_in_place_of_a_part_of_it_ends_the_start_with_a_message(tmp_path: Path, part: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
     made = data / part
-    if part in ("lock", "server.json"):
+    if part in ("lock", "server.json", "append.sock"):
         made.mkdir()
     else:
         made.write_text("a file")
     said = refusal(data)
     assert str(made) in said
     assert "give --data" in said
+    assert ("--no-appender" in said) == (part == "append.sock")
 
 
 def test_a_read_only_folder_ends_the_start_with_a_message(tmp_path: Path) -> None:
