@@ -422,8 +422,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "appender",
         read_switch,
-        lambda resolved: int(resolved["workers"]) > 1,
-        "Append by one process for all workers; without it each appends by itself. On unless there is one worker.",
+        # With few workers a command that goes through another process costs more than a flush that is shared saves.
+        lambda resolved: int(resolved["workers"]) >= 4,
+        "Append by one process for all workers; without it each appends by itself. On from four workers.",
         "",
         switch=True,
     ),

@@ -196,13 +196,16 @@ def is_alive(pid: int) -> bool:
 
 
 def start(data: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> RunningServer:
-    """Start a supervisor on a free port; does not wait for it."""
+    """Start a supervisor on a free port; does not wait for it.
+
+    It has an appender whatever its number of workers, unless the environment says otherwise.
+    """
     log = data.parent / f"{data.name}.log"
     given = {name: value for name, value in os.environ.items() if not name.startswith("TAGTRAIL_")}
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tagtrail", "serve", "--listen", "127.0.0.1:0", "--data", str(data), *arguments],
-            env=given | dict(environment or {}),
+            env=given | {"TAGTRAIL_APPENDER": "true"} | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

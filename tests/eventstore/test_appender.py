@@ -219,9 +219,10 @@ def test_what_nobody_waits_for_any_more_is_not_appended(database: Database) -> N
             first.ask(command(event("first")))
             wait_for_call(holder)
             late.ask(command(event("late")), wait_s=0.1)
+            over = time.monotonic() + 0.1
             gone.ask(command(event("gone"))).socket.close()
             last.ask(command(event("last")))
-            time.sleep(0.2)  # the time of the late one is over
+            eventually(lambda: time.monotonic() > over, what="the end of the late one's time")
         refused = late.answer()
         assert (refused.status, refused.body) == (
             Status.UNAVAILABLE,

@@ -31,13 +31,13 @@ def upgrade() -> None:
         sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
         schema=SCHEMA,
     )
-    op.execute(f"INSERT INTO {SCHEMA}.es_upload_part (part, first_position) VALUES (1, 1)")  # noqa: S608 - constants
+    op.execute("INSERT INTO log.es_upload_part (part, first_position) VALUES (1, 1)")
     _create_events()
     _create_streams()
     op.execute(
-        f"INSERT INTO {SCHEMA}.es_log (log_id, partitions, epoch, system_identifier, timeline, created_at, relation)"  # noqa: S608
+        "INSERT INTO log.es_log (log_id, partitions, epoch, system_identifier, timeline, created_at, relation)"
         " SELECT 1, l.partitions, l.epoch, l.system_identifier, l.timeline, clock_timestamp(), l.relation"
-        f" FROM {SCHEMA}.es_log AS l WHERE l.log_id = 0"
+        " FROM log.es_log AS l WHERE l.log_id = 0"
     )
     op.execute(
         "INSERT INTO feed.relay (log_id, position, epoch) SELECT 1, 0, l.epoch FROM log.es_log AS l WHERE log_id = 0"
