@@ -422,7 +422,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "appender",
         read_switch,
-        # With few workers a command that goes through another process costs more than a flush that is shared saves.
+        # With few workers, sharing flushes saves less than the way through another process costs.
         lambda resolved: int(resolved["workers"]) >= 4,
         "Append by one process for all workers; without it each appends by itself. On from four workers.",
         "",
