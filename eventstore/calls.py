@@ -24,6 +24,7 @@ BATCH_COMMANDS_MAX = 64
 BATCH_BYTES_MAX = 1 << 20
 RETRY_PAUSE_S = 0.02
 RETRY_PAUSE_MAX_S = 0.5
+NOT_BEGUN = "the append could not begin in time; nothing was appended"
 
 # A client that gave up may ask for something else, so a late command must not be appended. The time is looked at under
 # the append's own lock: after a server was stopped, or a lock was held, a call may begin when nobody waits for it.

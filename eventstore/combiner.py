@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from eventstore.board.writer import Writer
-from eventstore.calls import Answer, Calls, Connect, Pending, is_full
+from eventstore.calls import NOT_BEGUN, RETRY_PAUSE_S, Answer, Calls, Connect, Pending, is_full
 from eventstore.disk_space import DiskSpace
 from eventstore.types import HISTORY, StoreUnavailable
 
@@ -100,7 +100,7 @@ class Combiner:
         with self._changed:
             if not pending.sent:
                 self._queue.remove(pending)
-                raise StoreUnavailable("the append could not begin in time; nothing was appended")
+                raise StoreUnavailable(NOT_BEGUN)
 
     def _run_or_die(self) -> None:
         try:
@@ -113,15 +113,25 @@ class Combiner:
             os._exit(EXIT_STATUS)
 
     def _next_batch(self) -> list[Pending]:
-        """Take what is queued, up to the limits, and mark it as sent. Waits for something; empty once all is closed."""
+        """Take what is queued, up to the limits, and mark it as sent. Waits for something; empty once all is closed.
+
+        A command whose time is all but over is refused instead: its caller then knows that nothing was appended.
+        """
         with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait()
             batch: list[Pending] = []
             size = 0
-            while self._queue and not is_full(batch, size + len(self._queue[0].text)):
-                pending = self._queue.popleft()
-                size += len(pending.text)
-                pending.sent = True
-                batch.append(pending)
+            while not batch:
+                while not self._queue and not self._closing:
+                    self._changed.wait()
+                if not self._queue:
+                    break
+                in_time = time.monotonic() + RETRY_PAUSE_S
+                while self._queue and not is_full(batch, size + len(self._queue[0].text)):
+                    pending = self._queue.popleft()
+                    pending.sent = True
+                    if pending.deadline < in_time:
+                        pending.fail(StoreUnavailable(NOT_BEGUN))
+                    else:
+                        size += len(pending.text)
+                        batch.append(pending)
             return batch

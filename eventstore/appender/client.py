@@ -17,7 +17,7 @@ from eventstore.appender import wire
 from eventstore.appender.outage import Outage
 from eventstore.appender.turns import Turns
 from eventstore.appender.wire import Reply, Status
-from eventstore.calls import RETRY_PAUSE_MAX_S, RETRY_PAUSE_S, Answer
+from eventstore.calls import NOT_BEGUN, RETRY_PAUSE_MAX_S, RETRY_PAUSE_S, Answer
 from eventstore.combiner import Combiner
 from eventstore.disk_space import DiskSpace
 from eventstore.types import HISTORY, AppendRejected, StoreUnavailable
@@ -26,7 +26,6 @@ from eventstore.types import HISTORY, AppendRejected, StoreUnavailable
 # appender's queue.
 UNDER_WAY_MAX = 64
 _READ_BYTES = 1 << 16
-_NOT_BEGUN = "the append could not begin in time; nothing was appended"
 _UNKNOWN = "the append did not end in time; its outcome is unknown"
 _log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ class AppenderClient:
             return direct.append(text, timeout_s, cells, logs)
         deadline = time.monotonic() + timeout_s
         if not self._turns.take(timeout_s):
-            raise StoreUnavailable(_NOT_BEGUN)
+            raise StoreUnavailable(NOT_BEGUN)
         try:
             reply = self._asked(wire.encode_request(text, deadline, cells, logs), deadline)
         finally:
@@ -182,7 +181,7 @@ class AppenderClient:
                 self._outage.missed(problem)
                 if time.monotonic() + pause >= deadline:
                     self._outage.gave_up()
-                    raise StoreUnavailable(_UNKNOWN if perhaps_appended else _NOT_BEGUN) from problem
+                    raise StoreUnavailable(_UNKNOWN if perhaps_appended else NOT_BEGUN) from problem
                 time.sleep(pause)
                 pause = min(2 * pause, RETRY_PAUSE_MAX_S)
             else:

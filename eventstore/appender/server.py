@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eventstore.appender import wire
 from eventstore.appender.wire import BadFrame, Status
-from eventstore.calls import Answer, Calls, Pending, is_full
+from eventstore.calls import NOT_BEGUN, Answer, Calls, Pending, is_full
 from eventstore.disk_space import DiskSpace
 from eventstore.feed.waking import Stop
 from eventstore.types import AppendRejected, StoreUnavailable
@@ -212,7 +212,7 @@ class AppendServer:
             request = self._queue.popleft()
             self._queued_bytes -= len(request.text)
             if request.deadline <= now:
-                request.fail(StoreUnavailable("the append could not begin in time; nothing was appended"))
+                request.fail(StoreUnavailable(NOT_BEGUN))
                 continue
             size += len(request.text)
             batch.append(request)

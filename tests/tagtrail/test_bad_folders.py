@@ -18,8 +18,8 @@ NO_OVERRIDE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 def refusal(data: Path, *before: str) -> str:
-    """Run `serve`, perhaps by another program; answers its words. Fails unless it ends with status 1."""
-    ran = run("serve", "--listen", "127.0.0.1:0", "--data", data, before=before)
+    """Run `serve` with an appender, perhaps by another program; answers its words. Fails unless its status is 1."""
+    ran = run("serve", "--listen", "127.0.0.1:0", "--data", data, "--appender", before=before)
     assert ran.status == 1, ran
     return ran.err
 
